@@ -1,0 +1,86 @@
+# ocbus: `make` shows what there is.
+# JOBS limits Cargo's parallel compilers (this project is also built on small machines).
+
+JOBS ?= 2
+CARGOFLAGS ?= --locked
+PREFIX ?= /usr/local
+SOAK_MAILS ?= 2000
+
+target := $(or $(CARGO_TARGET_DIR),target)
+plugin := lib90_openchange_plugin.so
+# Where the installed Dovecot looks for its plugins; dovecot-dev says it.
+moduledir ?= $(or $(shell sed -n 's/^dovecot_moduledir=//p' /usr/lib/dovecot/dovecot-config 2>/dev/null),/usr/lib/dovecot/modules)
+
+# rustup's folder, which is not in everybody's PATH.
+export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
+export CARGO_BUILD_JOBS := $(JOBS)
+
+.NOTPARALLEL:
+.PHONY: help demo test lint bench soak build install fmt advisories clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo 'ocbus: the notification bus of an OpenChange server'
+	@echo
+	@echo '  make demo        see it work: a private Dovecot delivers two mails, a subscriber prints them'
+	@echo '  make test        the gate: lint, documentation, unit and end-to-end tests (.ci/run calls it)'
+	@echo '  make lint        formatting, clippy, rustdoc and cargo deny; warnings are errors'
+	@echo '  make soak        $(SOAK_MAILS) deliveries: nothing lost, doubled, crashed or leaked (SOAK_MAILS=n)'
+	@echo '  make bench       what the plugin costs a delivery, beside Dovecot alone and its own push driver'
+	@echo '  make build       the command and the plugin, for release'
+	@echo '  make install     to $$(DESTDIR)$(PREFIX)/bin and $$(DESTDIR)$(moduledir)'
+	@echo '  make advisories  asks the RustSec database about our dependencies (needs the network)'
+	@echo '  make fmt, make clean'
+	@echo
+	@echo 'demo, test, soak and bench install what is missing on Debian 12 or Ubuntu, or say what to install.'
+	@echo 'They start servers of their own, on 127.0.0.1 and in a temporary folder; Dovecot wants root for that.'
+	@echo 'JOBS=$(JOBS) compilers run at once.'
+
+demo:
+	@scripts/setup demo
+	cargo build $(CARGOFLAGS) --release -p ocbus -p dovecot-openchange-plugin
+	$(target)/release/ocbus demo
+
+# The documentation's examples come first, so that the last lines are nextest's count.
+test:
+	@scripts/setup test
+	$(MAKE) lint
+	cargo build $(CARGOFLAGS) -p dovecot-openchange-plugin
+	cargo test $(CARGOFLAGS) --workspace --doc
+	cargo nextest run $(CARGOFLAGS) $(if $(CI),--profile ci) --workspace
+
+lint:
+	cargo fmt --all --check
+	cargo clippy $(CARGOFLAGS) --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc $(CARGOFLAGS) --workspace --no-deps --document-private-items
+	cargo deny --log-level error check licenses bans sources
+
+advisories:
+	cargo deny check advisories
+
+bench:
+	@scripts/setup bench
+	cargo build $(CARGOFLAGS) --release -p dovecot-openchange-plugin
+	cargo bench $(CARGOFLAGS) --workspace --benches
+
+soak:
+	@scripts/setup test
+	cargo build $(CARGOFLAGS) --release -p dovecot-openchange-plugin
+	OCBUS_SOAK_MAILS=$(SOAK_MAILS) cargo nextest run $(CARGOFLAGS) --profile soak --release --test soak --no-capture
+
+build:
+	cargo build $(CARGOFLAGS) --release -p ocbus -p dovecot-openchange-plugin
+
+# The plugin is put in place by a rename: writing into a .so that a running lmtp has loaded crashes it.
+# Dovecot does not load the temporary, whose name does not end in .so.
+install: build
+	install -D -m 0755 $(target)/release/ocbus '$(DESTDIR)$(PREFIX)/bin/.ocbus.new'
+	mv -f '$(DESTDIR)$(PREFIX)/bin/.ocbus.new' '$(DESTDIR)$(PREFIX)/bin/ocbus'
+	install -D -m 0644 $(target)/release/libopenchange_plugin.so '$(DESTDIR)$(moduledir)/.$(plugin).new'
+	mv -f '$(DESTDIR)$(moduledir)/.$(plugin).new' '$(DESTDIR)$(moduledir)/$(plugin)'
+
+fmt:
+	cargo fmt --all
+
+clean:
+	cargo clean
