@@ -1,0 +1,20 @@
+//! The event model of ocbus and every byte format it speaks. No I/O, no clock, no async: each format is
+//! a pair of functions between octets and values, used alike by the Dovecot plugin, the daemon, the
+//! command and the fuzz targets.
+//!
+//! * [`Event`]: what happened in a mailbox, in the names of RFC 5423.
+//! * [`native`]: batches of events and their acknowledgement (MessagePack), and the lease record.
+//! * [`openchange`]: the records and the new-mail payload of OpenChange 2.x, octet for octet.
+//! * [`sp`]: the handshake and the frames of nanomsg's SP protocols over tcp and ipc.
+//! * [`Endpoint`]: where a subscriber listens.
+//!
+//! `docs/formats.md` shows each format with a worked example in hex.
+
+mod endpoint;
+mod event;
+pub mod native;
+pub mod openchange;
+pub mod sp;
+
+pub use endpoint::{Endpoint, EndpointError};
+pub use event::{Event, EventKind, Mailbox, NewMessage, ResyncReason, Transfer, UidSet};

@@ -1,0 +1,124 @@
+use serde::Deserialize;
+
+use super::error::{DecodeError, EncodeError};
+use super::event_map::EventMap;
+use super::{VERSION, msgpack};
+use crate::event::Event;
+
+/// The largest batch, in octets: what one SP message may carry without loss (see `docs/formats.md`).
+pub const MAX_BATCH_OCTETS: usize = 64 * 1024;
+
+/// The most events in a batch.
+pub const MAX_EVENTS: usize = 4096;
+
+/// Room kept for what surrounds the events: the map, the version, the array's header.
+const ENVELOPE_OCTETS: usize = 16;
+
+/// A batch of events under construction, never larger than [`MAX_BATCH_OCTETS`].
+///
+/// An event is encoded when it is pushed, so that a batch is filled without encoding anything twice.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Batch {
+    events: Vec<u8>,
+    count: usize,
+}
+
+/// What was read of a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DecodedBatch {
+    /// The events in order, those of unknown kinds among them.
+    pub events: Vec<Event>,
+    /// Events that were left out because a field is missing without which their kind says nothing.
+    pub skipped: usize,
+}
+
+#[derive(Deserialize)]
+struct BatchMap {
+    v: u32,
+    #[serde(deserialize_with = "msgpack::bounded::<MAX_EVENTS, _, _>")]
+    ev: Vec<EventMap<'static>>,
+}
+
+impl Batch {
+    /// A batch without events.
+    pub fn new() -> Batch {
+        Batch::default()
+    }
+
+    /// Adds an event. `Ok(false)` says that it has no room here and belongs in the next batch; an error that
+    /// it has room in none.
+    pub fn push(&mut self, event: &Event) -> Result<bool, EncodeError> {
+        let limit = MAX_BATCH_OCTETS - ENVELOPE_OCTETS;
+        let octets = msgpack::encode(&EventMap::from(event), limit)?;
+        if self.count == MAX_EVENTS || self.events.len() + octets.len() > limit {
+            return Ok(false);
+        }
+        self.events.extend_from_slice(&octets);
+        self.count += 1;
+        Ok(true)
+    }
+
+    /// Adds another batch's events behind these, if there is room for all of them.
+    pub fn append(&mut self, other: &Batch) -> bool {
+        let fits = self.count + other.count <= MAX_EVENTS
+            && self.events.len() + other.events.len() <= MAX_BATCH_OCTETS - ENVELOPE_OCTETS;
+        if fits {
+            self.events.extend_from_slice(&other.events);
+            self.count += other.count;
+        }
+        fits
+    }
+
+    /// How many events.
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// The octets to send: `{"v": 1, "ev": [event, ...]}`.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut octets = Vec::with_capacity(self.events.len() + ENVELOPE_OCTETS);
+        // fixmap of 2; "v": 1; "ev": array of `count`, in the shortest form, as rmp-serde writes it.
+        octets.extend_from_slice(&[0x82, 0xa1, b'v', 0x01, 0xa2, b'e', b'v']);
+        // `push` keeps the count at MAX_EVENTS, which an array16 can say.
+        let [high, low] = u16::try_from(self.count).unwrap_or(u16::MAX).to_be_bytes();
+        match (high, low) {
+            (0, 0..=15) => octets.push(0x90 | low),
+            _ => octets.extend_from_slice(&[0xdc, high, low]),
+        }
+        octets.extend_from_slice(&self.events);
+        octets
+    }
+
+    /// One batch of one event.
+    pub fn of(event: &Event) -> Result<Batch, EncodeError> {
+        let mut batch = Batch::new();
+        batch.push(event)?;
+        Ok(batch)
+    }
+
+    /// Reads a batch. Unknown fields are passed over, unknown kinds kept as such; an event that lacks a needed
+    /// field is skipped and counted. A batch of another version, with octets left over, or that is not of this
+    /// shape is refused whole.
+    pub fn decode(octets: &[u8]) -> Result<DecodedBatch, DecodeError> {
+        let map: BatchMap = match msgpack::decode(octets, MAX_BATCH_OCTETS) {
+            Ok(map) => map,
+            Err(too_large @ DecodeError::TooLarge { .. }) => return Err(too_large),
+            Err(error) => {
+                return Err(
+                    msgpack::newer_version(octets).map_or(error, |found| DecodeError::Version { found })
+                );
+            }
+        };
+        if map.v != VERSION {
+            return Err(DecodeError::Version { found: map.v });
+        }
+        let told = map.ev.len();
+        let events: Vec<Event> = map.ev.into_iter().filter_map(EventMap::into_event).collect();
+        Ok(DecodedBatch { skipped: told - events.len(), events })
+    }
+}

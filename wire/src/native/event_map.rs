@@ -1,0 +1,250 @@
+//! An event on the wire: one flat map, absent where nothing is to be said. Flat, so that an unknown kind keeps
+//! its name and an event of a known kind is read without a second pass over a tagged value.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::msgpack::bounded;
+use crate::event::{Event, EventKind, Mailbox, NewMessage, ResyncReason, Transfer, UidSet};
+
+/// The most flags or keywords of one event: IMAP servers allow far fewer.
+const MAX_FLAGS: usize = 1024;
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct EventMap<'a> {
+    id: Uuid,
+    #[serde(default)]
+    ts: u64,
+    #[serde(default)]
+    user: Cow<'a, str>,
+    kind: Cow<'a, str>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    mb: Option<MailboxMap<'a>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    uv: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    msgs: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    unseen: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    uids: Option<Cow<'a, UidSet>>,
+    #[serde(default, deserialize_with = "flags", skip_serializing_if = "<[String]>::is_empty")]
+    fl: Cow<'a, [String]>,
+    #[serde(default, deserialize_with = "flags", skip_serializing_if = "<[String]>::is_empty")]
+    kw: Cow<'a, [String]>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    from: Option<Cow<'a, str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    subj: Option<Cow<'a, str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    mid: Option<Cow<'a, str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    size: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    be: Option<Cow<'a, str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    name: Option<Cow<'a, str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    omb: Option<MailboxMap<'a>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ouids: Option<Cow<'a, UidSet>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    why: Option<Cow<'a, str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    lost: Option<u64>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct MailboxMap<'a> {
+    n: Cow<'a, str>,
+    s: char,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sn: Option<Cow<'a, str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ls: Option<char>,
+}
+
+fn flags<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Cow<'static, [String]>, D::Error> {
+    bounded::<MAX_FLAGS, String, D>(deserializer).map(Cow::Owned)
+}
+
+impl<'a> From<&'a Mailbox> for MailboxMap<'a> {
+    fn from(mailbox: &'a Mailbox) -> MailboxMap<'a> {
+        // The storage's pair is left out where it says the same again.
+        MailboxMap {
+            n: Cow::Borrowed(&mailbox.name),
+            s: mailbox.separator,
+            sn: (mailbox.storage_name != mailbox.name).then_some(Cow::Borrowed(&mailbox.storage_name)),
+            ls: (mailbox.list_separator != mailbox.separator).then_some(mailbox.list_separator),
+        }
+    }
+}
+
+impl From<MailboxMap<'_>> for Mailbox {
+    fn from(map: MailboxMap<'_>) -> Mailbox {
+        let name = map.n.into_owned();
+        Mailbox {
+            separator: map.s,
+            storage_name: map.sn.map_or_else(|| name.clone(), Cow::into_owned),
+            list_separator: map.ls.unwrap_or(map.s),
+            name,
+        }
+    }
+}
+
+impl<'a> From<&'a Event> for EventMap<'a> {
+    fn from(event: &'a Event) -> EventMap<'a> {
+        let mut map = EventMap {
+            id: event.id,
+            ts: event.time_us,
+            user: Cow::Borrowed(&event.user),
+            kind: Cow::Borrowed(event.kind.name()),
+            mb: event.mailbox.as_ref().map(MailboxMap::from),
+            uv: event.uidvalidity,
+            msgs: event.messages,
+            unseen: event.unseen,
+            uids: None,
+            fl: Cow::Borrowed(&[]),
+            kw: Cow::Borrowed(&[]),
+            from: None,
+            subj: None,
+            mid: None,
+            size: None,
+            be: None,
+            name: None,
+            omb: None,
+            ouids: None,
+            why: None,
+            lost: None,
+        };
+        match &event.kind {
+            EventKind::MessageNew(message) | EventKind::MessageAppend(message) => map.set_message(message),
+            EventKind::MessageCopy(transfer) | EventKind::MessageMove(transfer) => {
+                map.uids = Some(Cow::Borrowed(&transfer.uids));
+                map.omb = Some(MailboxMap::from(&transfer.old));
+                map.ouids = (!transfer.old_uids.is_empty()).then_some(Cow::Borrowed(&transfer.old_uids));
+            }
+            EventKind::MessageRead { uids }
+            | EventKind::MessageTrash { uids }
+            | EventKind::MessageExpunge { uids } => map.uids = Some(Cow::Borrowed(uids)),
+            EventKind::FlagsSet { uids, flags, keywords }
+            | EventKind::FlagsClear { uids, flags, keywords } => {
+                map.uids = Some(Cow::Borrowed(uids));
+                map.fl = Cow::Borrowed(flags);
+                map.kw = Cow::Borrowed(keywords);
+            }
+            EventKind::MailboxRename { old } => map.omb = Some(MailboxMap::from(old)),
+            EventKind::Resync { reason, missed } => {
+                map.why = Some(Cow::Borrowed(reason.name()));
+                map.lost = Some(*missed);
+            }
+            EventKind::MailboxCreate
+            | EventKind::MailboxDelete
+            | EventKind::MailboxSubscribe
+            | EventKind::MailboxUnsubscribe
+            | EventKind::Unknown { .. } => {}
+        }
+        map
+    }
+}
+
+fn borrowed(text: &Option<String>) -> Option<Cow<'_, str>> {
+    text.as_deref().map(Cow::Borrowed)
+}
+
+fn owned(text: Option<Cow<'_, str>>) -> Option<String> {
+    text.map(Cow::into_owned)
+}
+
+impl<'a> EventMap<'a> {
+    fn set_message(&mut self, message: &'a NewMessage) {
+        self.uids = message.uid.map(|uid| Cow::Owned(UidSet::from_iter([uid])));
+        self.fl = Cow::Borrowed(&message.flags);
+        self.kw = Cow::Borrowed(&message.keywords);
+        self.from = borrowed(&message.from);
+        self.subj = borrowed(&message.subject);
+        self.mid = borrowed(&message.message_id);
+        self.size = message.size;
+        self.be = borrowed(&message.backend);
+        self.name = borrowed(&message.name);
+    }
+
+    /// The event, or `None` where a field is missing without which its kind says nothing.
+    pub(super) fn into_event(mut self) -> Option<Event> {
+        let mailbox = self.mb.take().map(Mailbox::from);
+        let kind = self.take_kind()?;
+        if mailbox.is_none() && !matches!(kind, EventKind::Resync { .. } | EventKind::Unknown { .. }) {
+            return None;
+        }
+        Some(Event {
+            id: self.id,
+            time_us: self.ts,
+            user: self.user.into_owned(),
+            mailbox,
+            uidvalidity: self.uv,
+            messages: self.msgs,
+            unseen: self.unseen,
+            kind,
+        })
+    }
+
+    fn take_kind(&mut self) -> Option<EventKind> {
+        Some(match &*self.kind {
+            "MessageNew" => EventKind::MessageNew(self.take_message()),
+            "MessageAppend" => EventKind::MessageAppend(self.take_message()),
+            "MessageCopy" => EventKind::MessageCopy(self.take_transfer()?),
+            "MessageMove" => EventKind::MessageMove(self.take_transfer()?),
+            "MessageRead" => EventKind::MessageRead { uids: self.take_uids()? },
+            "MessageTrash" => EventKind::MessageTrash { uids: self.take_uids()? },
+            "MessageExpunge" => EventKind::MessageExpunge { uids: self.take_uids()? },
+            "FlagsSet" => EventKind::FlagsSet {
+                uids: self.take_uids()?,
+                flags: std::mem::take(&mut self.fl).into_owned(),
+                keywords: std::mem::take(&mut self.kw).into_owned(),
+            },
+            "FlagsClear" => EventKind::FlagsClear {
+                uids: self.take_uids()?,
+                flags: std::mem::take(&mut self.fl).into_owned(),
+                keywords: std::mem::take(&mut self.kw).into_owned(),
+            },
+            "MailboxCreate" => EventKind::MailboxCreate,
+            "MailboxDelete" => EventKind::MailboxDelete,
+            "MailboxRename" => EventKind::MailboxRename { old: self.omb.take()?.into() },
+            "MailboxSubscribe" => EventKind::MailboxSubscribe,
+            "MailboxUnsubscribe" => EventKind::MailboxUnsubscribe,
+            "Resync" => EventKind::Resync {
+                reason: ResyncReason::by_name(self.why.as_deref().unwrap_or_default()),
+                missed: self.lost.unwrap_or(0),
+            },
+            name => EventKind::Unknown { name: name.to_owned() },
+        })
+    }
+
+    fn take_uids(&mut self) -> Option<UidSet> {
+        self.uids.take().map(Cow::into_owned)
+    }
+
+    fn take_transfer(&mut self) -> Option<Transfer> {
+        Some(Transfer {
+            uids: self.take_uids()?,
+            old: self.omb.take()?.into(),
+            old_uids: self.ouids.take().map(Cow::into_owned).unwrap_or_default(),
+        })
+    }
+
+    fn take_message(&mut self) -> NewMessage {
+        NewMessage {
+            uid: self.take_uids().and_then(|uids| uids.iter().next()),
+            flags: std::mem::take(&mut self.fl).into_owned(),
+            keywords: std::mem::take(&mut self.kw).into_owned(),
+            from: owned(self.from.take()),
+            subject: owned(self.subj.take()),
+            message_id: owned(self.mid.take()),
+            size: self.size,
+            backend: owned(self.be.take()),
+            name: owned(self.name.take()),
+        }
+    }
+}
