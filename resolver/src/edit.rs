@@ -1,0 +1,394 @@
+//! What a call does to a record: functions from the stored octets to the new ones. No I/O, no clock, so that an
+//! edit can be made again on what somebody else wrote meanwhile.
+
+use std::time::Duration;
+
+use ocbus_wire::native::{DecodeError, Lease, LeaseRecord};
+use ocbus_wire::openchange::{DosCharset, ResolverRecord};
+use uuid::Uuid;
+
+use crate::cn::Cn;
+use crate::error::ResolverError;
+
+/// What an edit makes of a record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// It stays as it is.
+    Keep,
+    /// It gets this value, and expires after this long; `None` is never.
+    Put { value: Vec<u8>, expiry: Option<Duration> },
+    /// It goes, with its last entry.
+    Delete,
+}
+
+/// One read-modify-write of one record.
+pub(crate) trait Edit {
+    /// What the caller learns.
+    type Outcome;
+
+    /// The record's key.
+    fn key(&self) -> String;
+
+    /// The change to the stored value; called again when another writer came first.
+    fn apply(&self, current: Option<&[u8]>) -> Result<(Change, Self::Outcome), ResolverError>;
+}
+
+/// What became of a registration.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Registered {
+    /// The endpoint did not stand in the record. For a renewal: somebody had removed or forgotten it.
+    pub new: bool,
+    /// Events that publishers told they could not deliver since the last renewal.
+    pub missed: u64,
+}
+
+/// What the sends of one transaction mean for a user's records.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Settlement {
+    /// Native endpoints to remove, as they were looked up: a lease renewed since then stays.
+    pub gone: Vec<Lease>,
+    /// Native endpoints that missed events, with how many.
+    pub missed: Vec<(Lease, u64)>,
+    /// Legacy endpoints to remove.
+    pub gone_legacy: Vec<String>,
+}
+
+impl Settlement {
+    /// Whether nothing is to be written.
+    pub fn is_empty(&self) -> bool {
+        self.gone.is_empty() && self.missed.is_empty() && self.gone_legacy.is_empty()
+    }
+}
+
+/// What a subscriber registers for a user.
+#[derive(Debug, Clone, Copy)]
+pub struct Registration<'a> {
+    /// Its native endpoint.
+    pub endpoint: &'a str,
+    /// Its OpenChange v1 endpoint for this user, if it has one: publishers that reach the native one leave
+    /// that one out.
+    pub legacy: Option<&'a str>,
+    /// Its id: another id under the same endpoint is another process.
+    pub subscriber: Uuid,
+    /// How long it holds without renewal.
+    pub lease: Duration,
+}
+
+/// Registers or renews a native endpoint.
+pub(crate) struct Register<'a> {
+    pub(crate) cn: &'a Cn,
+    pub(crate) registration: Registration<'a>,
+    pub(crate) now_ms: u64,
+}
+
+/// Takes a native endpoint out, if it is still this subscriber's.
+pub(crate) struct Leave<'a> {
+    pub(crate) cn: &'a Cn,
+    pub(crate) endpoint: &'a str,
+    pub(crate) subscriber: Uuid,
+    pub(crate) now_ms: u64,
+}
+
+/// Removes and marks native endpoints after sends.
+pub(crate) struct SettleNative<'a> {
+    pub(crate) cn: &'a Cn,
+    pub(crate) settlement: &'a Settlement,
+    pub(crate) now_ms: u64,
+}
+
+/// Adds or removes legacy endpoints.
+pub(crate) struct EditLegacy<'a> {
+    pub(crate) cn: &'a Cn,
+    pub(crate) add: Option<&'a str>,
+    pub(crate) remove: &'a [String],
+    pub(crate) charset: DosCharset,
+}
+
+/// The leases of a stored record. A record that is garbage has none, and is replaced; one of a newer ocbus is
+/// left alone.
+fn leases(key: &str, current: Option<&[u8]>) -> Result<Vec<Lease>, ResolverError> {
+    match LeaseRecord::decode(current.unwrap_or_default()) {
+        Ok(record) => Ok(record.leases),
+        Err(source @ DecodeError::Version { .. }) => {
+            Err(ResolverError::Record { key: key.to_owned(), source })
+        }
+        Err(error) => {
+            tracing::warn!(event = "record_replaced", key, reason = %error, "a malformed record is replaced");
+            Ok(Vec::new())
+        }
+    }
+}
+
+/// The change that stores these leases; ended ones are dropped on the way.
+fn store(key: &str, mut leases: Vec<Lease>, now_ms: u64) -> Result<Change, ResolverError> {
+    leases.retain(|lease| lease.until_ms > now_ms);
+    let Some(last_ms) = leases.iter().map(|lease| lease.until_ms).max() else {
+        return Ok(Change::Delete);
+    };
+    let unwritable = |why: String| ResolverError::Unwritable { key: key.to_owned(), why };
+    if leases.len() > LeaseRecord::MAX_LEASES {
+        return Err(unwritable(format!(
+            "{} leases: expected at most {}",
+            leases.len(),
+            LeaseRecord::MAX_LEASES
+        )));
+    }
+    let value = LeaseRecord::new(leases).encode().map_err(|error| unwritable(error.to_string()))?;
+    Ok(Change::Put { value, expiry: Some(Duration::from_millis(last_ms - now_ms)) })
+}
+
+impl Edit for Register<'_> {
+    type Outcome = Registered;
+
+    fn key(&self) -> String {
+        self.cn.lease_key()
+    }
+
+    fn apply(&self, current: Option<&[u8]>) -> Result<(Change, Registered), ResolverError> {
+        let key = self.key();
+        let mut leases = leases(&key, current)?;
+        let Registration { endpoint, legacy, subscriber, lease } = self.registration;
+        let lease_ms = u64::try_from(lease.as_millis()).unwrap_or(u64::MAX);
+        let renewed = Lease {
+            endpoint: endpoint.to_owned(),
+            subscriber,
+            until_ms: self.now_ms.saturating_add(lease_ms),
+            legacy: legacy.map(str::to_owned),
+            missed: 0,
+        };
+        let mut registered = Registered { new: true, missed: 0 };
+        // Another subscriber under this endpoint is a former process: its socket is ours now.
+        match leases.iter_mut().find(|lease| lease.endpoint == endpoint) {
+            Some(lease) => {
+                registered = Registered { new: lease.subscriber != subscriber, missed: lease.missed };
+                *lease = renewed;
+            }
+            None => leases.push(renewed),
+        }
+        Ok((store(&key, leases, self.now_ms)?, registered))
+    }
+}
+
+impl Edit for Leave<'_> {
+    type Outcome = bool;
+
+    fn key(&self) -> String {
+        self.cn.lease_key()
+    }
+
+    fn apply(&self, current: Option<&[u8]>) -> Result<(Change, bool), ResolverError> {
+        let key = self.key();
+        if current.is_none() {
+            return Ok((Change::Keep, false));
+        }
+        let mut leases = leases(&key, current)?;
+        let before = leases.len();
+        leases.retain(|lease| lease.endpoint != self.endpoint || lease.subscriber != self.subscriber);
+        match leases.len() == before {
+            true => Ok((Change::Keep, false)),
+            false => Ok((store(&key, leases, self.now_ms)?, true)),
+        }
+    }
+}
+
+impl Edit for SettleNative<'_> {
+    type Outcome = usize;
+
+    fn key(&self) -> String {
+        self.cn.lease_key()
+    }
+
+    fn apply(&self, current: Option<&[u8]>) -> Result<(Change, usize), ResolverError> {
+        let key = self.key();
+        let before = leases(&key, current)?;
+        let mut after = before.clone();
+        after.retain(|lease| {
+            !self.settlement.gone.iter().any(|gone| {
+                // A lease that was renewed after the look-up has a live holder.
+                (&gone.endpoint, gone.subscriber, gone.until_ms)
+                    == (&lease.endpoint, lease.subscriber, lease.until_ms)
+            })
+        });
+        let removed = before.len() - after.len();
+        for (missed, count) in &self.settlement.missed {
+            let same = |lease: &&mut Lease| {
+                lease.endpoint == missed.endpoint && lease.subscriber == missed.subscriber
+            };
+            if let Some(lease) = after.iter_mut().find(same) {
+                lease.missed = lease.missed.saturating_add(*count);
+            }
+        }
+        match after == before {
+            true => Ok((Change::Keep, 0)),
+            false => Ok((store(&key, after, self.now_ms)?, removed)),
+        }
+    }
+}
+
+impl Edit for EditLegacy<'_> {
+    type Outcome = bool;
+
+    fn key(&self) -> String {
+        self.cn.resolver_key()
+    }
+
+    fn apply(&self, current: Option<&[u8]>) -> Result<(Change, bool), ResolverError> {
+        let key = self.key();
+        let mut hosts = match ResolverRecord::decode(current.unwrap_or_default(), self.charset) {
+            Ok(record) => record.hosts,
+            // OpenChange crashed on it; nobody can be found through it.
+            Err(error) => {
+                tracing::warn!(event = "record_replaced", key, reason = %error, "a malformed record is replaced");
+                Vec::new()
+            }
+        };
+        let before = hosts.len();
+        hosts.retain(|host| !self.remove.contains(host));
+        let removed = hosts.len() != before;
+        let add = self.add.filter(|add| !hosts.iter().any(|host| host == add));
+        hosts.extend(add.map(str::to_owned));
+        if !removed && add.is_none() {
+            return Ok((Change::Keep, false));
+        }
+        if hosts.is_empty() {
+            return Ok((Change::Delete, true));
+        }
+        let value = ResolverRecord { hosts }
+            .encode(self.charset)
+            .map_err(|error| ResolverError::Unwritable { key, why: error.to_string() })?;
+        // OpenChange's records never expire.
+        Ok((Change::Put { value, expiry: None }, true))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::listeners::Listeners;
+
+    const NOW: u64 = 1_000_000;
+
+    fn cn() -> Cn {
+        Cn::new("bob").unwrap()
+    }
+
+    fn register(
+        current: Option<&[u8]>,
+        endpoint: &str,
+        subscriber: Uuid,
+        now_ms: u64,
+    ) -> (Change, Registered) {
+        let registration =
+            Registration { endpoint, legacy: None, subscriber, lease: Duration::from_secs(60) };
+        Register { cn: &cn(), registration, now_ms }.apply(current).unwrap()
+    }
+
+    fn value(change: &Change) -> &[u8] {
+        match change {
+            Change::Put { value, .. } => value,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_lease_is_new_then_renewed_and_ends() {
+        let (a, b) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        let (one, registered) = register(None, "tcp://h:9005", a, NOW);
+        assert_eq!(registered, Registered { new: true, missed: 0 });
+        assert!(matches!(one, Change::Put { expiry: Some(expiry), .. } if expiry == Duration::from_secs(60)));
+        let (two, registered) = register(Some(value(&one)), "tcp://h:90", b, NOW + 1000);
+        assert!(registered.new, "an endpoint that is a prefix of another is another endpoint");
+        let (renewed, registered) = register(Some(value(&two)), "tcp://h:9005", a, NOW + 30_000);
+        assert!(!registered.new);
+        let listeners =
+            Listeners::read(&cn(), Some(value(&renewed)), None, DosCharset::default(), NOW + 61_500);
+        assert_eq!(listeners.native.len(), 1);
+        assert_eq!(listeners.expired.len(), 1);
+        let (taken_over, registered) = register(Some(value(&renewed)), "tcp://h:9005", b, NOW + 62_000);
+        assert!(registered.new, "the same endpoint under another process");
+        let leases = LeaseRecord::decode(value(&taken_over)).unwrap().leases;
+        assert_eq!(leases.len(), 1, "ended leases are dropped by whoever writes next");
+    }
+
+    #[test]
+    fn only_the_holder_leaves() {
+        let (one, _) = register(None, "ipc:///a", Uuid::from_u128(1), NOW);
+        let leave = |subscriber| {
+            Leave { cn: &cn(), endpoint: "ipc:///a", subscriber, now_ms: NOW }
+                .apply(Some(value(&one)))
+                .unwrap()
+        };
+        assert_eq!(leave(Uuid::from_u128(2)), (Change::Keep, false));
+        assert_eq!(leave(Uuid::from_u128(1)), (Change::Delete, true));
+    }
+
+    #[test]
+    fn a_refused_endpoint_goes_unless_it_was_renewed_meanwhile() {
+        let (one, _) = register(None, "tcp://h:1", Uuid::from_u128(1), NOW);
+        let seen = LeaseRecord::decode(value(&one)).unwrap().leases;
+        let settlement = Settlement { gone: seen.clone(), ..Settlement::default() };
+        let settle = |current: &[u8]| {
+            SettleNative { cn: &cn(), settlement: &settlement, now_ms: NOW + 10 }
+                .apply(Some(current))
+                .unwrap()
+        };
+        assert_eq!(settle(value(&one)), (Change::Delete, 1));
+        let (renewed, _) = register(Some(value(&one)), "tcp://h:1", Uuid::from_u128(1), NOW + 5);
+        assert_eq!(settle(value(&renewed)), (Change::Keep, 0));
+    }
+
+    #[test]
+    fn what_was_missed_is_told_at_the_next_renewal_once() {
+        let (one, _) = register(None, "tcp://h:1", Uuid::from_u128(1), NOW);
+        let seen = LeaseRecord::decode(value(&one)).unwrap().leases;
+        let settlement = Settlement { missed: vec![(seen[0].clone(), 3)], ..Settlement::default() };
+        let edit = SettleNative { cn: &cn(), settlement: &settlement, now_ms: NOW };
+        let (marked, _) = edit.apply(Some(value(&one))).unwrap();
+        let (renewed, registered) = register(Some(value(&marked)), "tcp://h:1", Uuid::from_u128(1), NOW + 5);
+        assert_eq!(registered, Registered { new: false, missed: 3 });
+        let (_, registered) = register(Some(value(&renewed)), "tcp://h:1", Uuid::from_u128(1), NOW + 9);
+        assert_eq!(registered.missed, 0);
+    }
+
+    #[test]
+    fn garbage_is_replaced_and_a_newer_version_left_alone() {
+        assert!(register(Some(b"garbage"), "tcp://h:1", Uuid::from_u128(1), NOW).1.new);
+        let newer = [0x82, 0xa1, b'v', 9, 0xa2, b'l', b's', 0x07];
+        let registration = Registration {
+            endpoint: "tcp://h:1",
+            legacy: None,
+            subscriber: Uuid::from_u128(1),
+            lease: Duration::from_secs(1),
+        };
+        let applied = Register { cn: &cn(), registration, now_ms: NOW }.apply(Some(&newer));
+        assert!(matches!(applied, Err(ResolverError::Record { .. })));
+    }
+
+    fn legacy(current: Option<&[u8]>, add: Option<&str>, remove: &[&str]) -> (Change, bool) {
+        let remove: Vec<String> = remove.iter().map(|&host| host.to_owned()).collect();
+        EditLegacy { cn: &cn(), add, remove: &remove, charset: DosCharset::default() }.apply(current).unwrap()
+    }
+
+    #[test]
+    fn legacy_endpoints_compare_whole() {
+        let (one, added) = legacy(None, Some("tcp://h:9005"), &[]);
+        assert!(added);
+        assert_eq!(legacy(Some(value(&one)), Some("tcp://h:9005"), &[]), (Change::Keep, false));
+        let (two, added) = legacy(Some(value(&one)), Some("tcp://h:90"), &[]);
+        assert!(added, "a prefix of another endpoint is another endpoint");
+        let (left, removed) = legacy(Some(value(&two)), None, &["tcp://h:90", "tcp://h:9", ""]);
+        assert!(removed);
+        assert_eq!(value(&left), value(&one));
+        assert_eq!(legacy(Some(value(&left)), None, &["tcp://h:9005"]), (Change::Delete, true));
+        assert_eq!(legacy(None, None, &["tcp://h:9005"]), (Change::Keep, false));
+    }
+
+    #[test]
+    fn a_legacy_record_is_written_as_openchange_writes_it() {
+        let (change, _) = legacy(None, Some("tcp://127.0.0.1:9005"), &[]);
+        let golden = "0101000000010000007463703a2f2f3132372e302e302e313a3930303500";
+        let hex: String = value(&change).iter().map(|octet| format!("{octet:02x}")).collect();
+        assert_eq!(hex, golden);
+        assert!(matches!(change, Change::Put { expiry: None, .. }));
+    }
+}

@@ -1,0 +1,31 @@
+//! Who listens for a user: native leases and OpenChange's resolver records, in memcached or in memory.
+//!
+//! * [`Cn`]: the checked name under which a user's endpoints stand.
+//! * [`Config`]: libmemcached's configuration string.
+//! * [`BlockingResolver`] (for the Dovecot plugin) and [`Resolver`] (tokio): register, renew, leave, look up.
+//!   Both are thin: what a call does to a record is decided in `edit`, and the compare-and-swap loop is one
+//!   state machine without I/O, in `update`.
+//! * [`delivery`]: which endpoints get which octets, and what a failed send means for the records. Shared by
+//!   the plugin and the async publisher, so that both decide alike.
+
+mod cn;
+mod config;
+pub mod delivery;
+mod edit;
+mod error;
+mod listeners;
+mod names;
+mod resolver;
+mod store;
+mod update;
+
+pub use cn::{Cn, CnError};
+pub use config::{Config, ConfigError, Server};
+pub use edit::{Registered, Registration, Settlement};
+pub use error::ResolverError;
+pub use listeners::{Listeners, Malformed};
+pub use names::addresses;
+pub use resolver::BlockingResolver;
+#[cfg(feature = "tokio")]
+pub use resolver::Resolver;
+pub use store::MemoryStore;

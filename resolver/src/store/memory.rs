@@ -1,0 +1,137 @@
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::update::{Expect, Item, Request, Response};
+
+/// The resolver's records in this process's memory, for a bus in one process and for tests. Clones share them.
+#[derive(Debug, Clone, Default)]
+pub struct MemoryStore {
+    records: Arc<Mutex<Records>>,
+}
+
+#[derive(Debug, Default)]
+struct Records {
+    by_key: HashMap<String, Record>,
+    last_cas: u64,
+}
+
+#[derive(Debug)]
+struct Record {
+    item: Item,
+    expires: Option<Instant>,
+}
+
+impl MemoryStore {
+    /// A store without records.
+    pub fn new() -> MemoryStore {
+        MemoryStore::default()
+    }
+
+    /// Forgets every record, as a restarted memcached has.
+    pub fn flush_all(&self) {
+        self.lock().by_key.clear();
+    }
+
+    /// Stores octets under a key as they are, as another program would.
+    pub fn set(&self, key: &str, value: &[u8]) {
+        let put =
+            Request::Put { key: key.to_owned(), value: value.to_vec(), expiry: None, expect: Expect::Any };
+        self.run(put, Instant::now());
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Records> {
+        // Every change is one insert or remove: the records are whole even behind a panic.
+        self.records.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn run(&self, request: Request, now: Instant) -> Response {
+        self.lock().run(request, now)
+    }
+}
+
+impl Records {
+    fn run(&mut self, request: Request, now: Instant) -> Response {
+        match request {
+            Request::Get { keys } => {
+                Response::Items(keys.iter().map(|key| self.get(key, now).cloned()).collect())
+            }
+            Request::Put { key, value, expiry, expect } => {
+                let cas = self.get(&key, now).map(|item| item.cas);
+                let expected = match expect {
+                    Expect::Any => true,
+                    Expect::Absent => cas.is_none(),
+                    Expect::Cas(expected) => cas == Some(expected),
+                };
+                if expected {
+                    self.last_cas += 1;
+                    let item = Item { value, cas: self.last_cas };
+                    self.by_key.insert(key, Record { item, expires: expires(now, expiry) });
+                }
+                done(expected)
+            }
+            Request::Delete { key, cas } => {
+                let expected = self.get(&key, now).is_some_and(|item| item.cas == cas);
+                if expected {
+                    self.by_key.remove(&key);
+                }
+                done(expected)
+            }
+            Request::Touch { key, expiry } => {
+                let there = self.get(&key, now).is_some();
+                if let Some(record) = self.by_key.get_mut(&key) {
+                    record.expires = expires(now, Some(expiry));
+                }
+                done(there)
+            }
+        }
+    }
+
+    fn get(&mut self, key: &str, now: Instant) -> Option<&Item> {
+        if self.by_key.get(key)?.expires.is_some_and(|expires| expires <= now) {
+            self.by_key.remove(key);
+        }
+        self.by_key.get(key).map(|record| &record.item)
+    }
+}
+
+fn expires(now: Instant, expiry: Option<Duration>) -> Option<Instant> {
+    expiry.and_then(|expiry| now.checked_add(expiry))
+}
+
+fn done(done: bool) -> Response {
+    match done {
+        true => Response::Done,
+        false => Response::NotDone,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn put(key: &str, expect: Expect, expiry: Option<Duration>) -> Request {
+        Request::Put { key: key.to_owned(), value: b"v".to_vec(), expiry, expect }
+    }
+
+    #[test]
+    fn writes_happen_only_as_expected_and_values_expire() {
+        let (store, now) = (MemoryStore::new(), Instant::now());
+        let get = |at| match store.run(Request::Get { keys: vec!["k".to_owned()] }, at) {
+            Response::Items(mut items) => items.remove(0),
+            other => panic!("{other:?}"),
+        };
+        let minute = Some(Duration::from_secs(60));
+        assert_eq!(store.run(put("k", Expect::Cas(1), None), now), Response::NotDone);
+        assert_eq!(store.run(put("k", Expect::Absent, minute), now), Response::Done);
+        assert_eq!(store.run(put("k", Expect::Absent, None), now), Response::NotDone);
+        let cas = get(now).unwrap().cas;
+        assert_eq!(store.run(Request::Delete { key: "k".to_owned(), cas: cas + 1 }, now), Response::NotDone);
+        let later = now + Duration::from_secs(59);
+        let touch = Request::Touch { key: "k".to_owned(), expiry: Duration::from_secs(60) };
+        assert_eq!(store.run(touch.clone(), later), Response::Done);
+        assert!(get(later + Duration::from_secs(59)).is_some());
+        assert!(get(later + Duration::from_secs(60)).is_none());
+        assert_eq!(store.run(touch, later), Response::NotDone);
+    }
+}

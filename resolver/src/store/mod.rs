@@ -1,0 +1,58 @@
+//! Where the records are: memcached, or this process's memory.
+
+#[cfg(feature = "tokio")]
+mod async_memcached;
+mod blocking_memcached;
+mod memory;
+
+#[cfg(feature = "tokio")]
+pub(crate) use async_memcached::AsyncMemcached;
+pub(crate) use blocking_memcached::BlockingMemcached;
+pub use memory::MemoryStore;
+
+use std::time::Duration;
+
+use memcache::exp::Error;
+
+use crate::error::ResolverError;
+
+/// memcached reads an expiry above 30 days as a point in time. No lease is that long.
+const MAX_EXPIRY_S: u64 = 30 * 24 * 60 * 60;
+
+/// Whole seconds for memcached, rounded up so that a record never goes before its last lease; `None` is never.
+fn expiry_s(expiry: Option<Duration>) -> u32 {
+    let Some(expiry) = expiry else { return 0 };
+    let seconds = expiry.as_secs() + u64::from(expiry.subsec_nanos() > 0);
+    u32::try_from(seconds.clamp(1, MAX_EXPIRY_S)).unwrap_or(u32::MAX)
+}
+
+/// The error of a call on memcached, by what the caller can do about it.
+fn failed(server: &impl ToString, source: Error) -> ResolverError {
+    let server = server.to_string();
+    match timed_out(&source) {
+        true => ResolverError::Deadline { server },
+        false => ResolverError::Memcached { server, source },
+    }
+}
+
+fn timed_out(error: &Error) -> bool {
+    match error {
+        Error::Timeout { .. } => true,
+        Error::Io(io) => io.kind() == std::io::ErrorKind::TimedOut,
+        Error::Ambiguous { source, .. } => timed_out(source),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_expiry_is_rounded_up_and_never_zero() {
+        assert_eq!(expiry_s(None), 0);
+        assert_eq!(expiry_s(Some(Duration::ZERO)), 1);
+        assert_eq!(expiry_s(Some(Duration::from_millis(1001))), 2);
+        assert_eq!(expiry_s(Some(Duration::from_secs(u64::MAX))), 2_592_000);
+    }
+}

@@ -1,0 +1,168 @@
+//! The compare-and-swap loop, without I/O: it says what to ask of the store, is told the answer, and ends.
+
+use std::time::Duration;
+
+use crate::edit::{Change, Edit};
+use crate::error::ResolverError;
+
+/// Attempts before a record that others keep changing is given up. One writer succeeds in each round, so this
+/// many can write one record at the same instant.
+const MAX_ATTEMPTS: u32 = 64;
+
+/// What to ask of a store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Request {
+    /// The values of keys, in one round trip.
+    Get { keys: Vec<String> },
+    /// A value, if the record is as expected.
+    Put { key: String, value: Vec<u8>, expiry: Option<Duration>, expect: Expect },
+    /// No value any more, if the record is as expected.
+    Delete { key: String, cas: u64 },
+    /// Whether a key is there; extends its life.
+    Touch { key: String, expiry: Duration },
+}
+
+/// What a record must be for a write to happen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Expect {
+    /// Anything.
+    Any,
+    /// Not there.
+    Absent,
+    /// Unchanged since this was read.
+    Cas(u64),
+}
+
+/// What a store answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Response {
+    /// To `Get`: one entry for each key.
+    Items(Vec<Option<Item>>),
+    /// The write or the touch happened.
+    Done,
+    /// The record was not as expected, or, to `Touch`, not there.
+    NotDone,
+}
+
+/// A stored value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Item {
+    pub(crate) value: Vec<u8>,
+    pub(crate) cas: u64,
+}
+
+/// The next step of an update.
+pub(crate) enum Step<T> {
+    /// Ask this.
+    Ask(Request),
+    /// It is over.
+    Over(T),
+}
+
+/// One read-modify-write in progress.
+pub(crate) struct Update<E: Edit> {
+    edit: E,
+    key: String,
+    attempts: u32,
+    /// The outcome, once the write that it belongs to is on its way.
+    outcome: Option<E::Outcome>,
+}
+
+impl<E: Edit> Update<E> {
+    pub(crate) fn new(edit: E) -> Update<E> {
+        let key = edit.key();
+        Update { edit, key, attempts: 0, outcome: None }
+    }
+
+    /// The first thing to ask.
+    pub(crate) fn begin(&self) -> Request {
+        Request::Get { keys: vec![self.key.clone()] }
+    }
+
+    /// What follows from an answer.
+    pub(crate) fn step(&mut self, response: Response) -> Result<Step<E::Outcome>, ResolverError> {
+        match (response, self.outcome.take()) {
+            (Response::Items(items), _) => self.edit_item(items.into_iter().next().flatten()),
+            (Response::Done, Some(outcome)) => Ok(Step::Over(outcome)),
+            (Response::Done | Response::NotDone, _) if self.attempts < MAX_ATTEMPTS => {
+                Ok(Step::Ask(self.begin()))
+            }
+            (Response::Done | Response::NotDone, _) => {
+                Err(ResolverError::Contended { key: self.key.clone(), attempts: self.attempts })
+            }
+        }
+    }
+
+    fn edit_item(&mut self, item: Option<Item>) -> Result<Step<E::Outcome>, ResolverError> {
+        self.attempts += 1;
+        let (change, outcome) = self.edit.apply(item.as_ref().map(|item| item.value.as_slice()))?;
+        let key = self.key.clone();
+        let request = match (change, item) {
+            (Change::Keep, _) | (Change::Delete, None) => return Ok(Step::Over(outcome)),
+            (Change::Delete, Some(item)) => Request::Delete { key, cas: item.cas },
+            (Change::Put { value, expiry }, item) => {
+                let expect = item.map_or(Expect::Absent, |item| Expect::Cas(item.cas));
+                Request::Put { key, value, expiry, expect }
+            }
+        };
+        self.outcome = Some(outcome);
+        Ok(Step::Ask(request))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Appends one octet.
+    struct Append(u8);
+
+    impl Edit for Append {
+        type Outcome = usize;
+
+        fn key(&self) -> String {
+            "k".to_owned()
+        }
+
+        fn apply(&self, current: Option<&[u8]>) -> Result<(Change, usize), ResolverError> {
+            let mut value = current.unwrap_or_default().to_vec();
+            value.push(self.0);
+            let len = value.len();
+            Ok((Change::Put { value, expiry: None }, len))
+        }
+    }
+
+    fn item(value: &[u8], cas: u64) -> Response {
+        Response::Items(vec![Some(Item { value: value.to_vec(), cas })])
+    }
+
+    #[test]
+    fn a_lost_race_reads_again_and_edits_what_the_other_wrote() {
+        let mut update = Update::new(Append(9));
+        assert_eq!(update.begin(), Request::Get { keys: vec!["k".to_owned()] });
+        let Step::Ask(request) = update.step(Response::Items(vec![None])).unwrap() else { panic!() };
+        assert!(matches!(request, Request::Put { expect: Expect::Absent, .. }));
+        let Step::Ask(request) = update.step(Response::NotDone).unwrap() else { panic!() };
+        assert!(matches!(request, Request::Get { .. }));
+        let Step::Ask(request) = update.step(item(&[1, 2], 7)).unwrap() else { panic!() };
+        assert_eq!(
+            request,
+            Request::Put { key: "k".to_owned(), value: vec![1, 2, 9], expiry: None, expect: Expect::Cas(7) }
+        );
+        assert!(matches!(update.step(Response::Done).unwrap(), Step::Over(3)));
+    }
+
+    #[test]
+    fn an_endless_race_is_given_up() {
+        let mut update = Update::new(Append(9));
+        for _ in 0..MAX_ATTEMPTS - 1 {
+            assert!(matches!(update.step(item(&[], 1)).unwrap(), Step::Ask(Request::Put { .. })));
+            assert!(matches!(update.step(Response::NotDone).unwrap(), Step::Ask(Request::Get { .. })));
+        }
+        assert!(matches!(update.step(item(&[], 1)).unwrap(), Step::Ask(_)));
+        assert!(matches!(
+            update.step(Response::NotDone),
+            Err(ResolverError::Contended { attempts: MAX_ATTEMPTS, .. })
+        ));
+    }
+}
