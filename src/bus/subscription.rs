@@ -1,0 +1,71 @@
+use std::sync::Arc;
+
+use ocbus_wire::{Event, ResyncReason};
+use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::{RecvError, TryRecvError};
+use uuid::Uuid;
+
+use super::{Bus, Filter};
+use crate::now_us;
+
+/// One subscriber's queue on a [`Bus`]. Dropped, it is gone from the bus.
+#[derive(Debug)]
+pub struct Subscription {
+    bus: Bus,
+    id: u64,
+    filter: Filter,
+    queue: broadcast::Receiver<Arc<Event>>,
+}
+
+impl Subscription {
+    pub(super) fn new(
+        bus: Bus,
+        id: u64,
+        filter: Filter,
+        queue: broadcast::Receiver<Arc<Event>>,
+    ) -> Subscription {
+        Subscription { bus, id, filter, queue }
+    }
+
+    /// The next event, waiting for it. Where events were lost, one resync stands in their place. `None` cannot
+    /// happen while this subscription lives; it is there so that the loop over it reads well.
+    pub async fn recv(&mut self) -> Option<Arc<Event>> {
+        match self.queue.recv().await {
+            Ok(event) => Some(event),
+            Err(RecvError::Lagged(lost)) => Some(self.resync(lost)),
+            Err(RecvError::Closed) => None,
+        }
+    }
+
+    /// The next event if one is there.
+    pub fn try_recv(&mut self) -> Option<Arc<Event>> {
+        match self.queue.try_recv() {
+            Ok(event) => Some(event),
+            Err(TryRecvError::Lagged(lost)) => Some(self.resync(lost)),
+            Err(TryRecvError::Empty | TryRecvError::Closed) => None,
+        }
+    }
+
+    /// Events that wait.
+    pub fn len(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Whether none waits.
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    fn resync(&self, lost: u64) -> Arc<Event> {
+        self.bus.count_lost(lost);
+        let user = self.filter.only_user().unwrap_or_default();
+        tracing::warn!(event = "events_lost", user, lost, "a slow subscription lost its oldest events");
+        Arc::new(Event::resync(Uuid::now_v7(), now_us(), user, ResyncReason::SlowSubscriber, lost))
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        self.bus.unsubscribe(self.id, &self.filter);
+    }
+}

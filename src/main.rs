@@ -1,0 +1,2 @@
+//! The command; see the next commits.
+fn main() {}

@@ -1,0 +1,135 @@
+//! Sends events to every endpoint of a user: native ones in acknowledged batches, legacy ones as OpenChange v1
+//! payloads.
+//!
+//! Which endpoint gets what, and what a failure means, is decided in [`ocbus_resolver::delivery`], the same for
+//! the Dovecot plugin. Here each endpoint has a task of its own, so that endpoints never wait for one another;
+//! what arrives for one while its batch is under way forms the next batch.
+
+mod endpoint;
+mod legacy;
+mod native;
+mod probe;
+mod report;
+
+pub use report::{EndpointReport, PublishError, Report};
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use ocbus_resolver::delivery::{self, Options, Outcome, Send, Verdicts};
+use ocbus_resolver::{Cn, Resolver};
+use ocbus_wire::Event;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use endpoint::Job;
+
+/// Endpoints that have a task at once. More than that is a fault in the records.
+const MAX_ENDPOINTS: usize = 4096;
+
+/// Jobs that wait for one endpoint.
+const MAX_JOBS: usize = 1024;
+
+/// How a publisher sends. `docs/settings.md` has the same as a table.
+#[derive(Debug, Clone)]
+pub struct PublisherConfig {
+    /// Encodings, and whether refused legacy endpoints are kept.
+    pub options: Options,
+    /// Time for one [`Publisher::publish`]: the look-up and all sends together, 1 ms to a minute.
+    pub budget: Duration,
+}
+
+impl Default for PublisherConfig {
+    fn default() -> PublisherConfig {
+        PublisherConfig { options: Options::default(), budget: Duration::from_secs(1) }
+    }
+}
+
+/// Sends events. Clones share the connections.
+#[derive(Clone)]
+pub struct Publisher {
+    resolver: Resolver,
+    config: Arc<PublisherConfig>,
+    endpoints: Arc<Mutex<HashMap<(bool, String), mpsc::Sender<Job>>>>,
+}
+
+impl Publisher {
+    /// A publisher; it connects to endpoints when there is something to send.
+    pub fn new(resolver: Resolver, config: PublisherConfig) -> Result<Publisher, PublishError> {
+        if config.budget < Duration::from_millis(1) || config.budget > Duration::from_secs(60) {
+            return Err(PublishError::Budget(config.budget));
+        }
+        Ok(Publisher { resolver, config: Arc::new(config), endpoints: Arc::default() })
+    }
+
+    /// Sends events of one user to all the user's endpoints, and says what happened at each. Events of one
+    /// caller arrive in order at each endpoint if the caller awaits one call before the next.
+    pub async fn publish(&self, cn: &Cn, events: &[Event]) -> Result<Report, PublishError> {
+        let deadline = Instant::now() + self.config.budget;
+        let listeners = tokio::time::timeout_at(deadline, self.resolver.lookup(cn))
+            .await
+            .map_err(|_| PublishError::LookupDeadline(self.config.budget))??;
+        let plan = delivery::plan(&listeners, events, &self.config.options);
+        let waiting: Vec<(Send, oneshot::Receiver<Outcome>)> =
+            plan.sends.into_iter().map(|send| (send.clone(), self.submit(send, deadline))).collect();
+        let mut report = Report { skipped: plan.skipped, ..Report::default() };
+        let mut verdicts = Verdicts::default();
+        for (send, outcome) in waiting {
+            let outcome = match tokio::time::timeout_at(deadline, outcome).await {
+                Ok(Ok(outcome)) => outcome,
+                Ok(Err(_)) => Outcome::Broken("its task ended".to_owned()),
+                Err(_) => Outcome::Silent,
+            };
+            let verdict = delivery::judge(&send, &outcome, cn.as_str(), &self.config.options);
+            report.endpoints.push(EndpointReport::new(&send, &verdict));
+            verdicts.add(&send, verdict);
+        }
+        for fault in &verdicts.faults {
+            tracing::warn!(event = "endpoint_fault", user = %cn, events = events.len(), fault, "not delivered");
+        }
+        if !verdicts.settlement.is_empty()
+            && let Err(error) = self.resolver.settle(cn, &verdicts.settlement).await
+        {
+            tracing::warn!(event = "settle_failed", user = %cn, reason = %error, "records are left as they were");
+            report.unsettled = Some(error.to_string());
+        }
+        Ok(report)
+    }
+
+    /// Hands a send to its endpoint's task.
+    fn submit(&self, send: Send, deadline: Instant) -> oneshot::Receiver<Outcome> {
+        let (done, outcome) = oneshot::channel();
+        let native = matches!(send.target, delivery::Target::Native(_));
+        let key = (native, send.url.clone());
+        let mut job = Job { payloads: send.payloads, deadline, done };
+        let mut endpoints = self.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(queue) = endpoints.get(&key) {
+            match queue.try_send(job) {
+                Ok(()) => return outcome,
+                Err(mpsc::error::TrySendError::Full(job)) => {
+                    job.end(Outcome::Broken(format!("{MAX_JOBS} sends wait for it already")));
+                    return outcome;
+                }
+                // It was idle for long and has ended.
+                Err(mpsc::error::TrySendError::Closed(back)) => job = back,
+            }
+        }
+        endpoints.retain(|_, queue| !queue.is_closed());
+        if endpoints.len() >= MAX_ENDPOINTS {
+            job.end(Outcome::Broken(format!("{MAX_ENDPOINTS} endpoints are open already")));
+            return outcome;
+        }
+        let (queue, jobs) = mpsc::channel(MAX_JOBS);
+        // The queue is empty and its receiver is here.
+        if let Err(error) = queue.try_send(job) {
+            error.into_inner().end(Outcome::Broken("its queue is closed".to_owned()));
+        }
+        match native {
+            true => drop(tokio::spawn(native::run(send.endpoint, jobs))),
+            false => drop(tokio::spawn(legacy::run(send.endpoint, jobs))),
+        }
+        endpoints.insert(key, queue);
+        outcome
+    }
+}

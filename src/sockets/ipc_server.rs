@@ -1,0 +1,214 @@
+//! An ipc server over tokio: SP's handshake and frames from [`ocbus_wire::sp`], one task for each connection.
+
+use std::fs::Permissions;
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ocbus_wire::sp::{FrameDecoder, HANDSHAKE_LEN, Handshake, Transport, encode_frame};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+
+use super::MAX_MESSAGE_OCTETS;
+use super::server::{Handler, Role};
+
+/// Connections at once; more wait in the listening socket's backlog.
+const MAX_CONNECTIONS: usize = 1024;
+
+/// How long a peer may take for its handshake, or for the rest of a message that it has begun.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Words of a request's backtrace: one for each device on its way, and the id.
+const MAX_HOPS: usize = 8;
+
+/// The listening socket; its file goes with it.
+#[derive(Debug)]
+pub(super) struct IpcServer {
+    path: PathBuf,
+    acceptor: JoinHandle<()>,
+}
+
+impl IpcServer {
+    pub(super) fn listen(
+        role: Role,
+        path: &Path,
+        mode: Option<u32>,
+        handler: Handler,
+    ) -> io::Result<IpcServer> {
+        remove_stale(path)?;
+        let listener = UnixListener::bind(path)?;
+        if let Some(mode) = mode {
+            std::fs::set_permissions(path, Permissions::from_mode(mode))?;
+        }
+        let acceptor = tokio::spawn(accept(listener, role, handler));
+        Ok(IpcServer { path: path.to_owned(), acceptor })
+    }
+}
+
+impl Drop for IpcServer {
+    fn drop(&mut self) {
+        self.acceptor.abort();
+        // Gone already, or not ours to remove any more: nothing to be done about either.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// Removes a socket's file that nobody listens at: what a killed process leaves behind.
+fn remove_stale(path: &Path) -> io::Result<()> {
+    match StdUnixStream::connect(path) {
+        Ok(_) => Err(ErrorKind::AddrInUse.into()),
+        // A plain file refuses connections too, and is not ours to remove: bind says so.
+        Err(error)
+            if error.kind() == ErrorKind::ConnectionRefused
+                && std::fs::metadata(path)?.file_type().is_socket() =>
+        {
+            std::fs::remove_file(path)
+        }
+        Err(_) => Ok(()),
+    }
+}
+
+async fn accept(listener: UnixListener, role: Role, handler: Handler) {
+    // Dropped with this task, and the connections with it.
+    let mut connections = tokio::task::JoinSet::new();
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    loop {
+        // Before the accept, so that a peer beyond the limit waits instead of being cut off.
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let handler = Arc::clone(&handler);
+                connections.spawn(async move {
+                    if let Err(error) = serve(stream, role, &handler).await {
+                        tracing::debug!(event = "ipc_peer_ended", reason = %error, "a connection ended early");
+                    }
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(event = "accept_failed", reason = %error, "a peer could not be let in");
+                // Descriptors are short: others have to be closed first.
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+        while connections.try_join_next().is_some() {}
+    }
+}
+
+async fn serve(mut stream: UnixStream, role: Role, handler: &Handler) -> io::Result<()> {
+    let ours = role.protocol();
+    let mut header = [0; HANDSHAKE_LEN];
+    stream.write_all(&Handshake::new(ours).to_octets()).await?;
+    in_time(stream.read_exact(&mut header)).await?;
+    Handshake::decode(&header).and_then(|theirs| theirs.fits(ours)).map_err(invalid)?;
+    let mut frames = FrameDecoder::new(Transport::Ipc, u64::try_from(MAX_MESSAGE_OCTETS).unwrap_or(u64::MAX));
+    let mut buffer = vec![0; 16 * 1024];
+    loop {
+        let count = match frames.is_inside() {
+            true => in_time(stream.read(&mut buffer)).await?,
+            false => stream.read(&mut buffer).await?,
+        };
+        let Some(mut octets) = buffer.get(..count).filter(|octets| !octets.is_empty()) else { return Ok(()) };
+        while let Some(message) = frames.next_message(&mut octets).map_err(invalid)? {
+            let Some(reply) = take(role, &message, handler)? else { continue };
+            in_time(stream.write_all(&reply)).await?;
+        }
+    }
+}
+
+/// Hands a message over; gives the frame to answer with, if there is one.
+fn take(role: Role, message: &[u8], handler: &Handler) -> io::Result<Option<Vec<u8>>> {
+    if role == Role::Pull {
+        handler(message);
+        return Ok(None);
+    }
+    let (backtrace, body) = split_backtrace(message).ok_or_else(|| invalid("a request without an id"))?;
+    let mut frame = Vec::new();
+    encode_frame(Transport::Ipc, &[backtrace, &handler(body)], &mut frame);
+    Ok(Some(frame))
+}
+
+/// Cuts a request behind the word whose top bit is set: it ends the backtrace, which the reply repeats.
+fn split_backtrace(message: &[u8]) -> Option<(&[u8], &[u8])> {
+    let words = message.chunks_exact(4).take(MAX_HOPS);
+    let hops =
+        words.map(|word| word.first().is_some_and(|&first| first & 0x80 != 0)).position(|last| last)?;
+    message.split_at_checked((hops + 1) * 4)
+}
+
+async fn in_time<T>(operation: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    tokio::time::timeout(PATIENCE, operation).await.unwrap_or_else(|_| Err(ErrorKind::TimedOut.into()))
+}
+
+fn invalid(why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
+    io::Error::new(ErrorKind::InvalidData, why)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::UnixStream;
+
+    fn echo() -> Handler {
+        Arc::new(|message| message.to_vec())
+    }
+
+    #[test]
+    fn a_backtrace_ends_at_the_top_bit() {
+        assert_eq!(split_backtrace(b"\x80\0\0\x01x"), Some((&b"\x80\0\0\x01"[..], &b"x"[..])));
+        assert_eq!(
+            split_backtrace(b"\0\0\0\x07\xff\0\0\x01"),
+            Some((&b"\0\0\0\x07\xff\0\0\x01"[..], &b""[..]))
+        );
+        for bad in [&b""[..], b"\x80\0\0", &[0; 400]] {
+            assert_eq!(split_backtrace(bad), None);
+        }
+    }
+
+    #[tokio::test]
+    async fn peers_that_hang_up_or_talk_nonsense_harm_nobody_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s");
+        let server = IpcServer::listen(Role::Reply, &path, Some(0o600), echo()).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        for nonsense in
+            [&b""[..], b"\0SP\0\0\x30\0\0", b"GET / HTTP", b"\0SP\0\0\x50\0\0", b"\0SP\0\0\x30\0\0\x02"]
+        {
+            let mut peer = UnixStream::connect(&path).await.unwrap();
+            peer.write_all(nonsense).await.unwrap();
+        }
+        let mut huge = UnixStream::connect(&path).await.unwrap();
+        huge.write_all(b"\0SP\0\0\x30\0\0\x01\0\0\0\x01\0\0\0\0").await.unwrap();
+        let mut end = Vec::new();
+        huge.read_to_end(&mut end).await.unwrap();
+        assert_eq!(end, b"\0SP\0\0\x31\0\0", "cut off at its claim");
+
+        let mut peer = UnixStream::connect(&path).await.unwrap();
+        peer.write_all(b"\0SP\0\0\x30\0\0\x01\0\0\0\0\0\0\0\x06\x80\0\0\x09hi").await.unwrap();
+        let mut answer = [0; 8 + 9 + 6];
+        peer.read_exact(&mut answer).await.unwrap();
+        assert_eq!(&answer, b"\0SP\0\0\x31\0\0\x01\0\0\0\0\0\0\0\x06\x80\0\0\x09hi");
+        drop(server);
+        assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn a_stale_file_is_replaced_and_a_live_one_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s");
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        let server = IpcServer::listen(Role::Pull, &path, None, echo()).unwrap();
+        let error = IpcServer::listen(Role::Pull, &path, None, echo()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::AddrInUse);
+        drop(server);
+        let file = folder.path().join("file");
+        std::fs::write(&file, "mine").unwrap();
+        assert!(IpcServer::listen(Role::Pull, &file, None, echo()).is_err());
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "mine", "what is no socket is not touched");
+    }
+}

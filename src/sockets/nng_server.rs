@@ -1,0 +1,142 @@
+//! A tcp server over nng: everything that nng calls back is here, and neither blocks nor panics.
+
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use nng::options::transport::tcp::BoundPort;
+use nng::options::{Options, RecvMaxSize, RemAddr};
+use nng::{
+    Aio, AioResult, Context, Listener, ListenerBuilder, Message, Pipe, PipeEvent, Protocol, Result, Socket,
+    SocketAddr,
+};
+use ocbus_wire::Endpoint;
+
+use super::MAX_MESSAGE_OCTETS;
+use super::server::{Handler, ListenOptions, Role};
+use super::trusted::TrustedNetworks;
+
+/// Requests that are worked on at once. Each takes microseconds; more publishers wait in nng's queues.
+const CONTEXTS: usize = 8;
+
+/// The socket and the operations that are under way on it.
+#[derive(Debug)]
+pub(super) struct NngServer {
+    socket: Socket,
+    listener: Listener,
+    _operations: Vec<Aio>,
+}
+
+impl NngServer {
+    pub(super) fn listen(
+        role: Role,
+        bind: &Endpoint,
+        options: &ListenOptions,
+        handler: Handler,
+    ) -> Result<NngServer> {
+        let socket = Socket::new(match role {
+            Role::Reply => Protocol::Rep0,
+            Role::Pull => Protocol::Pull0,
+        })?;
+        socket.set_opt::<RecvMaxSize>(MAX_MESSAGE_OCTETS)?;
+        let (trusted, rejected) = (options.trusted.clone(), std::sync::Arc::clone(&options.rejected));
+        socket.pipe_notify(move |pipe, event| admit(pipe, event, &trusted, &rejected))?;
+        let mut operations = Vec::new();
+        match role {
+            Role::Reply => {
+                for _ in 0..CONTEXTS {
+                    operations.push(answer(&socket, handler.clone())?);
+                }
+            }
+            Role::Pull => operations.push(pull(&socket, handler)?),
+        }
+        let listener =
+            ListenerBuilder::new(&socket, &bind.to_string())?.start().map_err(|(_, error)| error)?;
+        Ok(NngServer { socket, listener, _operations: operations })
+    }
+
+    /// The port that it is bound to.
+    pub(super) fn port(&self) -> Result<u16> {
+        let port = self.listener.get_opt::<BoundPort>()?;
+        u16::try_from(port).map_err(|_| nng::Error::AddressInvalid)
+    }
+}
+
+impl Drop for NngServer {
+    fn drop(&mut self) {
+        // The callbacks hold the socket too.
+        self.socket.close();
+    }
+}
+
+/// One context of a REP socket: a request is answered, an answer sent means the next request.
+fn answer(socket: &Socket, handler: Handler) -> Result<Aio> {
+    let context = Context::new(socket)?;
+    let own = context.clone();
+    let aio = Aio::new(move |aio, result| {
+        let next = match result {
+            AioResult::Recv(Ok(request)) => {
+                own.send(&aio, Message::from(handler(&request).as_slice())).map_err(|(_, error)| error)
+            }
+            AioResult::Recv(Err(error)) | AioResult::Send(Err((_, error))) if is_end(error) => return,
+            // The peer went before its answer: it will ask again.
+            _ => own.recv(&aio),
+        };
+        note_end(next);
+    })?;
+    context.recv(&aio)?;
+    Ok(aio)
+}
+
+/// Reads a PULL socket.
+fn pull(socket: &Socket, handler: Handler) -> Result<Aio> {
+    let own = socket.clone();
+    let aio = Aio::new(move |aio, result| {
+        match result {
+            AioResult::Recv(Ok(message)) => drop(handler(&message)),
+            AioResult::Recv(Err(error)) if is_end(error) => return,
+            _ => {}
+        }
+        note_end(own.recv_async(&aio));
+    })?;
+    socket.recv_async(&aio)?;
+    Ok(aio)
+}
+
+fn is_end(error: nng::Error) -> bool {
+    matches!(error, nng::Error::Closed | nng::Error::Canceled)
+}
+
+fn note_end(next: Result<()>) {
+    match next {
+        Ok(()) => {}
+        Err(error) if is_end(error) => {}
+        Err(error) => tracing::error!(event = "server_stalled", %error, "a socket takes no further messages"),
+    }
+}
+
+/// Closes the pipe of a peer outside the trusted networks before the socket ever sees it.
+fn admit(pipe: Pipe, event: PipeEvent, trusted: &TrustedNetworks, rejected: &AtomicU64) {
+    if event != PipeEvent::AddPre {
+        return;
+    }
+    let address: Option<IpAddr> = match pipe.get_opt::<RemAddr>() {
+        Ok(SocketAddr::Inet(address)) => Some((*address.ip()).into()),
+        Ok(SocketAddr::Inet6(address)) => Some((*address.ip()).into()),
+        _ => None,
+    };
+    if address.is_some_and(|address| trusted.contain(address)) {
+        return;
+    }
+    pipe.close();
+    // One line for the first, then at each power of two: a scanner must not fill the log.
+    let count = rejected.fetch_add(1, Ordering::Relaxed) + 1;
+    if count.is_power_of_two() {
+        let peer = address.map_or_else(|| "unknown".to_owned(), |address| address.to_string());
+        tracing::warn!(
+            event = "peer_rejected",
+            peer,
+            count,
+            "a peer outside trusted_networks was turned away"
+        );
+    }
+}

@@ -1,0 +1,219 @@
+//! The task that keeps users registered: renews before leases end, registers again when the resolver has
+//! forgotten, and tells the bus what may have been missed.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use ocbus_resolver::{Cn, Registration, ResolverError};
+use ocbus_wire::{Endpoint, Event, ResyncReason};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior};
+use uuid::Uuid;
+
+use super::legacy::LegacySocket;
+use super::{HeldUser, Shared};
+use crate::now_us;
+
+/// Registrations that are under way at once.
+const CONCURRENT: usize = 16;
+
+/// How soon a registration that failed is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// What the registrar knows of the resolver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum View {
+    /// Nothing planted yet.
+    Unknown,
+    /// It knew the canary at the last heartbeat.
+    Remembers,
+    /// It did not answer at the last heartbeat.
+    Absent,
+}
+
+pub(super) async fn run(shared: Arc<Shared>) {
+    let mut ticks = tokio::time::interval(shared.config.heartbeat);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut view = View::Unknown;
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => view = heartbeat(&shared, view).await,
+            () = shared.changed.notified() => {}
+        }
+        if view == View::Remembers {
+            renew_due(&shared, true).await;
+        }
+    }
+}
+
+/// Asks whether the resolver still knows the canary, and mends what follows.
+async fn heartbeat(shared: &Arc<Shared>, view: View) -> View {
+    let remembers = match shared.resolver.remembers(shared.id).await {
+        Ok(remembers) => remembers,
+        Err(error) => {
+            shared.counters.resolver_failures.fetch_add(1, Ordering::Relaxed);
+            if view != View::Absent {
+                tracing::warn!(event = "resolver_lost", reason = %error, "registrations wait until it answers");
+            }
+            return View::Absent;
+        }
+    };
+    if remembers && view == View::Remembers {
+        return View::Remembers;
+    }
+    // Forgotten, or back: either way publishers may have found nobody for a while. All users are registered
+    // before the canary is planted, so that a failure on the way is seen at the next heartbeat.
+    let users = mark_all_due(shared);
+    if !renew_due(shared, false).await || shared.resolver.plant(shared.id).await.is_err() {
+        return View::Absent;
+    }
+    if view != View::Unknown {
+        tracing::warn!(event = "resolver_back", users, forgot = !remembers, "registered again");
+        for cn in held_users(shared) {
+            resync(shared, &cn, ResyncReason::ResolverLost, 0);
+        }
+    }
+    View::Remembers
+}
+
+fn held_users(shared: &Shared) -> Vec<Cn> {
+    shared.held.lock().keys().cloned().collect()
+}
+
+fn mark_all_due(shared: &Shared) -> usize {
+    let now = Instant::now();
+    let mut held = shared.held.lock();
+    held.values_mut().for_each(|user| user.renew_at = now);
+    held.len()
+}
+
+/// Renews what is due, some at a time; stops at a failure, which concerns all. Says whether there was none.
+/// `tell`: a user whose registration was gone is told to resync (the caller does it otherwise).
+async fn renew_due(shared: &Arc<Shared>, tell: bool) -> bool {
+    let now = Instant::now();
+    let due: Vec<Cn> = shared
+        .held
+        .lock()
+        .iter()
+        .filter(|(_, user)| user.renew_at <= now)
+        .map(|(cn, _)| cn.clone())
+        .collect();
+    for some in due.chunks(CONCURRENT) {
+        let mut tasks = JoinSet::new();
+        for cn in some {
+            let (shared, cn) = (Arc::clone(shared), cn.clone());
+            tasks.spawn(async move {
+                match shared.register(&cn).await {
+                    Ok(lost) if lost && tell => resync(&shared, &cn, ResyncReason::ResolverLost, 0),
+                    Ok(_) => {}
+                    Err(error) => {
+                        shared.counters.resolver_failures.fetch_add(1, Ordering::Relaxed);
+                        tracing::debug!(event = "registration_failed", user = %cn, reason = %error, "tried again");
+                        shared.retry(&cn);
+                        return false;
+                    }
+                }
+                true
+            });
+        }
+        let mut whole = true;
+        while let Some(result) = tasks.join_next().await {
+            whole &= matches!(result, Ok(true));
+        }
+        if !whole {
+            return false;
+        }
+    }
+    true
+}
+
+fn resync(shared: &Shared, cn: &Cn, reason: ResyncReason, missed: u64) {
+    shared.bus.publish(Event::resync(Uuid::now_v7(), now_us(), cn.as_str(), reason, missed));
+}
+
+/// Takes all registrations back.
+pub(super) async fn leave_all(shared: &Arc<Shared>) {
+    let users: Vec<(Cn, HeldUser)> = shared.held.lock().drain().collect();
+    let mut users = users.into_iter();
+    loop {
+        let mut tasks = JoinSet::new();
+        for (cn, user) in users.by_ref().take(CONCURRENT) {
+            let shared = Arc::clone(shared);
+            tasks.spawn(async move { shared.leave(&cn, user.legacy.as_ref()).await });
+        }
+        if tasks.is_empty() {
+            return;
+        }
+        while let Some(result) = tasks.join_next().await {
+            if let Ok(Err(error)) = result {
+                // The others will fail alike: their leases end them.
+                tracing::warn!(event = "leave_failed", reason = %error, "registrations are left to their leases");
+                return;
+            }
+        }
+    }
+}
+
+impl Shared {
+    /// Registers or renews a user's endpoints, and tells the bus what publishers marked as missed. Says whether a
+    /// former registration was gone.
+    pub(super) async fn register(&self, cn: &Cn) -> Result<bool, ResolverError> {
+        let mut new = false;
+        let legacy = self
+            .held
+            .lock()
+            .get(cn)
+            .and_then(|user| user.legacy.as_ref().map(LegacySocket::endpoint).cloned());
+        let legacy = legacy.as_ref().map(Endpoint::to_string);
+        if let Some(native) = &self.native {
+            let endpoint = native.endpoint().to_string();
+            let registration = Registration {
+                endpoint: &endpoint,
+                legacy: legacy.as_deref(),
+                subscriber: self.id,
+                lease: self.config.lease,
+            };
+            let registered = self.resolver.register(cn, registration).await?;
+            new |= registered.new;
+            if registered.missed > 0 {
+                resync(self, cn, ResyncReason::Unreachable, registered.missed);
+            }
+        }
+        if let Some(legacy) = &legacy {
+            new |= self.resolver.register_legacy(cn, legacy).await?;
+        }
+        // Spread by up to a tenth, so that users who came together are not renewed together for ever.
+        let renewal = self.config.renewal();
+        let jitter = renewal.mul_f64(f64::from(Uuid::new_v4().as_bytes()[0]) / 2560.0);
+        let mut lost = false;
+        if let Some(user) = self.held.lock().get_mut(cn) {
+            user.renew_at = Instant::now() + renewal - jitter;
+            lost = new && std::mem::replace(&mut user.registered, true);
+        }
+        if lost {
+            self.counters.registrations_lost.fetch_add(1, Ordering::Relaxed);
+            tracing::warn!(event = "registration_lost", user = %cn, "somebody had removed it; registered again");
+        }
+        Ok(lost)
+    }
+
+    /// Has the registrar try a user again soon.
+    pub(super) fn retry(&self, cn: &Cn) {
+        if let Some(user) = self.held.lock().get_mut(cn) {
+            user.renew_at = Instant::now() + RETRY;
+        }
+        self.changed.notify_one();
+    }
+
+    /// Takes a user's registrations back.
+    pub(super) async fn leave(&self, cn: &Cn, legacy: Option<&LegacySocket>) -> Result<(), ResolverError> {
+        if let Some(native) = &self.native {
+            self.resolver.leave(cn, &native.endpoint().to_string(), self.id).await?;
+        }
+        if let Some(legacy) = legacy {
+            self.resolver.leave_legacy(cn, &legacy.endpoint().to_string()).await?;
+        }
+        Ok(())
+    }
+}
