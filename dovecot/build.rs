@@ -1,0 +1,86 @@
+//! Compiles the C shim against Dovecot's headers, and links it into the plugin (the cdylib) only: the rlib, which
+//! tests and benchmarks use, gets weak stubs in its place and needs no Dovecot.
+//!
+//! Link arguments are set here and not in .cargo/config.toml because they concern this one cdylib. Cargo
+//! offers no way to ask for `relro-level=partial` from here, but the two flags of the linker that it stands for come
+//! after rustc's own on the command line, and the last one counts.
+
+use std::path::{Path, PathBuf};
+
+/// Where `dovecot-config` is, when OPENCHANGE_DOVECOT_CONFIG does not say.
+const CONFIGS: [&str; 3] = [
+    "/usr/lib/dovecot/dovecot-config",
+    "/usr/lib64/dovecot/dovecot-config",
+    "/usr/local/lib/dovecot/dovecot-config",
+];
+
+fn main() {
+    println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed=shim");
+    println!("cargo::rerun-if-env-changed=OPENCHANGE_DOVECOT_CONFIG");
+    match headers().and_then(|include| abi(&include).map(|abi| (include, abi))) {
+        Ok((include, abi)) => build(&include, &abi),
+        Err(why) => println!("cargo::error={why}: install the package dovecot-dev (Debian, Ubuntu)"),
+    }
+}
+
+fn build(include: &Path, abi: &str) {
+    println!("cargo::rustc-env=OPENCHANGE_DOVECOT_ABI={abi}");
+    let objects = cc::Build::new()
+        .file("shim/openchange-shim.c")
+        .define("HAVE_CONFIG_H", None)
+        // Dovecot's own headers are not ours to warn about.
+        .flag("-isystem")
+        .flag(include)
+        .flag("-std=gnu99")
+        .flag("-fvisibility=hidden")
+        .flag_if_supported("-Wall")
+        .flag_if_supported("-Wextra")
+        .pic(true)
+        .compile_intermediates();
+    for object in objects {
+        println!("cargo::rustc-cdylib-link-arg={}", object.display());
+    }
+    cc::Build::new().file("shim/openchange-stub.c").pic(true).compile("openchange_stub");
+
+    // Dovecot resolves the plugin's symbols when they are used, and complains clearly about what is missing (the
+    // notify plugin, say). With BIND_NOW it would be "undefined symbol" instead.
+    println!("cargo::rustc-cdylib-link-arg=-Wl,-z,lazy");
+    println!("cargo::rustc-cdylib-link-arg=-Wl,-soname,lib90_openchange_plugin.so");
+}
+
+/// The folder of Dovecot's headers.
+fn headers() -> Result<PathBuf, String> {
+    let config = match std::env::var_os("OPENCHANGE_DOVECOT_CONFIG") {
+        Some(path) => PathBuf::from(path),
+        None => CONFIGS
+            .iter()
+            .map(PathBuf::from)
+            .find(|path| path.exists())
+            .ok_or_else(|| format!("Dovecot's headers are missing (no {})", CONFIGS[0]))?,
+    };
+    println!("cargo::rerun-if-changed={}", config.display());
+    let text = std::fs::read_to_string(&config).map_err(|error| format!("{}: {error}", config.display()))?;
+    let folder = text
+        .lines()
+        .find_map(|line| {
+            line.strip_prefix("LIBDOVECOT_INCLUDE=-I").or(line.strip_prefix("dovecot_pkgincludedir="))
+        })
+        .map(|folder| PathBuf::from(folder.trim_matches(['"', '\''])))
+        .ok_or_else(|| format!("{}: no LIBDOVECOT_INCLUDE", config.display()))?;
+    match folder.join("notify-plugin.h").exists() {
+        true => Ok(folder),
+        false => Err(format!("Dovecot's headers are missing (no {}/notify-plugin.h)", folder.display())),
+    }
+}
+
+/// What Dovecot compares `openchange_plugin_version` with.
+fn abi(include: &Path) -> Result<String, String> {
+    let path = include.join("config.h");
+    println!("cargo::rerun-if-changed={}", path.display());
+    let text = std::fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+    text.lines()
+        .find_map(|line| line.strip_prefix("#define DOVECOT_ABI_VERSION "))
+        .map(|value| value.trim().trim_matches('"').to_owned())
+        .ok_or_else(|| format!("{}: no DOVECOT_ABI_VERSION", path.display()))
+}

@@ -1,0 +1,244 @@
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use ocbus_resolver::MemoryStore;
+use ocbus_wire::native::{Batch, Lease, LeaseRecord};
+use ocbus_wire::openchange::{DosCharset, ResolverRecord};
+use ocbus_wire::sp::frame::encode_frame;
+use ocbus_wire::sp::{Handshake, Protocol, Transport};
+use ocbus_wire::{EventKind, Mailbox};
+
+use super::*;
+use crate::transaction::Mail;
+
+const SLACK: Duration = Duration::from_millis(15);
+
+fn delivery(uids: &[u32]) -> Delivery {
+    Delivery {
+        mailbox: Mailbox {
+            name: "Entwürfe".to_owned(),
+            separator: '/',
+            storage_name: "Entw&APw-rfe".to_owned(),
+            list_separator: '.',
+        },
+        uid_validity: Some(9),
+        mails: uids.iter().map(|&uid| Mail { uid: Some(uid), ..Mail::default() }).collect(),
+    }
+}
+
+struct Scene {
+    store: MemoryStore,
+    user: User,
+}
+
+fn scene(raw: &RawSettings) -> Scene {
+    let store = MemoryStore::new();
+    let settings = Settings::parse(raw).unwrap();
+    let publisher = Publisher {
+        resolver: BlockingResolver::in_memory(store.clone()),
+        settings,
+        outage: Outage::default(),
+    };
+    let user = User {
+        cn: Cn::new("bob").unwrap(),
+        shown: "bob".to_owned(),
+        debug: false,
+        publisher: Arc::new(Mutex::new(publisher)),
+    };
+    Scene { store, user }
+}
+
+impl Scene {
+    fn register(&self, native: &[&str], legacy: &[&str]) {
+        let until_ms = now_us() / 1000 + 60_000;
+        let lease = |url: &&str| Lease {
+            endpoint: (*url).to_owned(),
+            subscriber: uuid::Uuid::now_v7(),
+            until_ms,
+            legacy: None,
+            missed: 0,
+        };
+        let leases = LeaseRecord::new(native.iter().map(lease).collect());
+        let hosts = ResolverRecord { hosts: legacy.iter().map(|url| (*url).to_owned()).collect() };
+        self.store.set("ocbus:bob", &leases.encode().unwrap());
+        self.store.set("resolver:bob", &hosts.encode(DosCharset::default()).unwrap());
+    }
+
+    fn listeners(&self) -> ocbus_resolver::Listeners {
+        let deadline = Instant::now() + Duration::from_secs(1);
+        BlockingResolver::in_memory(self.store.clone()).lookup(&self.user.cn, deadline).unwrap()
+    }
+
+    fn texts(&self, uids: &[u32]) -> Vec<String> {
+        self.user.publish(delivery(uids)).into_iter().map(|line| line.text).collect()
+    }
+}
+
+fn pull() -> (String, mpsc::Receiver<Vec<u8>>) {
+    listen(|mut stream| {
+        stream.write_all(&Handshake::new(Protocol::Pull).to_octets()).unwrap();
+        let mut all = Vec::new();
+        stream.read_to_end(&mut all).unwrap();
+        all
+    })
+}
+
+/// A native subscriber: gives the one batch that it acknowledges.
+fn rep() -> (String, mpsc::Receiver<Vec<u8>>) {
+    listen(|mut stream| {
+        stream.write_all(&Handshake::new(Protocol::Rep).to_octets()).unwrap();
+        let mut head = [0; 16];
+        stream.read_exact(&mut head).unwrap();
+        let len = u64::from_be_bytes(*head.last_chunk().unwrap());
+        let mut request = vec![0; usize::try_from(len).unwrap()];
+        stream.read_exact(&mut request).unwrap();
+        let ack = Ack::taken(1, 0, Vec::new()).encode().unwrap();
+        let mut reply = Vec::new();
+        encode_frame(Transport::Tcp, &[&request[..4], &ack], &mut reply);
+        stream.write_all(&reply).unwrap();
+        request.split_off(4)
+    })
+}
+
+fn listen(
+    peer: impl FnOnce(TcpStream) -> Vec<u8> + std::marker::Send + 'static,
+) -> (String, mpsc::Receiver<Vec<u8>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("tcp://{}", listener.local_addr().unwrap());
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || sender.send(peer(listener.accept().unwrap().0)).ok());
+    (url, receiver)
+}
+
+fn dead() -> String {
+    format!("tcp://{}", TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap())
+}
+
+#[test]
+fn both_kinds_of_endpoint_get_what_they_understand_and_the_log_stays_empty() {
+    let scene = scene(&RawSettings::default());
+    let (native, batch) = rep();
+    let (legacy, stream) = pull();
+    scene.register(&[&native], &[&legacy]);
+    assert_eq!(scene.texts(&[142, 143]), Vec::<String>::new());
+
+    let events = Batch::decode(&batch.recv().unwrap()).unwrap().events;
+    let uids: Vec<_> = events
+        .iter()
+        .map(|event| match &event.kind {
+            EventKind::MessageNew(message) => message.uid,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(uids, [Some(142), Some(143)]);
+    assert_eq!((events[0].user.as_str(), events[0].uidvalidity), ("bob", Some(9)));
+
+    let mut expected = Handshake::new(Protocol::Push).to_octets().to_vec();
+    for uid in ["142", "143"] {
+        let payload = [b"\x01\x02\0sogo\0", uid.as_bytes(), b".eml\0Entw&APw-rfe\0."].concat();
+        encode_frame(Transport::Tcp, &[&payload], &mut expected);
+    }
+    assert_eq!(stream.recv().unwrap(), expected);
+}
+
+#[test]
+fn nobody_there_is_nothing_to_say() {
+    let scene = scene(&RawSettings::default());
+    assert_eq!(scene.texts(&[1]), Vec::<String>::new());
+}
+
+#[test]
+fn one_warning_names_each_endpoint_that_failed_and_the_records_are_settled() {
+    let scene = scene(&RawSettings::default());
+    let (gone, gone_legacy) = (dead(), dead());
+    let mute = TcpListener::bind("127.0.0.1:0").unwrap();
+    let silent = format!("tcp://{}", mute.local_addr().unwrap());
+    let (live, stream) = pull();
+    scene.register(&[&gone, &silent], &[&gone_legacy, &live, "tcp://elsewhere.invalid:1", "nonsense"]);
+    let begun = Instant::now();
+    let texts = scene.texts(&[1]);
+    assert!(begun.elapsed() < Duration::from_millis(50) + SLACK, "{:?}", begun.elapsed());
+    assert_eq!(texts.len(), 1, "{texts:?}");
+    assert!(texts[0].starts_with("openchange: bob: 1 event: "), "{texts:?}");
+    for part in [
+        format!("{gone} refused (removed)"),
+        format!("{gone_legacy} refused (removed)"),
+        format!("{silent} no answer within the budget"),
+        "tcp://elsewhere.invalid:1 host name 'elsewhere.invalid' is not in /etc/hosts".to_owned(),
+        "nonsense skipped".to_owned(),
+    ] {
+        assert!(texts[0].contains(&part), "{part}: {texts:?}");
+    }
+    stream.recv().unwrap();
+    let left = scene.listeners();
+    assert_eq!(left.legacy, [live, "tcp://elsewhere.invalid:1".to_owned(), "nonsense".to_owned()]);
+    assert_eq!(left.native.len(), 1);
+    assert_eq!((left.native[0].endpoint.as_str(), left.native[0].missed), (silent.as_str(), 1));
+}
+
+#[test]
+fn a_refused_legacy_endpoint_may_stay() {
+    let scene = scene(&RawSettings { keep_refused: Some("yes".to_owned()), ..RawSettings::default() });
+    let gone = dead();
+    scene.register(&[], &[&gone]);
+    let texts = scene.texts(&[1]);
+    assert!(texts[0].contains("refused") && !texts[0].contains("removed"), "{texts:?}");
+    assert_eq!(scene.listeners().legacy, [gone]);
+}
+
+#[test]
+fn a_garbage_record_is_named_and_the_other_still_counts() {
+    let scene = scene(&RawSettings::default());
+    let (legacy, stream) = pull();
+    scene.register(&[], &[&legacy]);
+    scene.store.set("ocbus:bob", b"garbage");
+    let texts = scene.texts(&[1]);
+    assert!(texts.len() == 1 && texts[0].contains("ocbus:bob"), "{texts:?}");
+    stream.recv().unwrap();
+}
+
+#[test]
+fn a_memcached_that_hangs_or_refuses_costs_one_budget_and_one_line() {
+    let hung = TcpListener::bind("127.0.0.1:0").unwrap();
+    let refused = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    for address in [hung.local_addr().unwrap(), refused] {
+        let mut publishers = Publishers::new();
+        let raw = RawSettings { resolver: Some(format!("--SERVER={address}")), ..RawSettings::default() };
+        let bob = publishers.user("bob", false, raw.clone()).unwrap();
+        let carl = publishers.user("carl@example.org", false, raw).unwrap();
+        assert!(Arc::ptr_eq(&bob.publisher, &carl.publisher), "the health of memcached is everybody's");
+        let begun = Instant::now();
+        let lines = bob.publish(delivery(&[1]));
+        assert!(begun.elapsed() < Duration::from_millis(50) + SLACK, "{:?}", begun.elapsed());
+        assert_eq!(lines.len(), 1);
+        assert!(lines[0].text.starts_with("openchange: bob: 1 event: not sent: memcached "), "{lines:?}");
+        let begun = Instant::now();
+        assert_eq!(carl.publish(delivery(&[1, 2])), []);
+        assert!(begun.elapsed() < SLACK);
+        let last = publishers.close();
+        assert!(last.len() == 1 && last[0].text.contains("3 events in 2 transactions"), "{last:?}");
+    }
+}
+
+#[test]
+fn debug_tells_what_went_well() {
+    let mut scene = scene(&RawSettings::default());
+    scene.user.debug = true;
+    let lines = scene.user.publish(delivery(&[1]));
+    assert_eq!((lines.len(), lines[0].level), (1, Level::Debug));
+    assert!(lines[0].text.starts_with("openchange: bob: 1 event to 0 endpoints in "), "{lines:?}");
+}
+
+#[test]
+fn settings_are_checked_once_for_each_kind_and_few_are_kept() {
+    let mut publishers = Publishers::new();
+    for budget in 1..=40 {
+        let raw = RawSettings { budget: Some(budget.to_string()), ..RawSettings::default() };
+        publishers.user("bob", false, raw).unwrap();
+    }
+    assert_eq!(publishers.known.len(), MAX_PUBLISHERS);
+    assert!(publishers.user("a b", false, RawSettings::default()).is_err());
+}
