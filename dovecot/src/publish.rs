@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use ocbus_resolver::delivery::{self, Payload, Plan, Send, Target, Verdicts, judge, plan};
-use ocbus_resolver::{BlockingResolver, Cn};
+use ocbus_resolver::{BlockingResolver, Cn, Listeners, ResolverError};
 use ocbus_wire::native::Ack;
 
 use crate::log::{self, Level, Line};
@@ -109,7 +109,7 @@ impl Publisher {
         let deadline = begun + self.settings.budget;
         let head = format!("{}: {}", user.shown, counted(delivery.mails.len(), "event"));
         let missed = delivery.mails.len();
-        if self.outage.holds(begun, missed) {
+        if self.outage.holds(begun, &user.cn, missed) {
             return vec![Line::new(
                 Level::Debug,
                 format!("{head}: not sent: memcached is left alone for now"),
@@ -119,7 +119,8 @@ impl Publisher {
             Ok(listeners) => listeners,
             Err(error) => {
                 let text = format!("{head}: not sent: {error}");
-                let level = match self.outage.failed(Instant::now(), missed) {
+                let timed_out = matches!(error, ResolverError::Deadline { .. });
+                let level = match self.outage.failed(Instant::now(), timed_out, &user.cn, missed) {
                     true => Level::Warning,
                     false => Level::Debug,
                 };
@@ -130,7 +131,8 @@ impl Publisher {
             self.outage.answered(Instant::now()).map(Line::warning).into_iter().collect();
         let events = delivery.into_events(user.cn.as_str(), now_us());
         let plan = plan(&listeners, &events, &self.settings.options);
-        let (verdicts, unsettled) = self.deliver(user, &plan, deadline);
+        let mut verdicts = self.deliver(user, &plan, deadline);
+        let unsettled = self.settle(user, &mut verdicts, &listeners, deadline);
 
         let mut faults: Vec<String> =
             plan.skipped.iter().map(|skipped| format!("{} skipped: {}", skipped.what, skipped.why)).collect();
@@ -147,11 +149,11 @@ impl Publisher {
         lines
     }
 
-    /// Sends everything at once and settles the records. Gives why the records could not be settled, too.
-    fn deliver(&mut self, user: &User, plan: &Plan, deadline: Instant) -> (Verdicts, Option<String>) {
+    /// Sends everything at once.
+    fn deliver(&self, user: &User, plan: &Plan, deadline: Instant) -> Verdicts {
         let mut verdicts = Verdicts::default();
         if plan.sends.is_empty() {
-            return (verdicts, None);
+            return verdicts;
         }
         let left = deadline.saturating_duration_since(Instant::now());
         let outcomes = sender::run(plan.sends.iter().map(job).collect(), deadline - left / SETTLE_SHARE);
@@ -160,12 +162,30 @@ impl Publisher {
             let verdict = judge(send, &outcome, user.cn.as_str(), &self.settings.options);
             verdicts.add(send, verdict);
         }
-        if verdicts.settlement.is_empty() {
-            return (verdicts, None);
+        verdicts
+    }
+
+    /// Brings the records up to date: who is gone, and who missed what, now or in an outage before. Gives why
+    /// that failed, if it did.
+    fn settle(
+        &mut self,
+        user: &User,
+        verdicts: &mut Verdicts,
+        listeners: &Listeners,
+        deadline: Instant,
+    ) -> Option<String> {
+        let owed = self.outage.take_owed(&user.cn);
+        if let Some(owed) = owed {
+            verdicts.settlement.missed.extend(listeners.native.iter().map(|lease| (lease.clone(), owed)));
         }
-        let settled = self.resolver.settle(&user.cn, &verdicts.settlement, deadline);
-        let unsettled = settled.err().map(|error| format!("records not updated: {error}"));
-        (verdicts, unsettled)
+        if verdicts.settlement.is_empty() {
+            return None;
+        }
+        let error = self.resolver.settle(&user.cn, &verdicts.settlement, deadline).err()?;
+        if let Some(owed) = owed {
+            self.outage.owe_again(&user.cn, owed);
+        }
+        Some(format!("records not updated: {error}"))
     }
 }
 

@@ -11,6 +11,7 @@ mod native;
 mod probe;
 mod report;
 
+pub use probe::probe;
 pub use report::{EndpointReport, PublishError, Report};
 
 use std::collections::HashMap;

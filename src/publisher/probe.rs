@@ -11,7 +11,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, timeout_at};
 
 /// `Ok` when the endpoint's socket fits one that speaks `ours`; otherwise what is wrong with it.
-pub(super) async fn probe(endpoint: &Endpoint, ours: Protocol, deadline: Instant) -> Result<(), Outcome> {
+pub async fn probe(endpoint: &Endpoint, ours: Protocol, deadline: Instant) -> Result<(), Outcome> {
     let connect = async {
         match endpoint {
             Endpoint::Tcp { host, port } => {
@@ -29,7 +29,8 @@ pub(super) async fn probe(endpoint: &Endpoint, ours: Protocol, deadline: Instant
     timeout_at(deadline, connect).await.unwrap_or(Err(Outcome::Silent))
 }
 
-fn refused(error: &io::Error, endpoint: &Endpoint) -> Outcome {
+/// What a connection that could not be made means.
+pub(super) fn refused(error: &io::Error, endpoint: &Endpoint) -> Outcome {
     match (error.kind(), endpoint) {
         (ErrorKind::ConnectionRefused, _) | (ErrorKind::NotFound, Endpoint::Ipc { .. }) => Outcome::Refused,
         (ErrorKind::TimedOut, _) => Outcome::Silent,

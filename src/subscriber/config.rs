@@ -23,7 +23,8 @@ pub struct SubscriberConfig {
     pub ipc_mode: Option<u32>,
     /// How long a registration holds without renewal, 1 s to a day. Renewed at a third of it.
     pub lease: Duration,
-    /// How often the resolver is asked whether it has forgotten everything.
+    /// How often the resolver is asked whether it has forgotten everything, 10 ms to 60 s. An answer that takes
+    /// longer than half of this is an outage for publishers, whose budgets are small: users are told to resync.
     pub heartbeat: Duration,
     /// Who may connect.
     pub trusted_networks: TrustedNetworks,

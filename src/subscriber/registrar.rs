@@ -49,6 +49,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
 
 /// Asks whether the resolver still knows the canary, and mends what follows.
 async fn heartbeat(shared: &Arc<Shared>, view: View) -> View {
+    let begun = Instant::now();
     let remembers = match shared.resolver.remembers(shared.id).await {
         Ok(remembers) => remembers,
         Err(error) => {
@@ -60,6 +61,13 @@ async fn heartbeat(shared: &Arc<Shared>, view: View) -> View {
         }
     };
     if remembers && view == View::Remembers {
+        let took = begun.elapsed();
+        if took > shared.config.heartbeat / 2 {
+            // We waited for it; a publisher with a small budget has not.
+            let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+            tracing::warn!(event = "resolver_slow", took_ms, "publishers may have given up");
+            resync_all(shared);
+        }
         return View::Remembers;
     }
     // Forgotten, or back: either way publishers may have found nobody for a while. All users are registered
@@ -70,15 +78,16 @@ async fn heartbeat(shared: &Arc<Shared>, view: View) -> View {
     }
     if view != View::Unknown {
         tracing::warn!(event = "resolver_back", users, forgot = !remembers, "registered again");
-        for cn in held_users(shared) {
-            resync(shared, &cn, ResyncReason::ResolverLost, 0);
-        }
+        resync_all(shared);
     }
     View::Remembers
 }
 
-fn held_users(shared: &Shared) -> Vec<Cn> {
-    shared.held.lock().keys().cloned().collect()
+fn resync_all(shared: &Shared) {
+    let users: Vec<Cn> = shared.held.lock().keys().cloned().collect();
+    for cn in users {
+        resync(shared, &cn, ResyncReason::ResolverLost, 0);
+    }
 }
 
 fn mark_all_due(shared: &Shared) -> usize {

@@ -11,6 +11,8 @@ use rustix::net::{AddressFamily, SocketType};
 use super::*;
 
 const BUDGET: Duration = Duration::from_millis(100);
+/// What a busy machine may add; endpoints one after the other would cost a budget each.
+const SLACK: Duration = Duration::from_millis(80);
 /// Far more than any live peer needs.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -214,7 +216,7 @@ fn a_silent_peer_costs_the_budget_and_no_more() {
     );
     let took = begun.elapsed();
     assert!(outcomes.iter().all(|outcome| matches!(outcome, Outcome::Silent)), "{outcomes:?}");
-    assert!(took >= BUDGET && took < BUDGET + Duration::from_millis(15), "{took:?}");
+    assert!(took >= BUDGET && took < BUDGET + SLACK, "{took:?}");
 }
 
 #[test]
@@ -232,7 +234,7 @@ fn twenty_blackholes_do_not_delay_a_live_endpoint() {
     }
     assert_eq!(outcomes.len(), 20);
     assert!(outcomes.iter().all(|outcome| matches!(outcome, Outcome::Silent)), "{outcomes:?}");
-    assert!(took < BUDGET + Duration::from_millis(15), "{took:?}");
+    assert!(took < BUDGET + SLACK, "{took:?}");
     got.recv().unwrap();
 }
 
@@ -249,7 +251,7 @@ fn more_jobs_than_sockets_share_the_time() {
     let last = outcomes.pop().unwrap();
     assert!(matches!(last, Outcome::Delivered { .. }), "{last}");
     assert!(outcomes.iter().all(|outcome| matches!(outcome, Outcome::Silent)));
-    assert!(took < BUDGET + Duration::from_millis(15), "{took:?}");
+    assert!(took < BUDGET + SLACK, "{took:?}");
     got.recv().unwrap();
 }
 
@@ -279,7 +281,7 @@ fn a_unix_socket_with_a_full_backlog_is_tried_again_until_the_deadline() {
     let begun = Instant::now();
     let outcome = one(Job::push(target.clone(), [&b"x"[..]]), BUDGET);
     assert!(matches!(outcome, Outcome::Silent), "{outcome}");
-    assert!(begun.elapsed() < BUDGET + Duration::from_millis(15));
+    assert!(begun.elapsed() < BUDGET + SLACK);
 
     // As soon as there is room it goes through.
     let listener = UnixListener::from(listener);

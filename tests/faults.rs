@@ -1,0 +1,378 @@
+//! Whatever is wrong with the bus, the mail is stored once, in time, and the log says once what happened.
+//!
+//! A delivery may take its budget longer than one without our plugin. The tests set a budget that is long beside
+//! the noise of a test machine, and allow that noise on top; what they tell apart is one budget from several,
+//! from a time-out of somebody else's, and from none.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, missing_docs)]
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use ocbus::resolver::{Cn, Registration};
+use ocbus::sandbox::faults::{Blackhole, Closer, Garbage, IpcBlackhole, Refused, Silent};
+use ocbus::sandbox::{DovecotOptions, Sandbox, free_port, mail};
+use ocbus::wire::ResyncReason;
+use ocbus::{Event, EventKind};
+use support::{LIMIT, Nanocat, Site, until};
+use uuid::Uuid;
+
+const BUDGET: Duration = Duration::from_millis(400);
+
+/// What a test machine that builds and runs other tests may add to a delivery.
+const NOISE: Duration = Duration::from_millis(350);
+
+fn site() -> Site {
+    Site::with(|options| options.setting("openchange_budget", &BUDGET.as_millis().to_string()))
+}
+
+fn url(port: u16) -> String {
+    format!("tcp://127.0.0.1:{port}")
+}
+
+/// Delivers by LDA and by LMTP, twice each; every one must succeed, store the mail once, and take at most a budget
+/// more than a delivery to somebody whom no fault concerns.
+fn assert_unharmed(site: &Site, user: &str) {
+    let lda = site.deliver("unconcerned", None, "baseline");
+    for _ in 0..2 {
+        let took = site.deliver(user, None, "lda");
+        assert!(took <= lda + BUDGET + NOISE, "lda: {took:?}, without a fault {lda:?}");
+    }
+    let mut lmtp = site.dovecot.lmtp().unwrap();
+    let mut deliver = |user: &str| {
+        let begun = Instant::now();
+        let replies = lmtp.deliver("a@example.org", &[user], mail("a@example.org", "lmtp", "x")).unwrap();
+        assert_eq!(replies[0].code, 250, "{replies:?}");
+        begun.elapsed()
+    };
+    let baseline = deliver("unconcerned");
+    for _ in 0..2 {
+        let took = deliver(user);
+        assert!(took <= baseline + BUDGET + NOISE, "lmtp: {took:?}, without a fault {baseline:?}");
+    }
+    assert_eq!(site.dovecot.maildir(user).total(), 4, "stored once each");
+    let log = site.dovecot.log();
+    for bad in ["Panic", "Fatal", "killed with signal", "Error:"] {
+        assert!(!log.contains(bad), "{bad} in dovecot's log:\n{log}");
+    }
+}
+
+/// The warnings that contain `text`; each delivery gives at most one.
+fn warnings(site: &Site, text: &str) -> Vec<String> {
+    site.warnings().into_iter().filter(|line| line.contains(text)).collect()
+}
+
+async fn register_native(site: &Site, url: &str) {
+    let registration =
+        Registration { endpoint: url, legacy: None, subscriber: Uuid::now_v7(), lease: Duration::from_secs(60) };
+    site.resolver().await.register(&Cn::new("bob").unwrap(), registration).await.unwrap();
+}
+
+#[test]
+fn nobody_registered_is_no_fault() {
+    let site = site();
+    assert_unharmed(&site, "bob");
+    assert_eq!(site.warnings(), Vec::<String>::new());
+}
+
+#[test]
+fn refused_legacy_endpoints_are_removed_and_said_once() {
+    for count in [1, 3, 20] {
+        let site = site();
+        let refused: Vec<Refused> = (0..count).map(|_| Refused::new().unwrap()).collect();
+        let urls: Vec<String> = refused.iter().map(|refused| url(refused.port())).collect();
+        site.register_legacy("bob", &urls.iter().map(String::as_str).collect::<Vec<_>>());
+        assert_unharmed(&site, "bob");
+        let said = site.warnings();
+        assert_eq!(said.len(), 1, "at the first delivery, none is left at the second: {said:?}");
+        assert!(urls.iter().all(|url| said[0].contains(&format!("{url} refused (removed)"))), "{said:?}");
+        assert_eq!(site.memcached.get("resolver:bob").unwrap(), None);
+    }
+}
+
+#[test]
+fn a_refused_legacy_endpoint_is_kept_where_the_setting_says_so() {
+    let site = Site::with(|options| options.setting("openchange_keep_refused", "yes"));
+    let refused = Refused::new().unwrap();
+    site.register_legacy("bob", &[&url(refused.port())]);
+    assert_unharmed(&site, "bob");
+    assert_eq!(warnings(&site, "refused (kept)").len(), 4, "each of the deliveries lost one");
+    assert!(site.memcached.get("resolver:bob").unwrap().is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refused_native_endpoints_are_removed_and_the_live_one_stays() {
+    let site = site();
+    let refused: Vec<Refused> = (0..3).map(|_| Refused::new().unwrap()).collect();
+    for refused in &refused {
+        register_native(&site, &url(refused.port())).await;
+    }
+    let mut bob = site.native("bob").await;
+    assert_unharmed(&site, "bob");
+    for uid in 1..=4 {
+        assert_eq!(bob.next_mail().await.1.uid, Some(uid));
+    }
+    assert_eq!(site.warnings().len(), 1, "{:?}", site.warnings());
+    let left = site.resolver().await.lookup(&Cn::new("bob").unwrap()).await.unwrap();
+    assert_eq!(left.native.len(), 1);
+}
+
+#[test]
+fn blackholed_endpoints_cost_one_budget_whatever_their_number() {
+    for count in [1, 3, 20] {
+        let site = site();
+        let holes: Vec<Blackhole> = (0..count).map(|_| Blackhole::new().unwrap()).collect();
+        let urls: Vec<String> = holes.iter().map(|hole| url(hole.port())).collect();
+        site.register_legacy("bob", &urls.iter().map(String::as_str).collect::<Vec<_>>());
+        assert_unharmed(&site, "bob");
+        let said = site.warnings();
+        assert_eq!(said.len(), 4, "one line for each delivery: {said:?}");
+        assert!(urls.iter().all(|url| said.iter().all(|line| line.contains(url.as_str()))), "{said:?}");
+        assert!(site.memcached.get("resolver:bob").unwrap().is_some(), "silence is no refusal");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn twenty_blackholes_do_not_delay_the_live_one_and_are_told_what_they_missed() {
+    let site = site();
+    let holes: Vec<Blackhole> = (0..20).map(|_| Blackhole::new().unwrap()).collect();
+    for hole in &holes {
+        register_native(&site, &url(hole.port())).await;
+    }
+    let mut bob = site.native("bob").await;
+    let pull = Nanocat::pull(&site.sandbox);
+    site.register_legacy("bob", &[&pull.url]);
+    site.deliver("bob", None, "x");
+    let (event, message) = bob.next_mail().await;
+    assert_eq!(message.uid, Some(1));
+    let late = Duration::from_micros(ocbus::now_us() - event.time_us);
+    assert!(late < BUDGET + NOISE, "{late:?}");
+    assert_eq!(pull.wait(1).len(), 1);
+    let said = site.warnings();
+    assert_eq!(said.len(), 1, "{said:?}");
+    let leases = site.resolver().await.lookup(&Cn::new("bob").unwrap()).await.unwrap().native;
+    let own = bob.subscriber.endpoint().unwrap().to_string();
+    assert_eq!(leases.len(), 21, "silent ones are left to their leases");
+    assert!(leases.iter().all(|lease| lease.missed == u64::from(lease.endpoint != own)), "{leases:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn endpoints_that_misbehave_cost_a_budget_at_most() {
+    for native in [true, false] {
+        let site = site();
+        let (silent, closer, garbage) = (Silent::new().unwrap(), Closer::new().unwrap(), Garbage::new().unwrap());
+        let hole = IpcBlackhole::new(&site.sandbox.path().join("hole")).unwrap();
+        let urls = [
+            url(silent.port()),
+            url(closer.port()),
+            url(garbage.port()),
+            format!("ipc://{}", site.sandbox.path().join("hole").display()),
+            "ipc:///nonexistent".into(),
+            "tcp://no-such-host.invalid:1".into(),
+            "nonsense".into(),
+        ];
+        if native {
+            for url in &urls {
+                register_native(&site, url).await;
+            }
+        } else {
+            site.register_legacy("bob", &urls.iter().map(String::as_str).collect::<Vec<_>>());
+        }
+        let mut live = if native { site.native("bob").await } else { site.legacy("bob").await };
+        assert_unharmed(&site, "bob");
+        for uid in 1..=4 {
+            assert_eq!(live.next_mail().await.1.uid, Some(uid));
+        }
+        let said = site.warnings();
+        assert_eq!(said.len(), 4, "{said:?}");
+        assert!(urls.iter().all(|url| said[0].contains(url.as_str())), "{said:?}");
+        drop(hole);
+    }
+}
+
+#[test]
+fn a_refused_memcached_costs_nothing_and_is_said_once_a_process() {
+    let sandbox = Sandbox::new().unwrap();
+    let memcached = sandbox.memcached().unwrap();
+    let options = DovecotOptions::new(&["notify", "openchange"])
+        .setting("openchange_resolver", &format!("--SERVER=127.0.0.1:{}", free_port().unwrap()))
+        .setting("openchange_budget", &BUDGET.as_millis().to_string());
+    let dovecot = sandbox.dovecot(options).unwrap();
+    let site = Site { sandbox, memcached, dovecot };
+    assert_unharmed(&site, "bob");
+    // Three processes of LDA; and one of LMTP, which delivered three.
+    assert_eq!(warnings(&site, "not sent: memcached").len(), 4, "{:?}", site.warnings());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hung_memcached_costs_a_budget_and_its_return_is_told() {
+    let site = site();
+    let mut bob = site.native("bob").await;
+    site.deliver("bob", None, "before");
+    bob.next_mail().await;
+    let baseline = site.deliver("unconcerned", None, "baseline");
+    site.memcached.stop().unwrap();
+    let took = site.deliver("bob", None, "during");
+    assert!(took <= baseline + BUDGET + NOISE, "{took:?}");
+    let mut lmtp = site.dovecot.lmtp().unwrap();
+    let mut slow = 0;
+    for _ in 0..10 {
+        let begun = Instant::now();
+        let replies = lmtp.deliver("a@b", &["bob"], mail("a@b", "during", "x")).unwrap();
+        assert_eq!(replies[0].code, 250);
+        slow += u32::from(begun.elapsed() > BUDGET / 2);
+    }
+    assert!(slow <= 5, "a process that knows asks only now and then: {slow} of 10 were slow");
+    assert_eq!(warnings(&site, "not sent: memcached").len(), 2, "one for LDA's process, one for LMTP's");
+    site.memcached.cont().unwrap();
+    // Whoever was registered learns that it may have missed something.
+    let resync = bob.next().await;
+    assert!(
+        matches!(resync.kind, EventKind::Resync { reason: ResyncReason::ResolverLost, .. }),
+        "{resync:?}"
+    );
+    until("LMTP asks again and says so", || {
+        let replies = lmtp.deliver("a@b", &["bob"], mail("a@b", "after", "x")).unwrap();
+        assert_eq!(replies[0].code, 250);
+        !warnings(&site, "memcached answers again").is_empty()
+    });
+    assert_eq!(bob.next_mail().await.1.subject.as_deref(), Some("after"));
+    site.deliver("bob", None, "lda after");
+    assert_eq!(bob.next_mail().await.1.subject.as_deref(), Some("lda after"));
+    site.assert_sound();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_memcached_that_was_killed_and_restarted_empty_is_filled_again_within_two_seconds() {
+    let mut site = site();
+    let (mut native, mut legacy) = (site.native("bob").await, site.legacy("bob").await);
+    site.deliver("bob", None, "before");
+    native.next_mail().await;
+    legacy.next_mail().await;
+    site.memcached.kill();
+    site.deliver("bob", None, "during");
+    assert_eq!(warnings(&site, "not sent: memcached").len(), 1);
+    site.memcached.restart().unwrap();
+    let begun = Instant::now();
+    until("both are registered again", || {
+        ["ocbus:bob", "resolver:bob"].iter().all(|key| site.memcached.get(key).unwrap().is_some())
+    });
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    for listening in [&mut native, &mut legacy] {
+        let resync = listening.next().await;
+        assert!(matches!(resync.kind, EventKind::Resync { .. }), "what was missed is told: {resync:?}");
+    }
+    site.deliver("bob", None, "after");
+    assert_eq!(native.next_mail().await.1.subject.as_deref(), Some("after"));
+    assert_eq!(legacy.next_mail().await.1.uid, Some(3));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_subscriber_started_before_memcached_registers_when_it_comes() {
+    let mut site = site();
+    site.memcached.kill();
+    let bus = ocbus::Bus::new();
+    let resolver = site.resolver().await;
+    let config = ocbus::subscriber::SubscriberConfig::default();
+    let subscriber = ocbus::Subscriber::start(config, resolver, bus.clone()).await.unwrap();
+    let mut events = bus.subscribe(ocbus::bus::Filter::user("bob"));
+    subscriber.add(&Cn::new("bob").unwrap()).await.unwrap_err();
+    site.memcached.restart().unwrap();
+    until("it is registered", || site.memcached.get("ocbus:bob").unwrap().is_some());
+    site.deliver("bob", None, "x");
+    let is_mail = |event: &Event| matches!(event.kind, EventKind::MessageNew(_));
+    while !is_mail(&*tokio::time::timeout(LIMIT, events.recv()).await.unwrap().unwrap()) {}
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn garbage_in_one_record_does_not_hide_the_other() {
+    let site = site();
+    let pull = Nanocat::pull(&site.sandbox);
+    site.register_legacy("bob", &[&pull.url]);
+    site.memcached.set("ocbus:bob", b"\xff garbage \r\n").unwrap();
+    assert_unharmed(&site, "bob");
+    assert_eq!(pull.wait(4).len(), 4);
+    assert_eq!(warnings(&site, "ocbus:bob skipped: at octet 1: ").len(), 4, "{:?}", site.warnings());
+
+    let mut carol = site.native("carol").await;
+    site.memcached.set("resolver:carol", b"\x03garbage").unwrap();
+    assert_unharmed(&site, "carol");
+    for uid in 1..=4 {
+        assert_eq!(carol.next_mail().await.1.uid, Some(uid));
+    }
+    assert_eq!(warnings(&site, "resolver:carol skipped: at octet 0: ").len(), 4, "{:?}", site.warnings());
+}
+
+#[test]
+fn names_that_are_no_keys_never_reach_memcached() {
+    // Dovecot lets few characters through by itself; here it passes all of them on to us.
+    let site = Site::with(|options| options.extra("auth_username_chars ="));
+    site.memcached.set("witness", b"here").unwrap();
+    for user in ["with space", &"c".repeat(250)] {
+        let delivery = site.dovecot.deliver_lda(user, mail("a@b", "x", "y"), None).unwrap();
+        assert_eq!(delivery.status, Some(0), "{delivery:?}");
+        assert_eq!(site.dovecot.maildir(user).total(), 1);
+    }
+    assert_eq!(warnings(&site, "cn ").len(), 2, "{:?}", site.warnings());
+    // A folder's name has at most 255 octets: its mails go elsewhere.
+    let elsewhere = site.sandbox.path().join("long");
+    std::fs::create_dir(&elsewhere).unwrap();
+    std::os::unix::fs::chown(&elsewhere, Some(ocbus::sandbox::MAIL_UID), None).unwrap();
+    let long = format!("mail_location = maildir:{}/mails", elsewhere.display());
+    let options = |options: DovecotOptions| options.extra("auth_username_chars =").extra(&long);
+    let other = Site::with(options);
+    let delivery = other.dovecot.deliver_lda(&"c".repeat(300), mail("a@b", "x", "y"), None).unwrap();
+    assert_eq!(delivery.status, Some(0), "{delivery:?}\n{}", other.dovecot.log());
+    assert_eq!(std::fs::read_dir(elsewhere.join("mails/new")).unwrap().count(), 1);
+    assert_eq!(warnings(&other, "cn of 300 octets").len(), 1, "{:?}", other.warnings());
+    // Such a name Dovecot may refuse by itself; with our plugin nothing else may happen, and no crash.
+    for user in ["x\r\nflush_all", "x\r\nflush_all\r\n", &"c".repeat(300)] {
+        let delivery = site.dovecot.deliver_lda(user, mail("a@b", "x", "y"), None).unwrap();
+        assert!(delivery.signal.is_none() && delivery.status.is_some(), "{delivery:?}");
+    }
+    assert_eq!(site.memcached.get("witness").unwrap().as_deref(), Some(&b"here"[..]));
+}
+
+#[test]
+fn every_wrong_setting_is_named_once_and_switches_the_plugin_off() {
+    for (name, value, right) in [
+        ("openchange_resolver", "127.0.0.1:11211", "expected --SERVER=host:port"),
+        ("openchange_resolver", "--SERVER=h:99999", "expected host or host:port"),
+        ("openchange_cn", "mailaddress", "expected username or email"),
+        ("openchange_backend", "so\u{431}o", "expected a name as sogo"),
+        ("openchange_budget", "0", "expected milliseconds, 1 to 10000"),
+        ("openchange_budget", "50ms", "expected milliseconds, 1 to 10000"),
+        ("openchange_keep_refused", "maybe", "expected yes or no"),
+        ("openchange_charset", "UTF-8", "CP850"),
+    ] {
+        let site = Site::with(|options| options.setting(name, value));
+        let pull = Nanocat::pull(&site.sandbox);
+        site.register_legacy("bob", &[&pull.url]);
+        site.deliver("bob", None, "lda");
+        let mut lmtp = site.dovecot.lmtp().unwrap();
+        let replies = lmtp.deliver("a@b", &["bob"], mail("a@b", "x", "y")).unwrap();
+        assert_eq!(replies[0].code, 250, "{replies:?}");
+        let said = site.warnings();
+        assert_eq!(said.len(), 2, "one for each process: {said:?}");
+        assert!(
+            said.iter().all(|line| line.contains(name) && line.contains(value) && line.contains(right)),
+            "{said:?}"
+        );
+        assert_eq!(pull.messages(), Vec::<String>::new());
+        site.assert_sound();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_subscriber_that_is_killed_is_found_out_and_its_successor_found() {
+    let site = site();
+    let first = site.native("bob").await;
+    let url = first.subscriber.endpoint().unwrap().to_string();
+    // As if killed: it leaves nothing back.
+    drop(first);
+    site.deliver("bob", None, "to nobody");
+    assert_eq!(warnings(&site, &format!("{url} refused (removed)")).len(), 1, "{:?}", site.warnings());
+    let mut second = site.native("bob").await;
+    site.deliver("bob", None, "to the second");
+    assert_eq!(second.next_mail().await.1.subject.as_deref(), Some("to the second"));
+}
