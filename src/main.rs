@@ -1,2 +1,9 @@
-//! The command; see the next commits.
-fn main() {}
+//! The command `ocbus`: see [`command`].
+
+mod command;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    command::main()
+}

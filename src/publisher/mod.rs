@@ -47,12 +47,15 @@ impl Default for PublisherConfig {
     }
 }
 
+/// The queues of the endpoints' tasks, by kind (native or not) and URL.
+type Endpoints = HashMap<(bool, String), mpsc::Sender<Job>>;
+
 /// Sends events. Clones share the connections.
 #[derive(Clone)]
 pub struct Publisher {
     resolver: Resolver,
     config: Arc<PublisherConfig>,
-    endpoints: Arc<Mutex<HashMap<(bool, String), mpsc::Sender<Job>>>>,
+    endpoints: Arc<Mutex<Endpoints>>,
 }
 
 impl Publisher {

@@ -51,7 +51,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -84,13 +84,21 @@ impl Sandbox {
         if length > PATH_LIMIT {
             return Err(SandboxError::PathTooLong { path: path.to_path_buf(), length, limit: PATH_LIMIT });
         }
-        Ok(Self { folder: Arc::new(Folder(Some(folder))), started: AtomicU32::new(0) })
+        Ok(Self {
+            folder: Arc::new(Folder { dir: Some(folder), keep: AtomicBool::new(false) }),
+            started: AtomicU32::new(0),
+        })
     }
 
     /// Its folder.
     #[must_use]
     pub fn path(&self) -> &Path {
         self.folder.path()
+    }
+
+    /// Leaves the folder there at the end, to be looked at.
+    pub fn keep(&self) {
+        self.folder.keep.store(true, Ordering::Relaxed);
     }
 
     /// Starts a memcached.
@@ -127,19 +135,24 @@ impl Sandbox {
 
 /// The folder itself, removed with the last value that needs it.
 #[derive(Debug)]
-struct Folder(Option<TempDir>);
+struct Folder {
+    dir: Option<TempDir>,
+    keep: AtomicBool,
+}
 
 impl Folder {
     fn path(&self) -> &Path {
-        self.0.as_ref().map_or(Path::new("/nonexistent"), TempDir::path)
+        self.dir.as_ref().map_or(Path::new("/nonexistent"), TempDir::path)
     }
 }
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        let Some(folder) = self.0.take() else { return };
+        let Some(folder) = self.dir.take() else { return };
         let path = folder.keep();
-        if std::env::var_os("OCBUS_SANDBOX_KEEP").is_some_and(|keep| keep != "0" && !keep.is_empty()) {
+        let wished =
+            std::env::var_os("OCBUS_SANDBOX_KEEP").is_some_and(|keep| keep != "0" && !keep.is_empty());
+        if wished || *self.keep.get_mut() {
             return;
         }
         // A process that is just being ended may still create a file.

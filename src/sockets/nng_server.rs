@@ -56,8 +56,7 @@ impl NngServer {
 
     /// The port that it is bound to.
     pub(super) fn port(&self) -> Result<u16> {
-        let port = self.listener.get_opt::<BoundPort>()?;
-        u16::try_from(port).map_err(|_| nng::Error::AddressInvalid)
+        self.listener.get_opt::<BoundPort>()
     }
 }
 

@@ -198,7 +198,7 @@ impl Shared {
         let mut lost = false;
         if let Some(user) = self.held.lock().get_mut(cn) {
             user.renew_at = Instant::now() + renewal - jitter;
-            lost = new && std::mem::replace(&mut user.registered, true);
+            lost = std::mem::replace(&mut user.registered, true) && new;
         }
         if lost {
             self.counters.registrations_lost.fetch_add(1, Ordering::Relaxed);
