@@ -67,12 +67,6 @@ impl LeaseRecord {
         if octets.is_empty() {
             return Ok(LeaseRecord::default());
         }
-        match msgpack::decode::<LeaseRecord>(octets, LeaseRecord::MAX_OCTETS) {
-            Ok(record) if record.v == VERSION => Ok(record),
-            Ok(record) => Err(DecodeError::Version { found: record.v }),
-            Err(error) => {
-                Err(msgpack::newer_version(octets).map_or(error, |found| DecodeError::Version { found }))
-            }
-        }
+        msgpack::decode_versioned(octets, LeaseRecord::MAX_OCTETS, |record: &LeaseRecord| record.v)
     }
 }
