@@ -11,12 +11,14 @@
 mod cn;
 mod config;
 pub mod delivery;
+#[cfg_attr(not(feature = "tokio"), allow(dead_code, reason = "only tokio's resolver registers"))]
 mod edit;
 mod error;
 mod listeners;
 mod names;
 mod resolver;
 mod store;
+#[cfg_attr(not(feature = "tokio"), allow(dead_code, reason = "as above"))]
 mod update;
 
 pub use cn::{Cn, CnError};

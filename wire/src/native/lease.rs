@@ -59,6 +59,13 @@ impl LeaseRecord {
 
     /// The octets to store.
     pub fn encode(&self) -> Result<Vec<u8>, EncodeError> {
+        if self.leases.len() > LeaseRecord::MAX_LEASES {
+            return Err(EncodeError::TooMany {
+                what: "leases",
+                count: self.leases.len(),
+                limit: LeaseRecord::MAX_LEASES,
+            });
+        }
         msgpack::encode(self, LeaseRecord::MAX_OCTETS)
     }
 
