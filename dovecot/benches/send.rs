@@ -102,7 +102,10 @@ fn send(criterion: &mut Criterion) {
             group.bench_function(BenchmarkId::new("sender::run", count), |bencher| {
                 bencher.iter(|| check(&run(jobs(protocol, black_box(&endpoints)), Instant::now() + BUDGET)));
             });
-            // As a long-lived process (LMTP) sends: over the connections of the transaction before.
+            if protocol == Protocol::Pull {
+                continue;
+            }
+            // As a long-lived process (LMTP) sends requests: over the connections of the transaction before.
             let mut kept = Kept::new();
             group.bench_function(BenchmarkId::new("over kept connections", count), |bencher| {
                 bencher.iter(|| {

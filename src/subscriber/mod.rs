@@ -2,7 +2,7 @@
 //!
 //! A [`Subscriber`] listens at one native endpoint for all its users (and, on demand, at one OpenChange v1
 //! endpoint for each), keeps them registered with the resolver, and publishes what arrives on its process's
-//! [`Bus`](crate::Bus). What it may have missed it tells there by a [`Resync`](crate::EventKind::Resync).
+//! [`Bus`]. What it may have missed it tells there by a [`Resync`](crate::EventKind::Resync).
 
 mod config;
 mod error;
