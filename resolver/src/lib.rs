@@ -1,7 +1,7 @@
 //! Who listens for a user: native leases and OpenChange's resolver records, in memcached or in memory.
 //!
 //! * [`Cn`]: the checked name under which a user's endpoints stand.
-//! * [`Config`]: libmemcached's configuration string.
+//! * [`Config`]: libmemcached's configuration string; [`Selection`]: which server of it holds a key.
 //! * [`BlockingResolver`] (for the Dovecot plugin) and [`Resolver`] (tokio): register, renew, leave, look up.
 //!   Both are thin: what a call does to a record is decided in `edit`, and the compare-and-swap loop is one
 //!   state machine without I/O, in `update`.
@@ -16,11 +16,12 @@ mod error;
 mod listeners;
 mod names;
 mod resolver;
+mod selection;
 mod store;
 mod update;
 
 pub use cn::{Cn, CnError};
-pub use config::{Config, ConfigError, Server};
+pub use config::{Config, ConfigError, Place, Server, Timeouts};
 pub use edit::{Registered, Registration, Settlement};
 pub use error::ResolverError;
 pub use listeners::{Listeners, Malformed};
@@ -28,4 +29,5 @@ pub use names::addresses;
 pub use resolver::BlockingResolver;
 #[cfg(feature = "tokio")]
 pub use resolver::Resolver;
+pub use selection::{Distribution, KeyHash, Ring, Selection};
 pub use store::MemoryStore;

@@ -151,8 +151,9 @@ impl Global {
 
     /// The resolver that `--resolver` names; not asked anything yet.
     async fn resolver(&self) -> Result<Resolver, Failure> {
-        let config =
-            Config::parse(&self.resolver).map_err(|error| Failure::usage(format!("--resolver: {error}")))?;
+        let config = Config::parse(&self.resolver)
+            .and_then(Config::needs_server)
+            .map_err(|error| Failure::usage(format!("--resolver: {error}")))?;
         // Endpoints are ASCII in any charset.
         Ok(Resolver::new(&config, DosCharset::default(), self.timeout()).await?)
     }

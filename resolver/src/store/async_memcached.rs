@@ -5,7 +5,7 @@ use memcache::exp::{
 };
 use tokio::time::timeout;
 
-use super::{expiry_s, failed};
+use super::{expiry_s, failed, first_server};
 use crate::config::{Config, Server};
 use crate::error::ResolverError;
 use crate::update::{Expect, Item, Request, Response};
@@ -20,12 +20,13 @@ pub(crate) struct AsyncMemcached {
 
 impl AsyncMemcached {
     pub(crate) async fn new(config: &Config, limit: Duration) -> Result<AsyncMemcached, ResolverError> {
-        let server = config.server().clone();
+        let server = first_server(config);
+        let (host, port) = server.name_and_port();
         let builder = MetaClientBuilder::new()
             .max_connections(Some(16))
             .connect_timeout(Some(limit))
             .io_timeout(Some(limit));
-        let connect = builder.connect_async((server.host.clone(), server.port));
+        let connect = builder.connect_async((host, port));
         let client = match timeout(limit, connect).await {
             Ok(client) => client.map_err(|source| failed(&server, source))?,
             Err(_) => return Err(ResolverError::Deadline { server: server.to_string() }),

@@ -7,7 +7,7 @@ use memcache::exp::{
     SetOptions, build_delete, build_get, build_set, parse_meta_result,
 };
 
-use super::{expiry_s, failed};
+use super::{expiry_s, failed, first_server};
 use crate::config::{Config, Server};
 use crate::error::ResolverError;
 use crate::names::addresses;
@@ -35,7 +35,7 @@ impl std::fmt::Debug for Connection {
 
 impl BlockingMemcached {
     pub(crate) fn new(config: &Config) -> BlockingMemcached {
-        BlockingMemcached { server: config.server().clone(), addresses: Vec::new(), connection: None }
+        BlockingMemcached { server: first_server(config), addresses: Vec::new(), connection: None }
     }
 
     pub(crate) fn run(&mut self, request: &Request, deadline: Instant) -> Result<Response, ResolverError> {
@@ -76,8 +76,8 @@ impl BlockingMemcached {
 
     fn dial(&mut self, deadline: Instant) -> Result<MetaConnection, ExchangeError> {
         if self.addresses.is_empty() {
-            self.addresses =
-                addresses(&self.server.host, self.server.port, true).map_err(ExchangeError::Name)?;
+            let (host, port) = self.server.name_and_port();
+            self.addresses = addresses(host, port, true).map_err(ExchangeError::Name)?;
         }
         let mut last = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
         for address in &self.addresses {
