@@ -42,11 +42,32 @@ fn build(include: &Path, abi: &str) {
         println!("cargo::rustc-cdylib-link-arg={}", object.display());
     }
     cc::Build::new().file("shim/openchange-stub.c").pic(true).compile("openchange_stub");
+    link_unwinder();
 
     // Dovecot resolves the plugin's symbols when they are used, and complains clearly about what is missing (the
     // notify plugin, say). With BIND_NOW it would be "undefined symbol" instead.
     println!("cargo::rustc-cdylib-link-arg=-Wl,-z,lazy");
     println!("cargo::rustc-cdylib-link-arg=-Wl,-soname,lib90_openchange_plugin.so");
+}
+
+/// Links GCC's unwinder statically, where GCC has it: for a short-lived dovecot-lda, libgcc_s.so is half of what it
+/// takes to load the plugin. And Dovecot's processes may have another library with the same functions (libunwind)
+/// before libgcc_s.so: a panic unwinds by the code that it was built with.
+fn link_unwinder() {
+    const UNWINDER: &str = "libgcc_eh.a";
+    let compiler = cc::Build::new().get_compiler();
+    if !compiler.is_like_gnu() || std::env::var_os("CARGO_CFG_TARGET_ENV").is_none_or(|env| env != "gnu") {
+        return;
+    }
+    let Ok(output) = compiler.to_command().arg(format!("-print-file-name={UNWINDER}")).output() else {
+        return;
+    };
+    let path = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
+    // Where it has none, it prints the bare name.
+    if let Some(folder) = path.parent().filter(|_| path.is_file()) {
+        println!("cargo::rustc-link-search=native={}", folder.display());
+        println!("cargo::rustc-link-lib=static=gcc_eh");
+    }
 }
 
 /// The folder of Dovecot's headers.

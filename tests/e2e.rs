@@ -10,8 +10,8 @@ use std::process::Command;
 use ocbus::publisher::PublisherConfig;
 use ocbus::resolver::Cn;
 use ocbus::sandbox::mail;
-use ocbus::wire::{Endpoint, NewMessage};
 use ocbus::subscriber::SubscriberConfig;
+use ocbus::wire::{Endpoint, NewMessage};
 use ocbus::{Event, EventKind, Mailbox, Publisher};
 use support::{LIMIT, Nanocat, Site, legacy_only, until};
 
@@ -164,7 +164,8 @@ async fn one_lmtp_session_serves_many_mails_and_recipients() {
     let mut lmtp = site.dovecot.lmtp().unwrap();
     for round in 1..=10 {
         let sent = mail("alice@example.org", "to all", "Hi");
-        let replies = lmtp.deliver("alice@example.org", &["bob", "carol", "dave", "nobody-listens"], &sent).unwrap();
+        let replies =
+            lmtp.deliver("alice@example.org", &["bob", "carol", "dave", "nobody-listens"], &sent).unwrap();
         assert!(replies.iter().all(|reply| reply.is_ok()) && replies.len() == 4, "{replies:?}");
         let (event, message) = bob.next_mail().await;
         assert_eq!((event.user.as_str(), message.uid), ("bob", Some(round)));
@@ -260,7 +261,10 @@ fn backend_and_charset_are_the_settings() {
     // What the charset lacks cannot be said to OpenChange; the log says so, and the mail is there.
     deliver("受信");
     let warnings = site.warnings();
-    assert!(warnings.len() == 1 && warnings[0].contains("CP1252") && warnings[0].contains('受'), "{warnings:?}");
+    assert!(
+        warnings.len() == 1 && warnings[0].contains("CP1252") && warnings[0].contains('受'),
+        "{warnings:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -285,11 +289,13 @@ async fn our_publisher_reaches_openchanges_receiver() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_plugin_reaches_subscribers_over_ipc() {
     let site = Site::new();
-    let path = |name: &str| Endpoint::Ipc { path: site.sandbox.path().join(name).to_str().unwrap().to_owned() };
-    let native = SubscriberConfig { bind: Some(path("n.sock")), ipc_mode: Some(0o666), ..SubscriberConfig::default() };
-    let legacy =
-        SubscriberConfig { legacy_bind: Some(path("l-")), ipc_mode: Some(0o666), ..legacy_only() };
-    let (mut native, mut legacy) = (site.subscriber(native, "bob").await, site.subscriber(legacy, "bob").await);
+    let path =
+        |name: &str| Endpoint::Ipc { path: site.sandbox.path().join(name).to_str().unwrap().to_owned() };
+    let native =
+        SubscriberConfig { bind: Some(path("n.sock")), ipc_mode: Some(0o666), ..SubscriberConfig::default() };
+    let legacy = SubscriberConfig { legacy_bind: Some(path("l-")), ipc_mode: Some(0o666), ..legacy_only() };
+    let (mut native, mut legacy) =
+        (site.subscriber(native, "bob").await, site.subscriber(legacy, "bob").await);
     for uid in 1..=10 {
         site.deliver("bob", None, "x");
         assert_eq!(native.next_mail().await.1.uid, Some(uid));

@@ -371,3 +371,71 @@ async fn wrong_settings_are_refused_with_their_names() {
     let none = start(SubscriberConfig { bind: None, ..default() }).await;
     assert!(none.contains("at least one"), "{none}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_users_broken_record_is_nobody_elses_trouble() {
+    let store = MemoryStore::new();
+    let config = SubscriberConfig { heartbeat: Duration::from_millis(20), ..SubscriberConfig::default() };
+    let (subscriber, bus) = subscriber(config, &store).await;
+    let users: Vec<Cn> = (0..60).map(|n| Cn::new(&format!("user{n}")).unwrap()).collect();
+    for user in &users {
+        subscriber.add(user).await.unwrap();
+    }
+    let poison = Cn::new("poison").unwrap();
+    // A record of a newer version: not ours to replace.
+    let newer = [0x82, 0xa1, b'v', 9, 0xa2, b'l', b's', 0x90];
+    store.set("ocbus:poison", &newer);
+    subscriber.add(&poison).await.unwrap_err();
+    let mut events = bus.subscribe(Filter::user("user7"));
+    let resolver = Resolver::in_memory(store.clone());
+    tokio::time::timeout(LIMIT, async {
+        while !store_has_canary(&resolver, &subscriber).await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await
+    .unwrap();
+    store.flush_all();
+    store.set("ocbus:poison", &newer);
+    assert!(matches!(next(&mut events).await.kind, EventKind::Resync { .. }));
+    for user in &users {
+        assert_eq!(resolver.lookup(user).await.unwrap().native.len(), 1, "{user}");
+    }
+    store.flush_all();
+    tokio::time::timeout(2 * LIMIT, async {
+        while resolver.lookup(&poison).await.unwrap().native.is_empty() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await
+    .expect("the poisoned one too, once its record is gone");
+    subscriber.stop(LIMIT).await;
+    assert!(resolver.lookup(&users[0]).await.unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_who_is_removed_while_being_renewed_stays_removed() {
+    let store = MemoryStore::new();
+    // Renewed all the time.
+    let config = SubscriberConfig {
+        lease: Duration::from_secs(1),
+        heartbeat: Duration::from_millis(10),
+        legacy_bind: legacy_only().legacy_bind,
+        ..SubscriberConfig::default()
+    };
+    let (subscriber, _bus) = subscriber(config, &store).await;
+    let resolver = Resolver::in_memory(store.clone());
+    for _ in 0..50 {
+        subscriber.add(&cn()).await.unwrap();
+        store.flush_all();
+        tokio::task::yield_now().await;
+        subscriber.remove(&cn()).await.unwrap();
+        tokio::time::timeout(LIMIT, async {
+            while !resolver.lookup(&cn()).await.unwrap().is_empty() {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await
+        .expect("what a renewal put back is taken back");
+    }
+}

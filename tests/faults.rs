@@ -62,6 +62,14 @@ fn warnings(site: &Site, text: &str) -> Vec<String> {
     site.warnings().into_iter().filter(|line| line.contains(text)).collect()
 }
 
+/// Waits for that many of them: LMTP writes its line when it is done with the user, after its reply.
+fn wait_warnings(site: &Site, text: &str, count: usize) -> Vec<String> {
+    until(&format!("{count} warnings with '{text}'"), || warnings(site, text).len() >= count);
+    let said = warnings(site, text);
+    assert_eq!(said.len(), count, "{said:?}");
+    said
+}
+
 async fn register_native(site: &Site, url: &str) {
     let registration = Registration {
         endpoint: url,
@@ -87,8 +95,8 @@ fn refused_legacy_endpoints_are_removed_and_said_once() {
         let urls: Vec<String> = refused.iter().map(|refused| url(refused.port())).collect();
         site.register_legacy("bob", &urls.iter().map(String::as_str).collect::<Vec<_>>());
         assert_unharmed(&site, "bob");
-        let said = site.warnings();
-        assert_eq!(said.len(), 1, "at the first delivery, none is left at the second: {said:?}");
+        // At the first delivery; none is left at the second.
+        let said = wait_warnings(&site, "", 1);
         assert!(urls.iter().all(|url| said[0].contains(&format!("{url} refused (removed)"))), "{said:?}");
         assert_eq!(site.memcached.get("resolver:bob").unwrap(), None);
     }
@@ -100,7 +108,8 @@ fn a_refused_legacy_endpoint_is_kept_where_the_setting_says_so() {
     let refused = Refused::new().unwrap();
     site.register_legacy("bob", &[&url(refused.port())]);
     assert_unharmed(&site, "bob");
-    assert_eq!(warnings(&site, "refused (kept)").len(), 4, "each of the deliveries lost one");
+    // Each of the deliveries lost one.
+    wait_warnings(&site, "refused (kept)", 4);
     assert!(site.memcached.get("resolver:bob").unwrap().is_some());
 }
 
@@ -129,8 +138,8 @@ fn blackholed_endpoints_cost_one_budget_whatever_their_number() {
         let urls: Vec<String> = holes.iter().map(|hole| url(hole.port())).collect();
         site.register_legacy("bob", &urls.iter().map(String::as_str).collect::<Vec<_>>());
         assert_unharmed(&site, "bob");
-        let said = site.warnings();
-        assert_eq!(said.len(), 4, "one line for each delivery: {said:?}");
+        // One line for each delivery.
+        let said = wait_warnings(&site, "", 4);
         assert!(urls.iter().all(|url| said.iter().all(|line| line.contains(url.as_str()))), "{said:?}");
         assert!(site.memcached.get("resolver:bob").unwrap().is_some(), "silence is no refusal");
     }
@@ -188,8 +197,7 @@ async fn endpoints_that_misbehave_cost_a_budget_at_most() {
         for uid in 1..=4 {
             assert_eq!(live.next_mail().await.1.uid, Some(uid));
         }
-        let said = site.warnings();
-        assert_eq!(said.len(), 4, "{said:?}");
+        let said = wait_warnings(&site, "", 4);
         assert!(urls.iter().all(|url| said[0].contains(url.as_str())), "{said:?}");
         drop(hole);
     }
@@ -206,7 +214,7 @@ fn a_refused_memcached_costs_nothing_and_is_said_once_a_process() {
     let site = Site { sandbox, memcached, dovecot };
     assert_unharmed(&site, "bob");
     // Three processes of LDA; and one of LMTP, which delivered three.
-    assert_eq!(warnings(&site, "not sent: memcached").len(), 4, "{:?}", site.warnings());
+    wait_warnings(&site, "not sent: memcached", 4);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -302,7 +310,7 @@ async fn garbage_in_one_record_does_not_hide_the_other() {
     site.memcached.set("ocbus:bob", b"\xff garbage \r\n").unwrap();
     assert_unharmed(&site, "bob");
     assert_eq!(pull.wait(4).len(), 4);
-    assert_eq!(warnings(&site, "ocbus:bob skipped: at octet 1: ").len(), 4, "{:?}", site.warnings());
+    wait_warnings(&site, "ocbus:bob skipped: at octet 1: ", 4);
 
     let mut carol = site.native("carol").await;
     site.memcached.set("resolver:carol", b"\x03garbage").unwrap();
@@ -310,7 +318,7 @@ async fn garbage_in_one_record_does_not_hide_the_other() {
     for uid in 1..=4 {
         assert_eq!(carol.next_mail().await.1.uid, Some(uid));
     }
-    assert_eq!(warnings(&site, "resolver:carol skipped: at octet 0: ").len(), 4, "{:?}", site.warnings());
+    wait_warnings(&site, "resolver:carol skipped: at octet 0: ", 4);
 }
 
 #[test]
@@ -385,4 +393,65 @@ async fn a_subscriber_that_is_killed_is_found_out_and_its_successor_found() {
     let mut second = site.native("bob").await;
     site.deliver("bob", None, "to the second");
     assert_eq!(second.next_mail().await.1.subject.as_deref(), Some("to the second"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_locked_list_of_uids_costs_a_budget_and_a_uid_but_never_the_delivery() {
+    let site = site();
+    let (mut native, mut legacy) = (site.native("bob").await, site.legacy("bob").await);
+    site.deliver("bob", None, "before");
+    assert_eq!(native.next_mail().await.1.uid, Some(1));
+    legacy.next_mail().await;
+    let baseline = site.deliver("unconcerned", None, "baseline");
+    // As a backup or another delivery holds it. Dovecot waits for it for two minutes when it is asked for UIDs.
+    let lock = site.dovecot.maildir("bob").path().join("dovecot-uidlist.lock");
+    std::fs::write(&lock, "").unwrap();
+    let took = site.deliver("bob", None, "during");
+    assert!(took <= baseline + BUDGET + NOISE, "{took:?}");
+    let (_, message) = native.next_mail().await;
+    assert_eq!((message.uid, message.subject.as_deref()), (None, Some("during")));
+    let said = warnings(&site, "OpenChange payload skipped: neither uid nor message name");
+    assert_eq!(said.len(), 1, "what the old protocol cannot say is in the log: {:?}", site.warnings());
+    std::fs::remove_file(&lock).unwrap();
+    site.deliver("bob", None, "after");
+    // Maildir gives the mail before its UID when it comes to it.
+    assert!(native.next_mail().await.1.uid.is_some());
+    assert!(legacy.next_mail().await.1.uid.is_some());
+    native.assert_quiet();
+    legacy.assert_quiet();
+}
+
+#[test]
+fn a_memcached_with_a_name_is_found_and_one_whose_name_is_not_known_costs_a_budget() {
+    let site = Site::with(|options| options.setting("openchange_budget", "400"));
+    let pull = Nanocat::pull(&site.sandbox);
+    site.register_legacy("bob", &[&pull.url]);
+    for (host, is_found) in [("localhost", true), ("no-such-host.invalid", false)] {
+        let resolver = format!("--SERVER={host}:{}", site.memcached.port());
+        let options = DovecotOptions::new(&["notify", "openchange"])
+            .setting("openchange_resolver", &resolver)
+            .setting("openchange_budget", &BUDGET.as_millis().to_string());
+        let dovecot = site.sandbox.dovecot(options).unwrap();
+        let delivery = dovecot.deliver_lda("bob", mail("a@b", "x", "y"), None).unwrap();
+        assert_eq!(delivery.status, Some(0), "{delivery:?}");
+        assert!(delivery.took < BUDGET + NOISE, "{delivery:?}");
+        let said = dovecot.plugin_log_lines();
+        assert_eq!(said.is_empty(), is_found, "{said:?}");
+        assert!(said.iter().all(|line| line.contains(host)), "{said:?}");
+    }
+    assert_eq!(pull.wait(1).len(), 1);
+}
+
+#[test]
+fn records_full_of_the_dead_cost_one_budget() {
+    let site = site();
+    let urls: Vec<String> =
+        (0..20_000).map(|n| format!("tcp://127.77.{}.{}:1", n / 250, 1 + n % 250)).collect();
+    site.register_legacy("bob", &urls.iter().map(String::as_str).collect::<Vec<_>>());
+    assert_unharmed(&site, "bob");
+    let said = wait_warnings(&site, "", 4);
+    assert!(
+        said.iter()
+            .all(|line| line.contains("legacy endpoints skipped: ") && line.contains("more endpoints"))
+    );
 }

@@ -1,6 +1,11 @@
 /* The only file that knows Dovecot's structs. It reads them and hands plain values to Rust; it decides
    nothing but what counts as a delivery. Written for 2.2.9 to 2.4; what differs stands in the first part. */
 
+/* clock_gettime, nanosleep, lstat */
+#ifndef _GNU_SOURCE
+#  define _GNU_SOURCE
+#endif
+
 #include "lib.h"
 #include "array.h"
 #include "seq-range-array.h"
@@ -13,6 +18,9 @@
 #include "notify-plugin.h"
 
 #include "openchange-shim.h"
+
+#include <sys/stat.h>
+#include <time.h>
 
 /* -- What differs between Dovecot's versions -- */
 
@@ -192,11 +200,13 @@ static void user_created(struct mail_user *user)
 /* -- Transactions -- */
 
 struct openchange_txn {
+	struct mailbox_transaction_context *t;
 	struct mailbox *box;
 	struct openchange_user *user;
 	/* made by the first mail */
 	pool_t pool;
 	ARRAY(struct openchange_mail) mails;
+	uint64_t waited_us;
 };
 
 static void *transaction_begin(struct mailbox_transaction_context *t)
@@ -211,14 +221,52 @@ static void *transaction_begin(struct mailbox_transaction_context *t)
 	if (ouser == NULL)
 		return NULL;
 
-	/* Without this a Maildir whose uidlist is locked just now (two deliveries at once) stores the mail without
-	   telling its UID. LMTP asks for it too as soon as there are two recipients. */
-	t->flags |= MAILBOX_TRANSACTION_FLAG_ASSIGN_UIDS;
-
 	txn = i_new(struct openchange_txn, 1);
+	txn->t = t;
 	txn->box = box;
 	txn->user = ouser;
 	return txn;
+}
+
+static uint64_t monotonic_us(void)
+{
+	struct timespec ts;
+
+	if (clock_gettime(CLOCK_MONOTONIC, &ts) < 0)
+		return 0;
+	return (uint64_t)ts.tv_sec * 1000000 + (uint64_t)ts.tv_nsec / 1000;
+}
+
+/* Whether the list of UIDs of a Maildir is locked. */
+static bool uidlist_is_locked(struct mailbox *box)
+{
+	const char *dir, *path;
+	struct stat st;
+
+	if (strcmp(box->storage->name, "maildir") != 0 ||
+	    mailbox_get_path_to(box, MAILBOX_LIST_PATH_TYPE_CONTROL, &dir) <= 0)
+		return FALSE;
+	path = t_strconcat(dir, "/dovecot-uidlist.lock", NULL);
+	return lstat(path, &st) == 0;
+}
+
+/* Asks for the UIDs of what this transaction saves. A Maildir whose list of UIDs is locked at commit (two
+   deliveries at once) would store the mail without telling its UID. But once asked, Dovecot waits for that lock, for
+   two minutes if need be, and fails the delivery then: so it is asked only while the lock is free, which is waited
+   for within half of the budget. Without it the event has no UID. */
+static void want_uids(struct openchange_txn *txn)
+{
+	const struct timespec nap = { .tv_sec = 0, .tv_nsec = 500000 };
+	uint64_t begun = monotonic_us(), limit;
+	bool locked;
+
+	limit = rust->budget_us(txn->user->rust) / 2;
+	while ((locked = uidlist_is_locked(txn->box)) &&
+	       monotonic_us() - begun < limit)
+		(void)nanosleep(&nap, NULL);
+	txn->waited_us = monotonic_us() - begun;
+	if (!locked)
+		txn->t->flags |= MAILBOX_TRANSACTION_FLAG_ASSIGN_UIDS;
 }
 
 static const char *header(pool_t pool, struct mail *mail, const char *name)
@@ -242,6 +290,9 @@ static void mail_save(void *context, struct mail *mail)
 	if (txn->pool == NULL) {
 		txn->pool = pool_alloconly_create("openchange transaction", 2048);
 		p_array_init(&txn->mails, txn->pool, 1);
+		T_BEGIN {
+			want_uids(txn);
+		} T_END;
 	}
 	one = array_append_space(&txn->mails);
 	T_BEGIN {
@@ -265,7 +316,9 @@ static void mail_copy(void *context, struct mail *src ATTR_UNUSED,
 
 static void transaction_free(struct openchange_txn *txn)
 {
-	pool_unref(&txn->pool);
+	/* 2.2's pool_unref takes no NULL */
+	if (txn->pool != NULL)
+		pool_unref(&txn->pool);
 	i_free(txn);
 }
 
@@ -315,6 +368,7 @@ static void transaction_commit(void *context,
 		delivery.storage_name = mailbox_get_name(txn->box);
 		delivery.list_separator =
 			mailbox_list_get_hierarchy_sep(txn->box->list);
+		delivery.waited_us = txn->waited_us;
 		delivery.uid_validity = changes->uid_validity;
 		if (delivery.uid_validity == 0) {
 			mailbox_get_open_status(txn->box, STATUS_UIDVALIDITY,

@@ -40,6 +40,8 @@ struct openchange_delivery {
 	const char *storage_name;
 	const struct openchange_mail *mails;
 	size_t count;
+	/* part of the budget that is spent already */
+	uint64_t waited_us;
 	/* 0: unknown */
 	uint32_t uid_validity;
 	char separator;
@@ -52,6 +54,8 @@ struct openchange_callbacks {
 	void *(*user_new)(const char *username, bool debug,
 			  const struct openchange_settings *set);
 	void (*user_free)(void *user);
+	/* how long the user's transactions may take */
+	uint64_t (*budget_us)(const void *user);
 	void (*deliver)(void *user, const struct openchange_delivery *delivery);
 };
 

@@ -11,6 +11,7 @@ use std::cell::RefCell;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use ocbus_wire::Mailbox;
 
@@ -48,6 +49,7 @@ struct CDelivery {
     storage_name: *const c_char,
     mails: *const CMail,
     count: usize,
+    waited_us: u64,
     uid_validity: u32,
     separator: c_char,
     list_separator: c_char,
@@ -58,6 +60,7 @@ struct CDelivery {
 struct Callbacks {
     user_new: unsafe extern "C" fn(*const c_char, bool, *const CSettings) -> *mut c_void,
     user_free: unsafe extern "C" fn(*mut c_void),
+    budget_us: unsafe extern "C" fn(*const c_void) -> u64,
     deliver: unsafe extern "C" fn(*mut c_void, *const CDelivery),
 }
 
@@ -67,7 +70,7 @@ unsafe extern "C" {
     fn openchange_shim_log(level: c_int, line: *const c_char);
 }
 
-static CALLBACKS: Callbacks = Callbacks { user_new, user_free, deliver };
+static CALLBACKS: Callbacks = Callbacks { user_new, user_free, budget_us, deliver };
 
 static PUBLISHERS: Mutex<Publishers> = Mutex::new(Publishers::new());
 
@@ -168,9 +171,23 @@ unsafe extern "C" fn user_free(user: *mut c_void) {
     guarded((), || {
         if !user.is_null() {
             // SAFETY: it was made by `Box::into_raw` in `user_new`, and this is the one call that ends it.
-            drop(unsafe { Box::from_raw(user.cast::<User>()) });
+            let user = unsafe { Box::from_raw(user.cast::<User>()) };
+            write(&user.finish());
         }
     });
+}
+
+/// How long a user's transactions may take.
+///
+/// # Safety
+///
+/// `user` comes from [`user_new`] and was not freed.
+unsafe extern "C" fn budget_us(user: *const c_void) -> u64 {
+    guarded(0, || {
+        // SAFETY: as promised above; NULL is seen by `as_ref`.
+        let user = unsafe { user.cast::<User>().as_ref() };
+        user.map_or(0, |user| u64::try_from(user.budget().as_micros()).unwrap_or(u64::MAX))
+    })
 }
 
 /// A transaction was committed.
@@ -212,6 +229,7 @@ unsafe fn taken(delivery: &CDelivery) -> Delivery {
             storage_name: name(delivery.storage_name),
             list_separator: separator(delivery.list_separator),
         },
+        waited: Duration::from_micros(delivery.waited_us),
         uid_validity: Some(delivery.uid_validity).filter(|&known| known != 0),
         mails: mails
             .iter()
@@ -308,6 +326,7 @@ mod tests {
             storage_name: c"INBOX".as_ptr(),
             mails: &raw const mail,
             count: 1,
+            waited_us: 0,
             uid_validity: 0,
             separator: b'/'.cast_signed(),
             list_separator: b'.'.cast_signed(),

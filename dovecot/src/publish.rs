@@ -1,17 +1,21 @@
 //! Publishing one transaction: look up who listens, send to all of them at once, settle the records. One
 //! deadline for all three, and at most one warning about it.
+//!
+//! In two halves: at commit everything is looked up and sent; the answers are waited for when Dovecot is done with the
+//! user ([`User::finish`]), before it tells anybody that the mail is delivered. In between it closes the mailbox and
+//! writes its log, and the subscribers work at the same time.
 
 mod outage;
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ocbus_resolver::delivery::{self, Payload, Plan, Send, Target, Verdicts, judge, plan};
-use ocbus_resolver::{BlockingResolver, Cn, Listeners, ResolverError};
-use ocbus_wire::native::Ack;
+use ocbus_resolver::{BlockingResolver, Cn};
+use ocbus_wire::native::{Ack, Lease};
 
 use crate::log::{self, Level, Line};
-use crate::sender::{self, Job, Outcome};
+use crate::sender::{Job, Kept, Outcome, Run};
 use crate::settings::{RawSettings, Settings, SettingsError};
 use crate::transaction::Delivery;
 
@@ -19,6 +23,9 @@ use outage::Outage;
 
 /// Different settings that one process remembers. More than a few would mean that each user has their own.
 const MAX_PUBLISHERS: usize = 16;
+
+/// Endpoints that a line names; it counts the others.
+const MAX_FAULTS: usize = 24;
 
 /// The part of the budget that the look-up leaves for the sends. It also covers what the look-up overshoots: its
 /// timeouts are the kernel's socket timeouts, which are rounded up to its ticks (up to 10 ms were seen).
@@ -32,6 +39,8 @@ const SETTLE_SHARE: u32 = 10;
 #[derive(Debug, Default)]
 pub struct Publishers {
     known: Vec<(RawSettings, Arc<Mutex<Publisher>>)>,
+    /// Lines of publishers that were forgotten; written at the end. Bounded by their number, one line each.
+    unsaid: Vec<Line>,
 }
 
 /// One set of settings and its resolver.
@@ -40,6 +49,27 @@ pub struct Publisher {
     settings: Settings,
     resolver: BlockingResolver,
     outage: Outage,
+    kept: Kept,
+    /// At most one transaction at a time, so that events leave the process in their order.
+    underway: Option<Underway>,
+    /// Requests so far: no two of a process have the same id.
+    requests: u32,
+}
+
+/// A transaction whose events are sent and not yet answered.
+#[derive(Debug)]
+struct Underway {
+    cn: Cn,
+    debug: bool,
+    /// How its line begins.
+    head: String,
+    plan: Plan,
+    /// Whom [`Outage`] may owe something.
+    leases: Vec<Lease>,
+    run: Run,
+    deadline: Instant,
+    begun: Instant,
+    left: Instant,
 }
 
 /// A user of Dovecot.
@@ -55,7 +85,7 @@ pub struct User {
 impl Publishers {
     /// None yet.
     pub const fn new() -> Publishers {
-        Publishers { known: Vec::new() }
+        Publishers { known: Vec::new(), unsaid: Vec::new() }
     }
 
     /// A user with these settings.
@@ -66,7 +96,9 @@ impl Publishers {
                 let publisher = Arc::new(Mutex::new(Publisher::new(Settings::parse(&raw)?)));
                 if self.known.len() >= MAX_PUBLISHERS {
                     // Whoever still uses it keeps it.
-                    self.known.remove(0);
+                    let (_, oldest) = self.known.remove(0);
+                    self.unsaid.extend(ended(&oldest));
+                    self.unsaid.truncate(MAX_PUBLISHERS);
                 }
                 self.known.push((raw, Arc::clone(&publisher)));
                 publisher
@@ -81,120 +113,199 @@ impl Publishers {
         // Taken whole, so that not even the list's memory is left when the module goes.
         std::mem::take(&mut self.known)
             .into_iter()
-            .filter_map(|(_, publisher)| {
-                publisher.lock().unwrap_or_else(PoisonError::into_inner).outage.close()
-            })
-            .map(Line::warning)
+            .flat_map(|(_, publisher)| ended(&publisher))
+            .chain(std::mem::take(&mut self.unsaid))
             .collect()
     }
 }
 
+/// What a publisher that is not used any more has still to say.
+fn ended(publisher: &Mutex<Publisher>) -> Vec<Line> {
+    let mut publisher = publisher.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut lines = publisher.finish();
+    lines.extend(publisher.outage.close().map(Line::warning));
+    lines
+}
+
 impl User {
-    /// Publishes a transaction and gives the lines for the log: none when all went well (without debug).
+    /// Publishes a transaction and gives the lines for the log: none when all went well (without debug). What
+    /// there is to say of the answers comes from [`User::finish`].
     pub fn publish(&self, delivery: Delivery) -> Vec<Line> {
+        self.publisher.lock().unwrap_or_else(PoisonError::into_inner).publish(self, delivery)
+    }
+
+    /// How long a transaction may take.
+    pub fn budget(&self) -> Duration {
+        self.publisher.lock().unwrap_or_else(PoisonError::into_inner).settings.budget
+    }
+
+    /// Waits for the answers to what was published last, within what its budget has left.
+    pub fn finish(&self) -> Vec<Line> {
         let mut publisher = self.publisher.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut lines = publisher.publish(self, delivery, Instant::now());
-        lines.retain(|line| self.debug || line.level > Level::Debug);
-        lines
+        match &publisher.underway {
+            Some(underway) if underway.cn == self.cn => publisher.finish(),
+            _ => Vec::new(),
+        }
     }
 }
 
 impl Publisher {
     fn new(settings: Settings) -> Publisher {
         let resolver = BlockingResolver::new(&settings.resolver, settings.options.charset);
-        Publisher { settings, resolver, outage: Outage::default() }
+        Publisher {
+            settings,
+            resolver,
+            outage: Outage::default(),
+            kept: Kept::new(),
+            underway: None,
+            requests: 0,
+        }
     }
 
-    fn publish(&mut self, user: &User, delivery: Delivery, begun: Instant) -> Vec<Line> {
-        let deadline = begun + self.settings.budget;
+    fn publish(&mut self, user: &User, delivery: Delivery) -> Vec<Line> {
+        let mut lines = self.finish();
+        let begun = Instant::now();
+        let deadline = begun + self.settings.budget.saturating_sub(delivery.waited);
         let head = format!("{}: {}", user.shown, counted(delivery.mails.len(), "event"));
         let missed = delivery.mails.len();
+        let say = |level, text| (user.debug || level > Level::Debug).then(|| Line::new(level, text));
         if self.outage.holds(begun, &user.cn, missed) {
-            return vec![Line::new(
-                Level::Debug,
-                format!("{head}: not sent: memcached is left alone for now"),
-            )];
+            let text = format!("{head}: not sent: memcached is left alone for now");
+            lines.extend(say(Level::Debug, text));
+            return lines;
         }
         let listeners = match self.resolver.lookup(&user.cn, deadline - self.settings.budget / SEND_SHARE) {
             Ok(listeners) => listeners,
             Err(error) => {
                 let text = format!("{head}: not sent: {error}");
-                let timed_out = matches!(error, ResolverError::Deadline { .. });
+                let timed_out = error.is_timeout();
                 let level = match self.outage.failed(Instant::now(), timed_out, &user.cn, missed) {
                     true => Level::Warning,
                     false => Level::Debug,
                 };
-                return vec![Line::new(level, text)];
+                lines.extend(say(level, text));
+                return lines;
             }
         };
-        let mut lines: Vec<Line> =
-            self.outage.answered(Instant::now()).map(Line::warning).into_iter().collect();
-        let events = delivery.into_events(user.cn.as_str(), now_us());
+        lines.extend(self.outage.answered(Instant::now()).map(Line::warning));
+        // Nobody listens, most of the time: then there is no need of events.
+        let events = match listeners.is_empty() {
+            true => Vec::new(),
+            false => delivery.into_events(user.cn.as_str(), now_us()),
+        };
         let plan = plan(&listeners, &events, &self.settings.options);
-        let mut verdicts = self.deliver(user, &plan, deadline);
-        let unsettled = self.settle(user, &mut verdicts, &listeners, deadline);
-
-        let mut faults: Vec<String> =
-            plan.skipped.iter().map(|skipped| format!("{} skipped: {}", skipped.what, skipped.why)).collect();
-        faults.extend(verdicts.faults);
-        faults.extend(unsettled);
-        lines.push(match faults.is_empty() {
-            true => {
-                let took = begun.elapsed().as_micros();
-                let endpoints = counted(verdicts.taken, "endpoint");
-                Line::new(Level::Debug, format!("{head} to {endpoints} in {took} us"))
-            }
-            false => Line::warning(format!("{head}: {}", faults.join(", "))),
+        let left = deadline.saturating_duration_since(Instant::now());
+        let jobs: Vec<Job> = plan.sends.iter().map(|send| self.job(send)).collect();
+        let run = Run::start(jobs, deadline - left / SETTLE_SHARE, &mut self.kept);
+        self.underway = Some(Underway {
+            cn: user.cn.clone(),
+            debug: user.debug,
+            head,
+            plan,
+            leases: listeners.native,
+            run,
+            deadline,
+            begun,
+            left: Instant::now(),
         });
         lines
     }
 
-    /// Sends everything at once.
-    fn deliver(&self, user: &User, plan: &Plan, deadline: Instant) -> Verdicts {
-        let mut verdicts = Verdicts::default();
-        if plan.sends.is_empty() {
-            return verdicts;
-        }
-        let left = deadline.saturating_duration_since(Instant::now());
-        let outcomes = sender::run(plan.sends.iter().map(job).collect(), deadline - left / SETTLE_SHARE);
+    /// Ends what is under way: waits for the answers, and settles the records.
+    fn finish(&mut self) -> Vec<Line> {
+        let Some(underway) = self.underway.take() else { return Vec::new() };
+        let Underway { cn, debug, head, plan, leases, run, deadline, begun, left } = underway;
+        // What Dovecot did meanwhile was not our time.
+        let away = left.elapsed();
+        let mut outcomes: Vec<delivery::Outcome> = plan
+            .sends
+            .iter()
+            .zip(run.finish(&mut self.kept))
+            .map(|(send, outcome)| reported(send, outcome))
+            .collect();
+        self.repeat(&plan, &mut outcomes, deadline + away);
+        let mut verdicts = Verdicts::of(&plan);
         for (send, outcome) in plan.sends.iter().zip(outcomes) {
-            let outcome = reported(send, outcome);
-            let verdict = judge(send, &outcome, user.cn.as_str(), &self.settings.options);
+            let verdict = judge(send, &outcome, cn.as_str(), &self.settings.options);
             verdicts.add(send, verdict);
         }
-        verdicts
+        let unsettled = self.settle(&cn, &mut verdicts, &leases, deadline + away);
+
+        let mut faults: Vec<String> =
+            plan.skipped.iter().map(|skipped| format!("{} skipped: {}", skipped.what, skipped.why)).collect();
+        let more = verdicts.faults.len().saturating_sub(MAX_FAULTS);
+        faults.extend(verdicts.faults.into_iter().take(MAX_FAULTS));
+        faults.extend((more > 0).then(|| format!("and {more} more endpoints")));
+        faults.extend(unsettled);
+        let line = match faults.is_empty() {
+            true if !debug => return Vec::new(),
+            true => {
+                let took = begun.elapsed().saturating_sub(away).as_micros();
+                let endpoints = counted(verdicts.taken, "endpoint");
+                Line::new(Level::Debug, format!("{head} to {endpoints} in {took} us"))
+            }
+            false => Line::warning(format!("{head}: {}", faults.join(", "))),
+        };
+        vec![line]
+    }
+
+    /// Sends the same batches once more to native endpoints whose connection broke, while there is time: whoever
+    /// had them already drops them by their ids.
+    fn repeat(&mut self, plan: &Plan, outcomes: &mut [delivery::Outcome], deadline: Instant) {
+        let broken: Vec<(&Send, &mut delivery::Outcome)> = plan
+            .sends
+            .iter()
+            .zip(outcomes)
+            .filter(|(send, outcome)| {
+                matches!((&send.target, outcome), (Target::Native(_), delivery::Outcome::Broken(_)))
+            })
+            .collect();
+        let left = deadline.saturating_duration_since(Instant::now());
+        if broken.is_empty() || left.is_zero() {
+            return;
+        }
+        let jobs = broken.iter().map(|(send, _)| self.job(send)).collect();
+        let again = Run::start(jobs, deadline - left / SETTLE_SHARE, &mut self.kept).finish(&mut self.kept);
+        for ((send, outcome), second) in broken.into_iter().zip(again) {
+            *outcome = reported(send, second);
+        }
+    }
+
+    fn job(&mut self, send: &Send) -> Job {
+        let octets: Vec<_> = send.payloads.iter().map(Payload::octets).collect();
+        let payloads = octets.iter().map(AsRef::as_ref);
+        match send.target {
+            Target::Native(_) => {
+                let first = self.requests;
+                self.requests = first.wrapping_add(u32::try_from(octets.len()).unwrap_or(u32::MAX));
+                Job::request(send.endpoint.clone(), first, payloads)
+            }
+            Target::Legacy => Job::push(send.endpoint.clone(), payloads),
+        }
     }
 
     /// Brings the records up to date: who is gone, and who missed what, now or in an outage before. Gives why
     /// that failed, if it did.
     fn settle(
         &mut self,
-        user: &User,
+        cn: &Cn,
         verdicts: &mut Verdicts,
-        listeners: &Listeners,
+        leases: &[Lease],
         deadline: Instant,
     ) -> Option<String> {
-        let owed = self.outage.take_owed(&user.cn);
+        let owed = self.outage.take_owed(cn);
         if let Some(owed) = owed {
-            verdicts.settlement.missed.extend(listeners.native.iter().map(|lease| (lease.clone(), owed)));
+            verdicts.settlement.missed.extend(leases.iter().map(|lease| (lease.clone(), owed)));
         }
         if verdicts.settlement.is_empty() {
             return None;
         }
-        let error = self.resolver.settle(&user.cn, &verdicts.settlement, deadline).err()?;
-        if let Some(owed) = owed {
-            self.outage.owe_again(&user.cn, owed);
+        let error = self.resolver.settle(cn, &verdicts.settlement, deadline).err()?;
+        // Of what each lease missed, the most: a resync says no more than that something is missing.
+        if let Some(owed) = verdicts.settlement.missed.iter().map(|(_, count)| *count).max() {
+            self.outage.owe_again(cn, owed);
         }
         Some(format!("records not updated: {error}"))
-    }
-}
-
-fn job(send: &Send) -> Job {
-    let octets: Vec<_> = send.payloads.iter().map(Payload::octets).collect();
-    let payloads = octets.iter().map(AsRef::as_ref);
-    match send.target {
-        Target::Native(_) => Job::request(send.endpoint.clone(), 1, payloads),
-        Target::Legacy => Job::push(send.endpoint.clone(), payloads),
     }
 }
 
@@ -204,7 +315,7 @@ fn reported(send: &Send, outcome: Outcome) -> delivery::Outcome {
         Outcome::Delivered { replies, .. } if matches!(send.target, Target::Native(_)) => {
             match replies.iter().map(|reply| Ack::decode(reply)).collect() {
                 Ok(acks) => delivery::Outcome::Acknowledged(acks),
-                Err(error) => delivery::Outcome::Stranger(format!("its answer: {error}")),
+                Err(error) => delivery::Outcome::Broken(format!("its answer: {error}")),
             }
         }
         Outcome::Delivered { .. } => delivery::Outcome::Delivered,

@@ -1,17 +1,23 @@
 //! A blocking sender: several short exchanges at once, in the calling thread, against one deadline.
 //!
 //! Non-blocking sockets and poll(2), through rustix's safe calls; no thread, no runtime, no signal. Each job
-//! ends in an [`Outcome`], in the order of the jobs, and every socket is closed by then.
+//! ends in an [`Outcome`], in the order of the jobs; every socket is closed by then, but for those that are
+//! [`Kept`].
+//!
+//! A [`Run`] has two halves. Its start writes what can be written without waiting, so that the caller may do
+//! other work while the peers do theirs; its end waits for their answers.
 //!
 //! At most [`MAX_SOCKETS`] are open at once; the other jobs queue behind them. When there are more jobs than
 //! sockets each gets its share of the time, so that silent endpoints in front cannot starve those behind.
 
+mod kept;
 mod peer;
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
 use std::io;
+use std::iter::Enumerate;
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
@@ -19,6 +25,7 @@ use ocbus_wire::Endpoint;
 use ocbus_wire::sp::{Exchange, ExchangeError, Transport};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+pub use kept::Kept;
 use peer::Peer;
 
 /// Sockets open at the same time.
@@ -92,51 +99,107 @@ impl fmt::Display for Outcome {
     }
 }
 
+#[derive(Debug)]
 struct Active {
     index: usize,
     peer: Peer,
     ready: PollFlags,
 }
 
+/// Jobs under way, overlapped.
+#[derive(Debug)]
+pub struct Run {
+    queue: Enumerate<std::vec::IntoIter<Job>>,
+    active: Vec<Active>,
+    outcomes: Vec<Option<Outcome>>,
+    deadline: Instant,
+    share: Duration,
+    left: Instant,
+}
+
 /// Runs all `jobs`, overlapped, and returns at `deadline` at the latest. One outcome for each job, in order.
 pub fn run(jobs: Vec<Job>, deadline: Instant) -> Vec<Outcome> {
-    let mut outcomes: Vec<Option<Outcome>> = jobs.iter().map(|_| None).collect();
-    let mut settle = |index: usize, outcome: Outcome| {
-        if let Some(slot) = outcomes.get_mut(index) {
+    let mut kept = Kept::new();
+    Run::start(jobs, deadline, &mut kept).finish(&mut kept)
+}
+
+impl Run {
+    /// Begins all `jobs` and goes as far as is possible without waiting.
+    pub fn start(jobs: Vec<Job>, deadline: Instant, kept: &mut Kept) -> Run {
+        let left = Instant::now();
+        let mut run = Run {
+            outcomes: jobs.iter().map(|_| None).collect(),
+            active: Vec::new(),
+            share: share(jobs.len(), deadline.saturating_duration_since(left)),
+            queue: jobs.into_iter().enumerate(),
+            deadline,
+            left,
+        };
+        run.dial(left, kept);
+        // A connection within this machine is there at once, and writable.
+        if run.active.iter().any(|one| !one.peer.has_written()) {
+            run.look(left, Duration::ZERO, kept);
+        }
+        run.left = Instant::now();
+        run
+    }
+
+    /// Waits for the rest, until the deadline at the latest; it is later by the time between start and finish,
+    /// which was not spent here. One outcome for each job, in order.
+    pub fn finish(mut self, kept: &mut Kept) -> Vec<Outcome> {
+        let away = self.left.elapsed();
+        self.deadline += away;
+        for one in &mut self.active {
+            one.peer.delay(away);
+        }
+        loop {
+            let now = Instant::now();
+            self.dial(now, kept);
+            let Some(wake) = self.active.iter().map(|one| one.peer.wake()).min() else { break };
+            self.look(now, wake.saturating_duration_since(now), kept);
+        }
+        // What is still queued has had no time.
+        self.outcomes.into_iter().map(|outcome| outcome.unwrap_or(Outcome::Silent)).collect()
+    }
+
+    /// Gives sockets to those who wait for one.
+    fn dial(&mut self, now: Instant, kept: &mut Kept) {
+        while self.active.len() < MAX_SOCKETS && now < self.deadline {
+            let Some((index, job)) = self.queue.next() else { break };
+            let until = self.deadline.min(now + self.share);
+            match Peer::start(job.endpoint, job.exchange, kept, now, until) {
+                (peer, None) => self.active.push(Active { index, peer, ready: PollFlags::empty() }),
+                (peer, Some(outcome)) => self.end(index, peer, outcome, kept, now),
+            }
+        }
+    }
+
+    /// Waits until a socket is ready, at most for `pause`, and lets everybody go on.
+    fn look(&mut self, now: Instant, pause: Duration, kept: &mut Kept) {
+        if let Err(error) = wait(&mut self.active, pause) {
+            for one in std::mem::take(&mut self.active) {
+                self.settle(one.index, Outcome::Unreachable(error.into()));
+            }
+        }
+        let now = if pause.is_zero() { now } else { Instant::now() };
+        for mut one in std::mem::take(&mut self.active) {
+            match one.peer.step(one.ready, now) {
+                Some(outcome) => self.end(one.index, one.peer, outcome, kept, now),
+                None => self.active.push(one),
+            }
+        }
+    }
+
+    fn end(&mut self, index: usize, peer: Peer, outcome: Outcome, kept: &mut Kept, now: Instant) {
+        peer.keep(&outcome, kept, now);
+        self.settle(index, outcome);
+    }
+
+    fn settle(&mut self, index: usize, outcome: Outcome) {
+        if let Some(slot) = self.outcomes.get_mut(index) {
             *slot = Some(outcome);
         }
-    };
-    let share = share(jobs.len(), deadline.saturating_duration_since(Instant::now()));
-    let mut queue = jobs.into_iter().enumerate();
-    let mut active: Vec<Active> = Vec::new();
-    loop {
-        let now = Instant::now();
-        while active.len() < MAX_SOCKETS && now < deadline {
-            let Some((index, job)) = queue.next() else { break };
-            match Peer::start(&job.endpoint, job.exchange, now, deadline.min(now + share)) {
-                Ok(peer) => active.push(Active { index, peer, ready: PollFlags::empty() }),
-                Err(outcome) => settle(index, outcome),
-            }
-        }
-        if active.is_empty() {
-            break;
-        }
-        if let Err(error) = wait(&mut active, now) {
-            for one in active.drain(..) {
-                settle(one.index, Outcome::Unreachable(error.into()));
-            }
-        }
-        let now = Instant::now();
-        active.retain_mut(|one| match one.peer.step(one.ready, now) {
-            Some(outcome) => {
-                settle(one.index, outcome);
-                false
-            }
-            None => true,
-        });
     }
-    // What is still queued has had no time.
-    outcomes.into_iter().map(|outcome| outcome.unwrap_or(Outcome::Silent)).collect()
 }
 
 /// How long a job may hold its socket, so that all of them have one in time.
@@ -145,10 +208,8 @@ fn share(jobs: usize, budget: Duration) -> Duration {
     budget / rounds.max(1)
 }
 
-/// Waits until a socket is ready or a peer's time is up, and notes who is ready.
-fn wait(active: &mut [Active], now: Instant) -> Result<(), rustix::io::Errno> {
-    let wake = active.iter().map(|one| one.peer.wake()).min().unwrap_or(now);
-    let pause = wake.saturating_duration_since(now);
+/// Waits until a socket is ready, at most for `pause`, and notes who is ready.
+fn wait(active: &mut [Active], pause: Duration) -> Result<(), rustix::io::Errno> {
     let timeout = Timespec {
         tv_sec: pause.as_secs().try_into().unwrap_or(i64::MAX),
         tv_nsec: pause.subsec_nanos().into(),

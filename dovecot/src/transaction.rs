@@ -1,5 +1,7 @@
 //! What one committed transaction delivered, and the events that it makes.
 
+use std::time::Duration;
+
 use ocbus_wire::{Event, EventKind, Mailbox, NewMessage};
 use uuid::Uuid;
 
@@ -32,6 +34,8 @@ pub struct Mail {
 pub struct Delivery {
     /// Where to.
     pub mailbox: Mailbox,
+    /// Part of the budget that the shim has spent already.
+    pub waited: Duration,
     /// The mailbox's UIDVALIDITY, where known.
     pub uid_validity: Option<u32>,
     /// The mails, in order.
@@ -41,7 +45,7 @@ pub struct Delivery {
 impl Delivery {
     /// One event for each mail, in order.
     pub fn into_events(self, user: &str, time_us: u64) -> Vec<Event> {
-        let Delivery { mailbox, uid_validity, mails } = self;
+        let Delivery { mailbox, waited: _, uid_validity, mails } = self;
         mails
             .into_iter()
             .map(|mail| {
@@ -95,7 +99,8 @@ mod tests {
         };
         let mail = Mail { uid: Some(7), flags: 8 | 2 | 0x20, size: Some(12), ..Mail::default() };
         let mails = vec![mail, Mail { uid: Some(8), ..Mail::default() }];
-        let delivery = Delivery { mailbox: mailbox.clone(), uid_validity: Some(3), mails };
+        let delivery =
+            Delivery { mailbox: mailbox.clone(), waited: Duration::ZERO, uid_validity: Some(3), mails };
         let events = delivery.into_events("bob", 5);
         assert_eq!(events.len(), 2);
         assert!(events[0].id < events[1].id);

@@ -1,6 +1,7 @@
 //! What a call does to a record: functions from the stored octets to the new ones. No I/O, no clock, so that an
 //! edit can be made again on what somebody else wrote meanwhile.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use ocbus_wire::native::{DecodeError, Lease, LeaseRecord};
@@ -160,7 +161,11 @@ impl Edit for Register<'_> {
         // Another subscriber under this endpoint is a former process: its socket is ours now.
         match leases.iter_mut().find(|lease| lease.endpoint == endpoint) {
             Some(lease) => {
-                registered = Registered { new: lease.subscriber != subscriber, missed: lease.missed };
+                registered = Registered {
+                    // One that has ended was not sent to any more.
+                    new: lease.subscriber != subscriber || lease.until_ms <= self.now_ms,
+                    missed: lease.missed,
+                };
                 *lease = renewed;
             }
             None => leases.push(renewed),
@@ -243,7 +248,8 @@ impl Edit for EditLegacy<'_> {
             }
         };
         let before = hosts.len();
-        hosts.retain(|host| !self.remove.contains(host));
+        let remove: HashSet<&String> = self.remove.iter().collect();
+        hosts.retain(|host| !remove.contains(host));
         let removed = hosts.len() != before;
         let add = self.add.filter(|add| !hosts.iter().any(|host| host == add));
         hosts.extend(add.map(str::to_owned));

@@ -57,3 +57,22 @@ pub enum ResolverError {
     #[error("lease of {} s: expected 1 to 86400 s", .0.as_secs_f64())]
     Lease(Duration),
 }
+
+impl ResolverError {
+    /// Whether the call waited until its deadline: to try again at once would cost as much again.
+    pub fn is_timeout(&self) -> bool {
+        match self {
+            ResolverError::Deadline { .. } => true,
+            ResolverError::Name { source, .. } => source.kind() == std::io::ErrorKind::TimedOut,
+            _ => false,
+        }
+    }
+
+    /// Whether the resolver itself is out of reach, which concerns every user; otherwise it is one user's record.
+    pub fn is_outage(&self) -> bool {
+        matches!(
+            self,
+            ResolverError::Name { .. } | ResolverError::Deadline { .. } | ResolverError::Memcached { .. }
+        )
+    }
+}

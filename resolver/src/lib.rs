@@ -11,6 +11,7 @@
 mod cn;
 mod config;
 pub mod delivery;
+#[cfg_attr(not(feature = "tokio"), allow(dead_code, reason = "only tokio's resolver registers"))]
 mod edit;
 mod error;
 mod listeners;
@@ -18,6 +19,7 @@ mod names;
 mod resolver;
 mod selection;
 mod store;
+#[cfg_attr(not(feature = "tokio"), allow(dead_code, reason = "as above"))]
 mod update;
 
 pub use cn::{Cn, CnError};

@@ -1,3 +1,5 @@
+use std::collections::HashSet;
+
 use ocbus_wire::native::{Lease, LeaseRecord};
 use ocbus_wire::openchange::{DosCharset, ResolverRecord};
 
@@ -56,11 +58,10 @@ impl Listeners {
         }
         match ResolverRecord::decode(hosts.unwrap_or_default(), charset) {
             Ok(record) => {
-                for host in record.hosts {
-                    if !listeners.legacy.contains(&host) {
-                        listeners.legacy.push(host);
-                    }
-                }
+                // A set: OpenChange's records hold dead endpoints by the thousand, and a delivery waits for this.
+                let mut seen = HashSet::with_capacity(record.hosts.len());
+                listeners.legacy =
+                    record.hosts.into_iter().filter(|host| seen.insert(host.clone())).collect();
             }
             Err(error) => {
                 listeners.malformed.push(Malformed { key: cn.resolver_key(), why: error.to_string() });

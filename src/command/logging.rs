@@ -26,7 +26,11 @@ pub(super) fn start(verbose: u8, quiet: bool) -> Result<(), Failure> {
     let filter = EnvFilter::try_new(filter).map_err(|error| {
         Failure::usage(format!("OCBUS_LOG: '{filter}': {error}: expected a filter as in warn,ocbus=debug"))
     })?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        // A line that cannot be written is lost; the default would print about it, and panic in nng's callbacks.
+        .log_internal_errors(false);
     let colour = anstream::AutoStream::choice(&std::io::stderr()) != anstream::ColorChoice::Never;
     match wish.is_some() || verbose > 0 {
         true => builder.with_ansi(colour).init(),

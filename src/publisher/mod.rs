@@ -75,10 +75,10 @@ impl Publisher {
             .await
             .map_err(|_| PublishError::LookupDeadline(self.config.budget))??;
         let plan = delivery::plan(&listeners, events, &self.config.options);
+        let mut verdicts = Verdicts::of(&plan);
         let waiting: Vec<(Send, oneshot::Receiver<Outcome>)> =
             plan.sends.into_iter().map(|send| (send.clone(), self.submit(send, deadline))).collect();
         let mut report = Report { skipped: plan.skipped, ..Report::default() };
-        let mut verdicts = Verdicts::default();
         for (send, outcome) in waiting {
             let outcome = match tokio::time::timeout_at(deadline, outcome).await {
                 Ok(Ok(outcome)) => outcome,

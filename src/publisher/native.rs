@@ -52,7 +52,13 @@ pub(super) async fn run(endpoint: Endpoint, mut jobs: mpsc::Receiver<Job>) {
         let (batch, members) = join(&waiting);
         // The first job's deadline: nobody waits longer than for what stands in front of him.
         let Some(deadline) = waiting.front().map(|first| first.job.deadline) else { continue };
-        match exchange(&endpoint, &mut connection, &batch, deadline).await {
+        let mut answer = exchange(&endpoint, &mut connection, &batch, deadline).await;
+        if let Err(Outcome::Broken(_)) = answer {
+            // The same batch again over a new connection, once: the subscriber drops what it has seen.
+            connection = None;
+            answer = exchange(&endpoint, &mut connection, &batch, deadline).await;
+        }
+        match answer {
             Ok(ack) => settle(&mut waiting, members, &ack),
             Err(outcome) => {
                 connection = None;
@@ -119,7 +125,7 @@ async fn exchange(
             Ok(()) => Outcome::Broken("closed before its answer".to_owned()),
         }),
     };
-    Ack::decode(&reply).map_err(|error| Outcome::Stranger(format!("its answer: {error}")))
+    Ack::decode(&reply).map_err(|error| Outcome::Broken(format!("its answer: {error}")))
 }
 
 async fn connect(endpoint: &Endpoint, deadline: Instant) -> Result<Connection, Outcome> {

@@ -3,12 +3,12 @@
 use std::fs::Permissions;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use ocbus_wire::sp::{FrameDecoder, HANDSHAKE_LEN, Handshake, Transport, encode_frame};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
@@ -52,16 +52,21 @@ impl IpcServer {
 
 impl Drop for IpcServer {
     fn drop(&mut self) {
-        self.acceptor.abort();
-        // Gone already, or not ours to remove any more: nothing to be done about either.
+        // The file first: once we do not listen any more, a successor may have one of its own there. Where it is
+        // gone already, there is nothing to be done.
         let _ = std::fs::remove_file(&self.path);
+        self.acceptor.abort();
     }
 }
 
 /// Removes a socket's file that nobody listens at: what a killed process leaves behind.
 fn remove_stale(path: &Path) -> io::Result<()> {
-    match StdUnixStream::connect(path) {
-        Ok(_) => Err(ErrorKind::AddrInUse.into()),
+    // Not blocking: a hung process may have a full backlog there.
+    let socket =
+        rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::NONBLOCK, None)?;
+    match rustix::net::connect(&socket, &SocketAddrUnix::new(path)?).map_err(io::Error::from) {
+        Ok(()) => Err(ErrorKind::AddrInUse.into()),
+        Err(error) if error.kind() == ErrorKind::WouldBlock => Err(ErrorKind::AddrInUse.into()),
         // A plain file refuses connections too, and is not ours to remove: bind says so.
         Err(error)
             if error.kind() == ErrorKind::ConnectionRefused

@@ -1,6 +1,7 @@
 //! A tcp server over nng: everything that nng calls back is here, and neither blocks nor panics.
 
 use std::net::IpAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use nng::options::transport::tcp::BoundPort;
@@ -39,7 +40,7 @@ impl NngServer {
         })?;
         socket.set_opt::<RecvMaxSize>(MAX_MESSAGE_OCTETS)?;
         let (trusted, rejected) = (options.trusted.clone(), std::sync::Arc::clone(&options.rejected));
-        socket.pipe_notify(move |pipe, event| admit(pipe, event, &trusted, &rejected))?;
+        socket.pipe_notify(move |pipe, event| guarded(|| admit(pipe, event, &trusted, &rejected)))?;
         let mut operations = Vec::new();
         match role {
             Role::Reply => {
@@ -72,15 +73,17 @@ fn answer(socket: &Socket, handler: Handler) -> Result<Aio> {
     let context = Context::new(socket)?;
     let own = context.clone();
     let aio = Aio::new(move |aio, result| {
-        let next = match result {
-            AioResult::Recv(Ok(request)) => {
-                own.send(&aio, Message::from(handler(&request).as_slice())).map_err(|(_, error)| error)
-            }
-            AioResult::Recv(Err(error)) | AioResult::Send(Err((_, error))) if is_end(error) => return,
-            // The peer went before its answer: it will ask again.
-            _ => own.recv(&aio),
-        };
-        note_end(next);
+        guarded(|| {
+            let next = match result {
+                AioResult::Recv(Ok(request)) => {
+                    own.send(&aio, Message::from(handler(&request).as_slice())).map_err(|(_, error)| error)
+                }
+                AioResult::Recv(Err(error)) | AioResult::Send(Err((_, error))) if is_end(error) => return,
+                // The peer went before its answer: it will ask again.
+                _ => own.recv(&aio),
+            };
+            note_end(next);
+        });
     })?;
     context.recv(&aio)?;
     Ok(aio)
@@ -90,15 +93,22 @@ fn answer(socket: &Socket, handler: Handler) -> Result<Aio> {
 fn pull(socket: &Socket, handler: Handler) -> Result<Aio> {
     let own = socket.clone();
     let aio = Aio::new(move |aio, result| {
-        match result {
-            AioResult::Recv(Ok(message)) => drop(handler(&message)),
-            AioResult::Recv(Err(error)) if is_end(error) => return,
-            _ => {}
-        }
-        note_end(own.recv_async(&aio));
+        guarded(|| {
+            match result {
+                AioResult::Recv(Ok(message)) => drop(handler(&message)),
+                AioResult::Recv(Err(error)) if is_end(error) => return,
+                _ => {}
+            }
+            note_end(own.recv_async(&aio));
+        });
     })?;
     socket.recv_async(&aio)?;
     Ok(aio)
+}
+
+/// nng aborts the process when a callback panics, as one in the program's log would.
+fn guarded(work: impl FnOnce()) {
+    drop(catch_unwind(AssertUnwindSafe(work)));
 }
 
 fn is_end(error: nng::Error) -> bool {

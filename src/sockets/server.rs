@@ -105,16 +105,10 @@ impl Server {
         handler: Handler,
     ) -> Result<Server, ListenError> {
         let advertise = options.advertise.as_deref();
-        // nng aborts the process when a callback panics; an ipc peer would lose its connection.
+        // An ipc peer would lose its connection, an nng context would never answer again.
         let guarded: Handler = Arc::new(move |message| {
-            catch_unwind(AssertUnwindSafe(|| handler(message))).unwrap_or_else(|_| {
-                tracing::error!(
-                    event = "handler_panicked",
-                    octets = message.len(),
-                    "a message was not handled"
-                );
-                Vec::new()
-            })
+            // The panic's own message stands on standard error.
+            catch_unwind(AssertUnwindSafe(|| handler(message))).unwrap_or_default()
         });
         match bind {
             Endpoint::Tcp { host, .. } => {

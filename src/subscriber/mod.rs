@@ -15,7 +15,7 @@ pub use config::SubscriberConfig;
 pub use error::SubscriberError;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ocbus_resolver::{Cn, Resolver};
@@ -46,8 +46,9 @@ struct Shared {
     native: Option<NativeSocket>,
     held: Arc<Held>,
     counters: Arc<Counters>,
-    /// Wakes the registrar when a user came or the subscriber stops.
+    /// Wakes the registrar when a user is to be tried again or the subscriber stops.
     changed: Notify,
+    stopping: AtomicBool,
 }
 
 /// The users of this subscriber, by cn.
@@ -60,6 +61,8 @@ struct HeldUser {
     legacy: Option<LegacySocket>,
     /// It was registered once: to find it absent again means that somebody removed or forgot it.
     registered: bool,
+    /// The log has said that this user's record is at fault.
+    complained: bool,
     /// When the registration is to be renewed next.
     renew_at: tokio::time::Instant,
 }
@@ -128,6 +131,7 @@ impl Subscriber {
             held,
             counters,
             changed: Notify::new(),
+            stopping: AtomicBool::new(false),
         });
         let registrar = tokio::spawn(registrar::run(Arc::clone(&shared)));
         Ok(Subscriber { shared, registrar: Some(registrar) })
@@ -159,12 +163,19 @@ impl Subscriber {
             _ => None,
         };
         let renew_at = tokio::time::Instant::now() + shared.config.renewal();
-        shared.held.lock().entry(cn.clone()).or_insert(HeldUser { legacy, registered: false, renew_at });
-        let registered = shared.register(cn).await;
-        if registered.is_err() {
-            shared.retry(cn);
+        shared.held.lock().entry(cn.clone()).or_insert(HeldUser {
+            legacy,
+            registered: false,
+            complained: false,
+            renew_at,
+        });
+        match shared.register(cn, true).await {
+            Ok(_) => Ok(()),
+            Err(error) => {
+                shared.postpone(cn, &error);
+                Err(error.into())
+            }
         }
-        registered.map(|_| ()).map_err(SubscriberError::from)
     }
 
     /// Listens for a user no longer.
@@ -195,12 +206,20 @@ impl Subscriber {
     /// Takes all registrations back and closes the sockets. What the resolver does not take back within
     /// `limit` goes with its lease, or stays (OpenChange's records have none) until a publisher is refused.
     pub async fn stop(mut self, limit: std::time::Duration) {
-        if let Some(registrar) = self.registrar.take() {
-            registrar.abort();
-            // An aborted task is over when it is awaited; whether by the abort does not matter.
-            let _ = registrar.await;
-        }
-        if tokio::time::timeout(limit, registrar::leave_all(&self.shared)).await.is_err() {
+        let registrar = self.registrar.take();
+        let shared = &self.shared;
+        shared.stopping.store(true, Ordering::Release);
+        shared.changed.notify_one();
+        let leave = async {
+            // Its last renewals first: one that came after the leaving would register again.
+            if let Some(registrar) = registrar {
+                let _ = registrar.await;
+            }
+            registrar::leave_all(shared).await;
+            // Left to its expiry when that fails.
+            let _ = shared.resolver.uproot(shared.id).await;
+        };
+        if tokio::time::timeout(limit, leave).await.is_err() {
             tracing::warn!(
                 event = "leave_incomplete",
                 "the resolver did not take all registrations back in time"

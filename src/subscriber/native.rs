@@ -1,12 +1,13 @@
 //! The native endpoint: batches in, acknowledgements out. Decoding and publishing happen where the message is
 //! received: neither blocks, and an answer means that the bus has the events.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use ocbus_resolver::Cn;
 use ocbus_wire::native::{Ack, Batch};
-use ocbus_wire::{Endpoint, Event};
+use ocbus_wire::{Endpoint, Event, EventKind};
 
 use super::{Counters, Held, SubscriberConfig, SubscriberError};
 use crate::bus::Bus;
@@ -63,24 +64,24 @@ impl Receiver {
         };
         add(&counters.batches, 1);
         add(&counters.malformed, batch.skipped);
-        let (mut taken, mut strangers) = (0u32, Vec::new());
+        let (mut taken, mut strangers) = (0u32, BTreeSet::new());
         for event in batch.events {
             if !self.holds(&event) {
                 add(&counters.strangers, 1);
-                if !strangers.contains(&event.user) {
-                    strangers.push(event.user);
-                }
+                strangers.insert(event.user);
                 continue;
             }
             taken = taken.saturating_add(1);
             add(&counters.events, 1);
             self.bus.publish(event);
         }
-        answer(&Ack::taken(taken, u32::try_from(batch.skipped).unwrap_or(u32::MAX), strangers))
+        let skipped = u32::try_from(batch.skipped).unwrap_or(u32::MAX);
+        answer(&Ack::taken(taken, skipped, strangers.into_iter().collect()))
     }
 
     fn holds(&self, event: &Event) -> bool {
         // A resync for everybody has no user.
-        event.user.is_empty() || Cn::new(&event.user).is_ok_and(|cn| self.held.lock().contains_key(&cn))
+        (event.user.is_empty() && matches!(event.kind, EventKind::Resync { .. }))
+            || Cn::new(&event.user).is_ok_and(|cn| self.held.lock().contains_key(&cn))
     }
 }

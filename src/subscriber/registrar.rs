@@ -21,6 +21,9 @@ const CONCURRENT: usize = 16;
 /// How soon a registration that failed is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// How soon a user whose own record is at fault is tried again.
+const OWN_RETRY: Duration = Duration::from_secs(10);
+
 /// What the registrar knows of the resolver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum View {
@@ -33,7 +36,8 @@ enum View {
 }
 
 pub(super) async fn run(shared: Arc<Shared>) {
-    let mut ticks = tokio::time::interval(shared.config.heartbeat);
+    // A lease shorter than three heartbeats is renewed between them.
+    let mut ticks = tokio::time::interval(shared.config.heartbeat.min(shared.config.renewal() / 2));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut view = View::Unknown;
     loop {
@@ -41,8 +45,12 @@ pub(super) async fn run(shared: Arc<Shared>) {
             _ = ticks.tick() => view = heartbeat(&shared, view).await,
             () = shared.changed.notified() => {}
         }
-        if view == View::Remembers {
-            renew_due(&shared, true).await;
+        if shared.stopping.load(Ordering::Acquire) {
+            return;
+        }
+        if view == View::Remembers && !renew_due(&shared, true).await {
+            // A heartbeat may not have seen it; what happened meanwhile is told when it is back.
+            view = View::Absent;
         }
     }
 }
@@ -97,7 +105,8 @@ fn mark_all_due(shared: &Shared) -> usize {
     held.len()
 }
 
-/// Renews what is due, some at a time; stops at a failure, which concerns all. Says whether there was none.
+/// Renews what is due, some at a time; stops when the resolver is out of reach. Says whether it was not. What is
+/// wrong with one user's record concerns that user alone.
 /// `tell`: a user whose registration was gone is told to resync (the caller does it otherwise).
 async fn renew_due(shared: &Arc<Shared>, tell: bool) -> bool {
     let now = Instant::now();
@@ -113,17 +122,15 @@ async fn renew_due(shared: &Arc<Shared>, tell: bool) -> bool {
         for cn in some {
             let (shared, cn) = (Arc::clone(shared), cn.clone());
             tasks.spawn(async move {
-                match shared.register(&cn).await {
-                    Ok(lost) if lost && tell => resync(&shared, &cn, ResyncReason::ResolverLost, 0),
-                    Ok(_) => {}
-                    Err(error) => {
-                        shared.counters.resolver_failures.fetch_add(1, Ordering::Relaxed);
-                        tracing::debug!(event = "registration_failed", user = %cn, reason = %error, "tried again");
-                        shared.retry(&cn);
-                        return false;
+                match shared.register(&cn, tell).await {
+                    Ok(lost) => {
+                        if lost && tell {
+                            resync(&shared, &cn, ResyncReason::ResolverLost, 0);
+                        }
+                        true
                     }
+                    Err(error) => shared.postpone(&cn, &error),
                 }
-                true
             });
         }
         let mut whole = true;
@@ -156,9 +163,11 @@ pub(super) async fn leave_all(shared: &Arc<Shared>) {
         }
         while let Some(result) = tasks.join_next().await {
             if let Ok(Err(error)) = result {
-                // The others will fail alike: their leases end them.
-                tracing::warn!(event = "leave_failed", reason = %error, "registrations are left to their leases");
-                return;
+                tracing::warn!(event = "leave_failed", reason = %error, "a registration is left behind");
+                if error.is_outage() {
+                    // The others would fail alike, each after its time limit.
+                    return;
+                }
             }
         }
     }
@@ -166,8 +175,8 @@ pub(super) async fn leave_all(shared: &Arc<Shared>) {
 
 impl Shared {
     /// Registers or renews a user's endpoints, and tells the bus what publishers marked as missed. Says whether a
-    /// former registration was gone.
-    pub(super) async fn register(&self, cn: &Cn) -> Result<bool, ResolverError> {
+    /// former registration was gone; `warn`: the log does too.
+    pub(super) async fn register(&self, cn: &Cn, warn: bool) -> Result<bool, ResolverError> {
         let mut new = false;
         let legacy = self
             .held
@@ -195,33 +204,56 @@ impl Shared {
         // Spread by up to a tenth, so that users who came together are not renewed together for ever.
         let renewal = self.config.renewal();
         let jitter = renewal.mul_f64(f64::from(Uuid::new_v4().as_bytes()[0]) / 2560.0);
-        let mut lost = false;
-        if let Some(user) = self.held.lock().get_mut(cn) {
-            user.renew_at = Instant::now() + renewal - jitter;
-            lost = std::mem::replace(&mut user.registered, true) && new;
-        }
+        let lost = match self.held.lock().get_mut(cn) {
+            Some(user) => {
+                user.renew_at = Instant::now() + renewal - jitter;
+                user.complained = false;
+                Some(std::mem::replace(&mut user.registered, true) && new)
+            }
+            None => None,
+        };
+        let Some(lost) = lost else {
+            // Removed while this was under way, and perhaps put back by it.
+            self.leave_endpoints(cn, legacy.as_deref()).await?;
+            return Ok(false);
+        };
         if lost {
             self.counters.registrations_lost.fetch_add(1, Ordering::Relaxed);
-            tracing::warn!(event = "registration_lost", user = %cn, "somebody had removed it; registered again");
+            if warn {
+                tracing::warn!(event = "registration_lost", user = %cn, "it had been removed; registered again");
+            }
         }
         Ok(lost)
     }
 
-    /// Has the registrar try a user again soon.
-    pub(super) fn retry(&self, cn: &Cn) {
+    /// A registration that failed is tried again soon. One warning where it is this user's record that is wrong;
+    /// says whether it is, and the resolver is not out of reach.
+    pub(super) fn postpone(&self, cn: &Cn, error: &ResolverError) -> bool {
+        self.counters.resolver_failures.fetch_add(1, Ordering::Relaxed);
+        let own = !error.is_outage();
+        let mut complained = true;
         if let Some(user) = self.held.lock().get_mut(cn) {
-            user.renew_at = Instant::now() + RETRY;
+            user.renew_at = Instant::now() + if own { OWN_RETRY } else { RETRY };
+            complained = std::mem::replace(&mut user.complained, own);
+        }
+        if own && !complained {
+            tracing::warn!(event = "registration_failed", user = %cn, reason = %error, "tried again every {} s", OWN_RETRY.as_secs());
         }
         self.changed.notify_one();
+        own
     }
 
     /// Takes a user's registrations back.
     pub(super) async fn leave(&self, cn: &Cn, legacy: Option<&LegacySocket>) -> Result<(), ResolverError> {
+        self.leave_endpoints(cn, legacy.map(|legacy| legacy.endpoint().to_string()).as_deref()).await
+    }
+
+    async fn leave_endpoints(&self, cn: &Cn, legacy: Option<&str>) -> Result<(), ResolverError> {
         if let Some(native) = &self.native {
             self.resolver.leave(cn, &native.endpoint().to_string(), self.id).await?;
         }
         if let Some(legacy) = legacy {
-            self.resolver.leave_legacy(cn, &legacy.endpoint().to_string()).await?;
+            self.resolver.leave_legacy(cn, legacy).await?;
         }
         Ok(())
     }

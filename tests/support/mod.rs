@@ -65,7 +65,9 @@ impl Site {
     /// Registers an endpoint as OpenChange does.
     pub fn register_legacy(&self, user: &str, urls: &[&str]) {
         let record = ResolverRecord { hosts: urls.iter().map(|&url| url.to_owned()).collect() };
-        self.memcached.set(&format!("resolver:{user}"), &record.encode(DosCharset::default()).unwrap()).unwrap();
+        self.memcached
+            .set(&format!("resolver:{user}"), &record.encode(DosCharset::default()).unwrap())
+            .unwrap();
     }
 
     /// Delivers a mail by dovecot-lda, which must succeed and store it.

@@ -66,19 +66,17 @@ impl Endpoint {
         let decimal = !port.is_empty() && port.bytes().all(|octet| octet.is_ascii_digit());
         let port = port.parse().ok().filter(|_| decimal).ok_or_else(|| EndpointError::Port(shown()))?;
         let host = match host.strip_prefix('[').and_then(|inner| inner.strip_suffix(']')) {
-            Some(inner) => {
-                inner.parse::<std::net::Ipv6Addr>().map_err(|_| EndpointError::Host(shown()))?;
-                inner
-            }
-            None => host,
+            Some(inner) => inner.parse::<std::net::Ipv6Addr>().is_ok().then_some(inner),
+            None => Some(host).filter(|host| !host.is_empty() && host.bytes().all(is_named)),
         };
-        let named = |octet: u8| octet.is_ascii_alphanumeric() || matches!(octet, b'.' | b'-' | b'_');
-        let numeric_v6 = rest.starts_with('[');
-        if host.is_empty() || (!numeric_v6 && !host.bytes().all(named)) {
-            return Err(EndpointError::Host(shown()));
-        }
+        let host = host.ok_or_else(|| EndpointError::Host(shown()))?;
         Ok(Endpoint::Tcp { host: host.to_owned(), port })
     }
+}
+
+/// Whether a host name or an IPv4 address may have this octet.
+fn is_named(octet: u8) -> bool {
+    octet.is_ascii_alphanumeric() || matches!(octet, b'.' | b'-' | b'_')
 }
 
 impl FromStr for Endpoint {
@@ -128,6 +126,9 @@ mod tests {
             "tcp://a b:1",
             "tcp://::1:9005",
             "tcp://[::1:9005",
+            "tcp://[a b\r\n:1",
+            "tcp://::1]:1",
+            "tcp://[]:1",
             "tcp://[x]:1",
             "udp://h:1",
             "ipc://",

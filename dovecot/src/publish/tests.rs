@@ -4,7 +4,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use ocbus_resolver::MemoryStore;
+use ocbus_resolver::{Listeners, MemoryStore};
 use ocbus_wire::native::{Batch, Lease, LeaseRecord};
 use ocbus_wire::openchange::{DosCharset, ResolverRecord};
 use ocbus_wire::sp::frame::encode_frame;
@@ -26,6 +26,7 @@ fn delivery(uids: &[u32]) -> Delivery {
             storage_name: "Entw&APw-rfe".to_owned(),
             list_separator: '.',
         },
+        waited: Duration::ZERO,
         uid_validity: Some(9),
         mails: uids.iter().map(|&uid| Mail { uid: Some(uid), ..Mail::default() }).collect(),
     }
@@ -43,6 +44,9 @@ fn scene(raw: &RawSettings) -> Scene {
         resolver: BlockingResolver::in_memory(store.clone()),
         settings,
         outage: Outage::default(),
+        kept: Kept::new(),
+        underway: None,
+        requests: 0,
     };
     let user = User {
         cn: Cn::new("bob").unwrap(),
@@ -75,15 +79,32 @@ impl Scene {
     }
 
     fn texts(&self, uids: &[u32]) -> Vec<String> {
-        self.user.publish(delivery(uids)).into_iter().map(|line| line.text).collect()
+        published(&self.user, uids).into_iter().map(|line| line.text).collect()
     }
 }
 
-fn pull() -> (String, mpsc::Receiver<Vec<u8>>) {
-    listen(|mut stream| {
+/// Both halves, as when Dovecot is done with the user at once.
+fn published(user: &User, uids: &[u32]) -> Vec<Line> {
+    let mut lines = user.publish(delivery(uids));
+    lines.extend(user.finish());
+    lines
+}
+
+/// OpenChange's receiver: gives all octets of so many messages. The connection stays open.
+fn pull(messages: usize) -> (String, mpsc::Receiver<Vec<u8>>) {
+    listen(move |mut stream| {
         stream.write_all(&Handshake::new(Protocol::Pull).to_octets()).unwrap();
-        let mut all = Vec::new();
-        stream.read_to_end(&mut all).unwrap();
+        let mut all = vec![0; 8];
+        stream.read_exact(&mut all).unwrap();
+        for _ in 0..messages {
+            let at = all.len();
+            all.resize(at + 8, 0);
+            stream.read_exact(&mut all[at..]).unwrap();
+            let len = u64::from_be_bytes(*all.last_chunk().unwrap());
+            let at = all.len();
+            all.resize(at + usize::try_from(len).unwrap(), 0);
+            stream.read_exact(&mut all[at..]).unwrap();
+        }
         all
     })
 }
@@ -123,7 +144,7 @@ fn dead() -> String {
 fn both_kinds_of_endpoint_get_what_they_understand_and_the_log_stays_empty() {
     let scene = scene(&RawSettings::default());
     let (native, batch) = rep();
-    let (legacy, stream) = pull();
+    let (legacy, stream) = pull(2);
     scene.register(&[&native], &[&legacy]);
     assert_eq!(scene.texts(&[142, 143]), Vec::<String>::new());
 
@@ -158,7 +179,7 @@ fn one_warning_names_each_endpoint_that_failed_and_the_records_are_settled() {
     let (gone, gone_legacy) = (dead(), dead());
     let mute = TcpListener::bind("127.0.0.1:0").unwrap();
     let silent = format!("tcp://{}", mute.local_addr().unwrap());
-    let (live, stream) = pull();
+    let (live, stream) = pull(1);
     scene.register(&[&gone, &silent], &[&gone_legacy, &live, "tcp://elsewhere.invalid:1", "nonsense"]);
     let begun = Instant::now();
     let texts = scene.texts(&[1]);
@@ -182,6 +203,82 @@ fn one_warning_names_each_endpoint_that_failed_and_the_records_are_settled() {
 }
 
 #[test]
+fn what_is_published_is_sent_at_once_and_answered_later() {
+    let scene = scene(&RawSettings { budget: Some("1000".to_owned()), ..RawSettings::default() });
+    let (asked, is_asked) = mpsc::channel();
+    let (go, may_go) = mpsc::channel::<()>();
+    let (native, served) = listen(move |mut stream| {
+        // The same connection for both.
+        stream.write_all(&Handshake::new(Protocol::Rep).to_octets()).unwrap();
+        stream.read_exact(&mut [0; 8]).unwrap();
+        let mut ids = Vec::new();
+        for _ in 0..2 {
+            let mut head = [0; 8];
+            stream.read_exact(&mut head).unwrap();
+            let mut request = vec![0; usize::try_from(u64::from_be_bytes(head)).unwrap()];
+            stream.read_exact(&mut request).unwrap();
+            asked.send(()).unwrap();
+            may_go.recv().unwrap();
+            ids.push(request[3]);
+            let ack = Ack::taken(1, 0, Vec::new()).encode().unwrap();
+            let mut reply = Vec::new();
+            encode_frame(Transport::Tcp, &[&request[..4], &ack], &mut reply);
+            stream.write_all(&reply).unwrap();
+        }
+        ids
+    });
+    scene.register(&[&native], &[]);
+    for _ in 0..2 {
+        assert_eq!(scene.user.publish(delivery(&[1])), []);
+        is_asked.recv_timeout(Duration::from_secs(5)).expect("sent before anybody waits for it");
+        go.send(()).unwrap();
+        assert_eq!(scene.user.finish(), []);
+        assert_eq!(scene.user.finish(), [], "once");
+    }
+    let ids = served.recv().unwrap();
+    assert_ne!(ids[0], ids[1]);
+}
+
+#[test]
+fn time_that_is_spent_elsewhere_is_not_the_budgets() {
+    let scene = scene(&RawSettings { budget: Some("300".to_owned()), ..RawSettings::default() });
+    let mute = TcpListener::bind("127.0.0.1:0").unwrap();
+    scene.register(&[&format!("tcp://{}", mute.local_addr().unwrap())], &[]);
+    assert_eq!(scene.user.publish(delivery(&[1])), []);
+    thread::sleep(Duration::from_millis(400));
+    let begun = Instant::now();
+    assert_eq!(scene.user.finish().len(), 1);
+    let took = begun.elapsed();
+    assert!(took > Duration::from_millis(150) && took < Duration::from_millis(300) + SLACK, "{took:?}");
+}
+
+#[test]
+fn a_kept_connection_that_ended_is_made_anew() {
+    let scene = scene(&RawSettings { budget: Some("1000".to_owned()), ..RawSettings::default() });
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("tcp://{}", listener.local_addr().unwrap());
+    let server = thread::spawn(move || {
+        let mut connections = 0;
+        for stream in listener.incoming().take(2) {
+            let mut stream = stream.unwrap();
+            connections += 1;
+            stream.write_all(&Handshake::new(Protocol::Pull).to_octets()).unwrap();
+            // The handshake and one message; then it is over.
+            stream.read_exact(&mut [0; 16]).unwrap();
+        }
+        connections
+    });
+    scene.register(&[], &[&url]);
+    assert_eq!(scene.texts(&[1]), Vec::<String>::new());
+    // The end has to arrive before it can be seen: until then the connection is as good as any.
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while !server.is_finished() && Instant::now() < deadline {
+        scene.texts(&[2]);
+    }
+    assert_eq!(server.join().unwrap(), 2);
+}
+
+#[test]
 fn a_refused_legacy_endpoint_may_stay() {
     let scene = scene(&RawSettings { keep_refused: Some("yes".to_owned()), ..RawSettings::default() });
     let gone = dead();
@@ -194,7 +291,7 @@ fn a_refused_legacy_endpoint_may_stay() {
 #[test]
 fn a_garbage_record_is_named_and_the_other_still_counts() {
     let scene = scene(&RawSettings::default());
-    let (legacy, stream) = pull();
+    let (legacy, stream) = pull(1);
     scene.register(&[], &[&legacy]);
     scene.store.set("ocbus:bob", b"garbage");
     let texts = scene.texts(&[1]);
@@ -217,13 +314,13 @@ fn a_memcached_that_hangs_costs_two_budgets_and_one_that_refuses_none_and_either
         let carl = publishers.user("carl@example.org", false, raw).unwrap();
         assert!(Arc::ptr_eq(&bob.publisher, &carl.publisher), "the health of memcached is everybody's");
         let begun = Instant::now();
-        let lines = bob.publish(delivery(&[1]));
+        let lines = published(&bob, &[1]);
         assert!(begun.elapsed() < BUDGET + SLACK, "{:?}", begun.elapsed());
         assert_eq!(lines.len(), 1);
         assert!(lines[0].text.starts_with("openchange: bob: 1 event: not sent: memcached "), "{lines:?}");
-        assert_eq!(carl.publish(delivery(&[1, 2])), []);
+        assert_eq!(published(&carl, &[1, 2]), []);
         let begun = Instant::now();
-        assert_eq!(carl.publish(delivery(&[3])), []);
+        assert_eq!(published(&carl, &[3]), []);
         assert!(begun.elapsed() < SLACK);
         let last = publishers.close();
         assert!(last.len() == 1 && last[0].text.contains("4 events in 3 transactions"), "{last:?}");
@@ -250,7 +347,7 @@ fn what_an_outage_cost_is_told_to_native_endpoints_afterwards() {
 fn debug_tells_what_went_well() {
     let mut scene = scene(&RawSettings::default());
     scene.user.debug = true;
-    let lines = scene.user.publish(delivery(&[1]));
+    let lines = published(&scene.user, &[1]);
     assert_eq!((lines.len(), lines[0].level), (1, Level::Debug));
     assert!(lines[0].text.starts_with("openchange: bob: 1 event to 0 endpoints in "), "{lines:?}");
 }

@@ -16,7 +16,7 @@ use rustix::net::{
     getpeername, getsockname, recv, send, shutdown, socket_with, sockopt,
 };
 
-use super::Outcome;
+use super::{Kept, Outcome};
 
 /// How soon a unix socket with a full backlog is tried again, at first and at most.
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
@@ -32,14 +32,19 @@ enum Target {
 }
 
 /// A unix socket with a full backlog: there is no queue to wait in, so it is dialled again.
+#[derive(Debug)]
 struct Again {
     target: Target,
     at: Instant,
     pause: Duration,
 }
 
+#[derive(Debug)]
 pub(super) struct Peer {
+    endpoint: Endpoint,
     exchange: Exchange,
+    /// It began over a connection that was kept; this is for a new one, where the kept one turns out to be dead.
+    afresh: Option<Exchange>,
     /// Where to go on when the present address refuses (a name may have several).
     others: VecDeque<Target>,
     again: Option<Again>,
@@ -51,19 +56,20 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    /// Begins to connect. An outcome at once when there is nothing to wait for.
+    /// Begins to connect, or to write where a connection was kept. An outcome too when there is nothing to wait
+    /// for.
     pub(super) fn start(
-        endpoint: &Endpoint,
+        endpoint: Endpoint,
         exchange: Exchange,
+        kept: &mut Kept,
         now: Instant,
         until: Instant,
-    ) -> Result<Peer, Outcome> {
-        let mut others = targets(endpoint)?;
-        let first =
-            others.pop_front().ok_or_else(|| Outcome::BadAddress(format!("{endpoint} has no address")))?;
+    ) -> (Peer, Option<Outcome>) {
         let mut peer = Peer {
+            endpoint,
             exchange,
-            others,
+            afresh: None,
+            others: VecDeque::new(),
             again: None,
             socket: None,
             connected: false,
@@ -71,9 +77,67 @@ impl Peer {
             started: now,
             until,
         };
-        match peer.dial(first, FIRST_PAUSE) {
-            Some(outcome) => Err(outcome),
-            None => Ok(peer),
+        let open = match peer.exchange.is_request() {
+            true => kept.take(&peer.endpoint, now),
+            false => None,
+        };
+        let outcome = match open {
+            Some(socket) => {
+                peer.afresh = Some(peer.exchange.clone());
+                peer.exchange = peer.exchange.on_open_connection();
+                peer.socket = Some(socket);
+                peer.connected = true;
+                let outcome = peer.talk(false);
+                peer.second_try(outcome)
+            }
+            None => peer.connect(),
+        };
+        (peer, outcome)
+    }
+
+    /// Dials the endpoint.
+    fn connect(&mut self) -> Option<Outcome> {
+        self.others = match targets(&self.endpoint) {
+            Ok(targets) => targets,
+            Err(outcome) => return Some(outcome),
+        };
+        match self.others.pop_front() {
+            Some(first) => self.dial(first, FIRST_PAUSE),
+            None => Some(Outcome::BadAddress(format!("{} has no address", self.endpoint))),
+        }
+    }
+
+    /// A kept connection that broke is no outcome: the peer may be there all the same.
+    fn second_try(&mut self, outcome: Option<Outcome>) -> Option<Outcome> {
+        if !matches!(outcome, Some(Outcome::Broken(_))) {
+            return outcome;
+        }
+        match self.afresh.take() {
+            Some(exchange) => {
+                self.exchange = exchange;
+                self.socket = None;
+                self.connected = false;
+                self.connect()
+            }
+            None => outcome,
+        }
+    }
+
+    /// Whether all that can go out by now has gone out.
+    pub(super) fn has_written(&self) -> bool {
+        self.connected && self.exchange.output().is_empty()
+    }
+
+    /// Its time ends later.
+    pub(super) fn delay(&mut self, by: Duration) {
+        self.until += by;
+    }
+
+    /// Leaves the connection to the next exchange, where that may use it.
+    pub(super) fn keep(mut self, outcome: &Outcome, kept: &mut Kept, now: Instant) {
+        let answered = self.exchange.is_request() && matches!(outcome, Outcome::Delivered { .. });
+        if let Some(socket) = self.socket.take_if(|_| answered) {
+            kept.put(self.endpoint, socket, now);
         }
     }
 
@@ -99,6 +163,7 @@ impl Peer {
             outcome = self.dial(again.target, again.pause);
         } else if !ready.is_empty() {
             outcome = if self.connected { self.talk(true) } else { self.connecting() };
+            outcome = self.second_try(outcome);
         }
         if outcome.is_none() && now >= self.until {
             self.exchange.give_up();
@@ -236,7 +301,7 @@ impl Peer {
 
 fn targets(endpoint: &Endpoint) -> Result<VecDeque<Target>, Outcome> {
     match endpoint {
-        Endpoint::Tcp { host, port } => match addresses(host, *port, false) {
+        Endpoint::Tcp { host, port } => match addresses(host, *port, None) {
             Ok(addresses) => Ok(addresses.into_iter().map(Target::Inet).collect()),
             Err(error) => Err(Outcome::BadAddress(error.to_string())),
         },

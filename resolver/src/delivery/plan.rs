@@ -1,4 +1,5 @@
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use ocbus_wire::native::{Batch, Lease};
@@ -99,6 +100,8 @@ pub struct Plan {
     pub skipped: Vec<Skipped>,
     /// Events that OpenChange v1 has no words for; they went to native endpoints only. No fault.
     pub unsaid: usize,
+    /// Native endpoints that miss events because these are too large for any batch, with how many.
+    pub missed: Vec<(Lease, u64)>,
 }
 
 /// Decides what goes where: native endpoints get batches, legacy ones new mail.
@@ -114,20 +117,36 @@ pub fn plan(listeners: &Listeners, events: &[Event], options: &Options) -> Plan 
     }
     if !listeners.native.is_empty() {
         let payloads = plan.batches(events);
-        for lease in &listeners.native {
+        let sent: usize = payloads.iter().map(Payload::events).sum();
+        if let Ok(missed @ 1..) = u64::try_from(events.len() - sent) {
+            plan.missed = listeners.native.iter().map(|lease| (lease.clone(), missed)).collect();
+        }
+        for lease in listeners.native.iter().take(MAX_ENDPOINTS) {
             plan.send(&lease.endpoint, Target::Native(lease.clone()), &payloads);
         }
     }
     if !listeners.legacy.is_empty() {
         let payloads = plan.new_mails(events, options);
         // A subscriber that listens both ways gets each event once: natively.
-        let twin = |url: &&String| listeners.native.iter().any(|lease| lease.legacy.as_ref() == Some(url));
-        for url in listeners.legacy.iter().filter(|url| !twin(url)) {
+        let twins: HashSet<&String> =
+            listeners.native.iter().filter_map(|lease| lease.legacy.as_ref()).collect();
+        for url in listeners.legacy.iter().filter(|url| !twins.contains(url)).take(MAX_ENDPOINTS) {
             plan.send(url, Target::Legacy, &payloads);
+        }
+    }
+    for (key, count) in
+        [("native endpoints", listeners.native.len()), ("legacy endpoints", listeners.legacy.len())]
+    {
+        if let Some(left @ 1..) = count.checked_sub(MAX_ENDPOINTS) {
+            plan.skip(key, format!("{left} beyond the first {MAX_ENDPOINTS} of one user"));
         }
     }
     plan
 }
+
+/// Endpoints of one kind that are tried for one user: far more than anybody has sessions. Beyond it a record is
+/// full of the dead; those that refuse are removed, and the next ones get their turn.
+const MAX_ENDPOINTS: usize = 256;
 
 impl Plan {
     fn skip(&mut self, what: &str, why: impl ToString) {

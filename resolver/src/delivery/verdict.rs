@@ -1,6 +1,6 @@
 use ocbus_wire::native::Ack;
 
-use super::plan::{Options, Send, Target};
+use super::plan::{Options, Plan, Send, Target};
 use crate::edit::Settlement;
 
 /// How a send to one endpoint ended.
@@ -62,6 +62,9 @@ pub fn judge(send: &Send, outcome: &Outcome, user: &str, options: &Options) -> V
             Verdict::Dropped { reason: "refused (kept)".to_owned() }
         }
         Outcome::Refused => Verdict::Gone { reason: "refused".to_owned() },
+        Outcome::Stranger(what) if !native && options.keep_refused => {
+            Verdict::Dropped { reason: format!("not an OpenChange endpoint: {what} (kept)") }
+        }
         Outcome::Stranger(what) => Verdict::Gone { reason: format!("not an ocbus endpoint: {what}") },
         Outcome::Silent => lost("no answer within the budget".to_owned()),
         Outcome::Broken(what) => lost(format!("connection broken: {what}")),
@@ -92,6 +95,12 @@ pub struct Verdicts {
 }
 
 impl Verdicts {
+    /// No verdict yet; what the plan could not send is missed already.
+    pub fn of(plan: &Plan) -> Verdicts {
+        let settlement = Settlement { missed: plan.missed.clone(), ..Settlement::default() };
+        Verdicts { settlement, ..Verdicts::default() }
+    }
+
     /// Adds the verdict on one send.
     pub fn add(&mut self, send: &Send, verdict: Verdict) {
         let url = &send.url;

@@ -37,8 +37,17 @@ impl AsyncMemcached {
     pub(crate) async fn run(&self, request: &Request) -> Result<Response, ResolverError> {
         // The client's limits are for each step (a connection from the pool, dialling, the exchange); this one
         // is for the whole. A request that is dropped in the middle takes its connection with it.
-        match timeout(self.timeout, self.exchange(request)).await {
-            Ok(response) => response.map_err(|source| failed(&self.server, source)),
+        self.in_time(async { self.exchange(request).await.map_err(|source| failed(&self.server, source)) })
+            .await
+    }
+
+    /// Ends a call that takes longer than one may.
+    pub(crate) async fn in_time<T>(
+        &self,
+        call: impl Future<Output = Result<T, ResolverError>>,
+    ) -> Result<T, ResolverError> {
+        match timeout(self.timeout, call).await {
+            Ok(result) => result,
             Err(_) => Err(ResolverError::Deadline { server: self.server.to_string() }),
         }
     }

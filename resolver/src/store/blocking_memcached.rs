@@ -1,9 +1,9 @@
-use std::io;
+use std::io::{self, BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use memcache::exp::{
-    DeleteOptions, Error, GetOptions, MetaCommand, MetaCommandResult, MetaConnection, ReturnCode, SetMode,
+    DeleteOptions, Error, GetOptions, MetaCommand, MetaCommandResult, MetaResponse, ReturnCode, SetMode,
     SetOptions, build_delete, build_get, build_set, parse_meta_result,
 };
 
@@ -15,23 +15,28 @@ use crate::update::{Expect, Item, Request, Response};
 
 /// memcached for one caller that has a deadline for each call and no runtime: the Dovecot plugin.
 ///
-/// One connection is kept. Over `MetaConnection` rather than `MetaClient`, whose time limits are fixed when it
-/// is made: here the look-up and what follows it share what is left of one budget.
+/// One connection is kept. Not over `MetaClient`, whose time limits are fixed when it is made: here the look-up and
+/// what follows it share what is left of one budget.
 #[derive(Debug)]
 pub(crate) struct BlockingMemcached {
     server: Server,
-    /// Resolved at first use and kept: a name costs at most one look-up in a process.
+    /// Resolved at first use and kept: a name costs at most one answered look-up in a process.
     addresses: Vec<SocketAddr>,
     connection: Option<Connection>,
 }
 
-struct Connection(MetaConnection);
-
-impl std::fmt::Debug for Connection {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Connection")
-    }
+/// memcached's commands and answers are the crate's; the octets are read here, where a claimed length is checked
+/// before memory is taken for it.
+#[derive(Debug)]
+struct Connection {
+    reader: BufReader<TcpStream>,
 }
+
+/// The longest first line of an answer.
+const MAX_LINE: usize = 2048;
+
+/// The largest value: memcached's own default limit.
+const MAX_VALUE: usize = 1024 * 1024;
 
 impl BlockingMemcached {
     pub(crate) fn new(config: &Config) -> BlockingMemcached {
@@ -64,32 +69,108 @@ impl BlockingMemcached {
     ) -> Result<Vec<MetaCommandResult>, ExchangeError> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
-            None => Connection(self.dial(deadline)?),
+            None => self.dial(deadline)?,
         };
-        connection.0.set_io_timeout(Some(left(deadline)?));
-        let responses = connection.0.execute_batch(commands)?;
-        let results = responses.into_iter().map(parse_meta_result).collect::<Result<Vec<_>, _>>()?;
+        let results = connection.exchange(commands, deadline)?;
         // Kept only in step: behind an error the answers that are still to come would be taken for others'.
         self.connection = Some(connection);
         Ok(results)
     }
 
-    fn dial(&mut self, deadline: Instant) -> Result<MetaConnection, ExchangeError> {
+    fn dial(&mut self, deadline: Instant) -> Result<Connection, ExchangeError> {
         if self.addresses.is_empty() {
             let (host, port) = self.server.name_and_port();
-            self.addresses = addresses(host, port, true).map_err(ExchangeError::Name)?;
+            self.addresses = addresses(host, port, Some(deadline)).map_err(ExchangeError::Name)?;
         }
         let mut last = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
         for address in &self.addresses {
             match TcpStream::connect_timeout(address, left(deadline)?) {
                 Ok(stream) => {
                     stream.set_nodelay(true).map_err(Error::Io)?;
-                    return Ok(MetaConnection::from_stream(stream));
+                    return Ok(Connection { reader: BufReader::new(stream) });
                 }
                 Err(error) => last = error,
             }
         }
         Err(Error::Io(last).into())
+    }
+}
+
+impl Connection {
+    /// Writes all commands at once, and reads an answer to each.
+    fn exchange(
+        &mut self,
+        commands: &[MetaCommand],
+        deadline: Instant,
+    ) -> Result<Vec<MetaCommandResult>, Error> {
+        let mut octets = Vec::new();
+        for command in commands {
+            command.encode_into(&mut octets)?;
+        }
+        self.reader.get_ref().set_write_timeout(Some(left(deadline)?))?;
+        self.reader.get_mut().write_all(&octets)?;
+        commands.iter().map(|_| self.answer(deadline)).collect()
+    }
+
+    fn answer(&mut self, deadline: Instant) -> Result<MetaCommandResult, Error> {
+        let mut line = Vec::new();
+        while !line.ends_with(b"\r\n") {
+            if line.len() > MAX_LINE {
+                return Err(Error::Protocol(format!(
+                    "an answer of more than {MAX_LINE} octets without an end"
+                )));
+            }
+            line.extend_from_slice(&self.read(1, deadline)?);
+        }
+        let line = line.trim_ascii_end();
+        let response = MetaResponse::parse_header(line)?;
+        let value = match response.rc() {
+            ReturnCode::Va => Some(self.value(line, deadline)?),
+            _ => None,
+        };
+        let mut result = parse_meta_result(response)?;
+        result.value = value;
+        Ok(result)
+    }
+
+    /// The value behind a `VA` line. Its length is only a claim: whoever answers on memcached's port may claim a
+    /// gigabyte, and a mail process that cannot have that much memory would be aborted.
+    fn value(&mut self, line: &[u8], deadline: Instant) -> Result<Vec<u8>, Error> {
+        let length =
+            line.split(|&octet| octet == b' ').nth(1).and_then(|word| std::str::from_utf8(word).ok());
+        let length: usize = length
+            .and_then(|word| word.parse().ok())
+            .filter(|&length| length <= MAX_VALUE)
+            .ok_or_else(|| {
+            Error::Protocol(format!(
+                "a value of {}: expected at most {MAX_VALUE} octets",
+                length.unwrap_or("no length")
+            ))
+        })?;
+        let mut value = self.read(length + 2, deadline)?;
+        match value.ends_with(b"\r\n") {
+            true => value.truncate(length),
+            false => return Err(Error::Protocol("a value without its end".to_owned())),
+        }
+        Ok(value)
+    }
+
+    fn read(&mut self, count: usize, deadline: Instant) -> Result<Vec<u8>, Error> {
+        let mut octets = Vec::new();
+        while octets.len() < count {
+            if self.reader.buffer().is_empty() {
+                self.reader.get_ref().set_read_timeout(Some(left(deadline)?))?;
+            }
+            let ready = self.reader.fill_buf()?;
+            if ready.is_empty() {
+                return Err(Error::Io(io::ErrorKind::UnexpectedEof.into()));
+            }
+            let part = ready.get(..count - octets.len()).unwrap_or(ready);
+            octets.extend_from_slice(part);
+            let taken = part.len();
+            self.reader.consume(taken);
+        }
+        Ok(octets)
     }
 }
 

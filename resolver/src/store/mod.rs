@@ -20,10 +20,11 @@ use crate::error::ResolverError;
 /// memcached reads an expiry above 30 days as a point in time. No lease is that long.
 const MAX_EXPIRY_S: u64 = 30 * 24 * 60 * 60;
 
-/// Whole seconds for memcached, rounded up so that a record never goes before its last lease; `None` is never.
+/// Whole seconds for memcached, so that a record never goes before its last lease: rounded up, and one more, as
+/// memcached's clock ticks in seconds and the first one may be short. `None` is never.
 fn expiry_s(expiry: Option<Duration>) -> u32 {
     let Some(expiry) = expiry else { return 0 };
-    let seconds = expiry.as_secs() + u64::from(expiry.subsec_nanos() > 0);
+    let seconds = expiry.as_secs().saturating_add(u64::from(expiry.subsec_nanos() > 0)).saturating_add(1);
     u32::try_from(seconds.clamp(1, MAX_EXPIRY_S)).unwrap_or(u32::MAX)
 }
 
@@ -44,7 +45,8 @@ fn failed(server: &impl ToString, source: Error) -> ResolverError {
 fn timed_out(error: &Error) -> bool {
     match error {
         Error::Timeout { .. } => true,
-        Error::Io(io) => io.kind() == std::io::ErrorKind::TimedOut,
+        // A socket's own time-out is WouldBlock.
+        Error::Io(io) => matches!(io.kind(), std::io::ErrorKind::TimedOut | std::io::ErrorKind::WouldBlock),
         Error::Ambiguous { source, .. } => timed_out(source),
         _ => false,
     }
@@ -55,10 +57,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_expiry_is_rounded_up_and_never_zero() {
+    fn an_expiry_is_never_short_and_never_zero() {
         assert_eq!(expiry_s(None), 0);
         assert_eq!(expiry_s(Some(Duration::ZERO)), 1);
-        assert_eq!(expiry_s(Some(Duration::from_millis(1001))), 2);
+        assert_eq!(expiry_s(Some(Duration::from_secs(1))), 2);
+        assert_eq!(expiry_s(Some(Duration::from_millis(1001))), 3);
         assert_eq!(expiry_s(Some(Duration::from_secs(u64::MAX))), 2_592_000);
     }
 }

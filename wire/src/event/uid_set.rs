@@ -14,8 +14,9 @@ pub struct UidSet {
 }
 
 impl UidSet {
-    /// The most ranges that a set may have on the wire: what fits in a batch.
-    pub const MAX_RANGES: usize = 8192;
+    /// The most ranges that a set may have on the wire: more do not fit in a batch, so that a set that was
+    /// written is one that is read.
+    pub const MAX_RANGES: usize = 32_768;
 
     /// No UID.
     pub fn new() -> UidSet {
@@ -27,8 +28,10 @@ impl UidSet {
         self.push_range(uid, uid);
     }
 
-    /// Adds `first..=last` behind the others. A range whose last is below its first adds nothing.
+    /// Adds `first..=last` behind the others. A range whose last is below its first adds nothing, and 0, which
+    /// is no UID, is left out: readers refuse it.
     pub fn push_range(&mut self, first: u32, last: u32) {
+        let first = first.max(1);
         if last < first {
             return;
         }
@@ -116,7 +119,10 @@ impl<'de> Deserialize<'de> for UidSet {
                         )));
                     }
                     if set.ranges.len() == UidSet::MAX_RANGES {
-                        return Err(A::Error::custom("more than 8192 uid ranges"));
+                        return Err(A::Error::custom(format_args!(
+                            "more than {} uid ranges",
+                            UidSet::MAX_RANGES
+                        )));
                     }
                     set.push_range(first, last);
                 }
@@ -139,6 +145,14 @@ mod tests {
         assert_eq!(set.to_string(), "5:7,3,9:10");
         assert_eq!(set.len(), 6);
         assert_eq!(set.iter().collect::<Vec<_>>(), [5, 6, 7, 3, 9, 10]);
+    }
+
+    #[test]
+    fn zero_is_no_uid() {
+        let mut set: UidSet = [0, 1].into_iter().collect();
+        set.push_range(0, 0);
+        set.push_range(0, 3);
+        assert_eq!(set.ranges(), [(1, 1), (1, 3)]);
     }
 
     #[test]

@@ -9,6 +9,9 @@ const MAX_ACK_OCTETS: usize = 64 * 1024;
 /// The most users that an acknowledgement names.
 const MAX_STRANGERS: usize = 4096;
 
+/// The longest reason of a refusal: it goes to the publisher's log.
+const MAX_REASON_OCTETS: usize = 512;
+
 /// A subscriber's answer to a batch.
 ///
 /// A batch with an answer is not sent again, whatever the answer says: what was refused once would be
@@ -42,9 +45,12 @@ impl Ack {
         Ack { v: VERSION, taken, skipped, strangers, refused: None }
     }
 
-    /// The batch was refused whole.
+    /// The batch was refused whole. Of the reason, which may quote the batch, at most 512 octets are told.
     pub fn refused(reason: impl Into<String>) -> Ack {
-        Ack { v: VERSION, refused: Some(reason.into()), ..Ack::default() }
+        let mut reason = reason.into();
+        let end = (0..=MAX_REASON_OCTETS).rev().find(|&end| reason.is_char_boundary(end));
+        reason.truncate(end.unwrap_or(0));
+        Ack { v: VERSION, refused: Some(reason), ..Ack::default() }
     }
 
     /// The octets to reply.
@@ -54,10 +60,6 @@ impl Ack {
 
     /// Reads an answer.
     pub fn decode(octets: &[u8]) -> Result<Ack, DecodeError> {
-        let ack: Ack = msgpack::decode(octets, MAX_ACK_OCTETS)?;
-        match ack.v == VERSION {
-            true => Ok(ack),
-            false => Err(DecodeError::Version { found: ack.v }),
-        }
+        msgpack::decode_versioned(octets, MAX_ACK_OCTETS, |ack: &Ack| ack.v)
     }
 }

@@ -1,8 +1,8 @@
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use super::error::{DecodeError, EncodeError};
 use super::event_map::EventMap;
-use super::{VERSION, msgpack};
+use super::msgpack;
 use crate::event::Event;
 
 /// The largest batch, in octets: what one SP message may carry without loss (see `docs/formats.md`).
@@ -36,7 +36,16 @@ pub struct DecodedBatch {
 struct BatchMap {
     v: u32,
     #[serde(deserialize_with = "msgpack::bounded::<MAX_EVENTS, _, _>")]
-    ev: Vec<EventMap<'static>>,
+    ev: Vec<Told>,
+}
+
+/// An event of a batch, or `None` where a needed field is missing.
+struct Told(Option<Event>);
+
+impl<'de> Deserialize<'de> for Told {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Told, D::Error> {
+        EventMap::deserialize(deserializer).map(|map| Told(map.into_event()))
+    }
 }
 
 impl Batch {
@@ -49,13 +58,19 @@ impl Batch {
     /// it has room in none.
     pub fn push(&mut self, event: &Event) -> Result<bool, EncodeError> {
         let limit = MAX_BATCH_OCTETS - ENVELOPE_OCTETS;
-        let octets = msgpack::encode(&EventMap::from(event), limit)?;
-        if self.count == MAX_EVENTS || self.events.len() + octets.len() > limit {
-            return Ok(false);
+        let before = self.events.len();
+        let pushed = match msgpack::encode_into(&EventMap::from(event), &mut self.events) {
+            Ok(()) if self.events.len() - before > limit => {
+                Err(EncodeError::TooLarge { size: self.events.len() - before, limit })
+            }
+            Ok(()) => Ok(self.count < MAX_EVENTS && self.events.len() <= limit),
+            Err(error) => Err(error),
+        };
+        match pushed {
+            Ok(true) => self.count += 1,
+            _ => self.events.truncate(before),
         }
-        self.events.extend_from_slice(&octets);
-        self.count += 1;
-        Ok(true)
+        pushed
     }
 
     /// Adds another batch's events behind these, if there is room for all of them.
@@ -105,20 +120,9 @@ impl Batch {
     /// field is skipped and counted. A batch of another version, with octets left over, or that is not of this
     /// shape is refused whole.
     pub fn decode(octets: &[u8]) -> Result<DecodedBatch, DecodeError> {
-        let map: BatchMap = match msgpack::decode(octets, MAX_BATCH_OCTETS) {
-            Ok(map) => map,
-            Err(too_large @ DecodeError::TooLarge { .. }) => return Err(too_large),
-            Err(error) => {
-                return Err(
-                    msgpack::newer_version(octets).map_or(error, |found| DecodeError::Version { found })
-                );
-            }
-        };
-        if map.v != VERSION {
-            return Err(DecodeError::Version { found: map.v });
-        }
+        let map: BatchMap = msgpack::decode_versioned(octets, MAX_BATCH_OCTETS, |map: &BatchMap| map.v)?;
         let told = map.ev.len();
-        let events: Vec<Event> = map.ev.into_iter().filter_map(EventMap::into_event).collect();
+        let events: Vec<Event> = map.ev.into_iter().filter_map(|event| event.0).collect();
         Ok(DecodedBatch { skipped: told - events.len(), events })
     }
 }

@@ -17,7 +17,7 @@ pub enum DecodeError {
         found: u32,
     },
     /// Not MessagePack, or not of this shape.
-    #[error("at octet {offset}: {source}")]
+    #[error("at octet {offset}: {}", told(source))]
     Malformed {
         /// Octets read before it went wrong.
         offset: usize,
@@ -58,7 +58,26 @@ pub enum EncodeError {
         /// Octets allowed.
         limit: usize,
     },
+    /// More elements than a reader takes.
+    #[error("{count} {what}: expected at most {limit}")]
+    TooMany {
+        /// Of what.
+        what: &'static str,
+        /// How many there are.
+        count: usize,
+        /// How many there may be.
+        limit: usize,
+    },
     /// MessagePack cannot express it.
     #[error("cannot be written: {0}")]
     Malformed(#[from] rmp_serde::encode::Error),
+}
+
+/// rmp-serde's words, but for the commonest fault, which it tells as one of I/O.
+fn told(error: &rmp_serde::decode::Error) -> String {
+    use rmp_serde::decode::Error::{InvalidDataRead, InvalidMarkerRead};
+    match error {
+        InvalidMarkerRead(_) | InvalidDataRead(_) => "the input ends too early".to_owned(),
+        other => other.to_string(),
+    }
 }

@@ -30,9 +30,9 @@ pub(super) struct EventMap<'a> {
     unseen: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     uids: Option<Cow<'a, UidSet>>,
-    #[serde(default, deserialize_with = "flags", skip_serializing_if = "<[String]>::is_empty")]
+    #[serde(default, with = "flags", skip_serializing_if = "<[String]>::is_empty")]
     fl: Cow<'a, [String]>,
-    #[serde(default, deserialize_with = "flags", skip_serializing_if = "<[String]>::is_empty")]
+    #[serde(default, with = "flags", skip_serializing_if = "<[String]>::is_empty")]
     kw: Cow<'a, [String]>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     from: Option<Cow<'a, str>>,
@@ -66,8 +66,23 @@ struct MailboxMap<'a> {
     ls: Option<char>,
 }
 
-fn flags<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Cow<'static, [String]>, D::Error> {
-    bounded::<MAX_FLAGS, String, D>(deserializer).map(Cow::Owned)
+/// Flags and keywords, bounded both ways: a batch with more of them would be refused whole.
+mod flags {
+    use super::{Cow, MAX_FLAGS, Serialize, bounded};
+    use serde::{Deserializer, Serializer, ser::Error as _};
+
+    pub(super) fn serialize<S: Serializer>(flags: &[String], serializer: S) -> Result<S::Ok, S::Error> {
+        match flags.len() > MAX_FLAGS {
+            true => Err(S::Error::custom(format_args!("more than {MAX_FLAGS} flags or keywords"))),
+            false => flags.serialize(serializer),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Cow<'static, [String]>, D::Error> {
+        bounded::<MAX_FLAGS, String, D>(deserializer).map(Cow::Owned)
+    }
 }
 
 impl<'a> From<&'a Mailbox> for MailboxMap<'a> {

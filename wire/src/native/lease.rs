@@ -59,6 +59,13 @@ impl LeaseRecord {
 
     /// The octets to store.
     pub fn encode(&self) -> Result<Vec<u8>, EncodeError> {
+        if self.leases.len() > LeaseRecord::MAX_LEASES {
+            return Err(EncodeError::TooMany {
+                what: "leases",
+                count: self.leases.len(),
+                limit: LeaseRecord::MAX_LEASES,
+            });
+        }
         msgpack::encode(self, LeaseRecord::MAX_OCTETS)
     }
 
@@ -67,12 +74,6 @@ impl LeaseRecord {
         if octets.is_empty() {
             return Ok(LeaseRecord::default());
         }
-        match msgpack::decode::<LeaseRecord>(octets, LeaseRecord::MAX_OCTETS) {
-            Ok(record) if record.v == VERSION => Ok(record),
-            Ok(record) => Err(DecodeError::Version { found: record.v }),
-            Err(error) => {
-                Err(msgpack::newer_version(octets).map_or(error, |found| DecodeError::Version { found }))
-            }
-        }
+        msgpack::decode_versioned(octets, LeaseRecord::MAX_OCTETS, |record: &LeaseRecord| record.v)
     }
 }

@@ -12,6 +12,15 @@ use super::error::{DecodeError, EncodeError};
 /// Deepest nesting that is read: twice what the formats have, so that unknown fields have room too.
 const MAX_DEPTH: usize = 32;
 
+/// What most events take.
+const TYPICAL_OCTETS: usize = 256;
+
+/// Writes a value behind what `octets` has; after an error part of it may be there.
+pub(super) fn encode_into<T: Serialize>(value: &T, octets: &mut Vec<u8>) -> Result<(), EncodeError> {
+    octets.reserve(TYPICAL_OCTETS);
+    Ok(rmp_serde::encode::write_named(octets, value)?)
+}
+
 pub(super) fn encode<T: Serialize>(value: &T, limit: usize) -> Result<Vec<u8>, EncodeError> {
     let octets = rmp_serde::to_vec_named(value)?;
     match octets.len() > limit {
@@ -20,7 +29,7 @@ pub(super) fn encode<T: Serialize>(value: &T, limit: usize) -> Result<Vec<u8>, E
     }
 }
 
-pub(super) fn decode<T: DeserializeOwned>(octets: &[u8], limit: usize) -> Result<T, DecodeError> {
+fn decode<T: DeserializeOwned>(octets: &[u8], limit: usize) -> Result<T, DecodeError> {
     if octets.len() > limit {
         return Err(DecodeError::TooLarge { size: octets.len(), limit });
     }
@@ -43,8 +52,24 @@ fn decode_prefix<T: DeserializeOwned>(octets: &[u8]) -> Result<(T, usize), Decod
     }
 }
 
-/// The version alone, of a value that could not be read whole: a newer one is told as such.
-pub(super) fn newer_version(octets: &[u8]) -> Option<u32> {
+/// Reads one value of our version: another is told as such, whatever its shape. `version` looks into the value.
+pub(super) fn decode_versioned<T: DeserializeOwned>(
+    octets: &[u8],
+    limit: usize,
+    version: impl FnOnce(&T) -> u32,
+) -> Result<T, DecodeError> {
+    match decode(octets, limit) {
+        Ok(value) => match version(&value) {
+            super::VERSION => Ok(value),
+            found => Err(DecodeError::Version { found }),
+        },
+        Err(too_large @ DecodeError::TooLarge { .. }) => Err(too_large),
+        Err(error) => Err(other_version(octets).map_or(error, |found| DecodeError::Version { found })),
+    }
+}
+
+/// The version alone, of a value that could not be read whole, if it is not ours.
+fn other_version(octets: &[u8]) -> Option<u32> {
     #[derive(Deserialize)]
     struct Versioned {
         v: u32,

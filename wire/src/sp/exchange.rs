@@ -144,6 +144,20 @@ impl Exchange {
         }
     }
 
+    /// The same over a connection on which an exchange of this kind has ended well: without the handshake. Only as
+    /// long as nothing was written.
+    #[must_use]
+    pub fn on_open_connection(mut self) -> Exchange {
+        if self.written == 0 && matches!(self.state, State::Header) {
+            self.written = HANDSHAKE_LEN;
+            self.state = match self.protocol {
+                Protocol::Req => State::Reply,
+                _ => State::Pushing,
+            };
+        }
+        self
+    }
+
     /// Accepts replies of up to `limit` octets, the request id not counted.
     #[must_use]
     pub fn with_reply_limit(mut self, limit: u64) -> Exchange {
@@ -156,6 +170,11 @@ impl Exchange {
     pub fn with_receipt(mut self, receipt: bool) -> Exchange {
         self.receipt = receipt;
         self
+    }
+
+    /// Whether it is REQ.
+    pub fn is_request(&self) -> bool {
+        self.protocol == Protocol::Req
     }
 
     /// What carries it.
@@ -287,6 +306,19 @@ mod tests {
         let octets = exchange.output().to_vec();
         exchange.wrote(octets.len());
         octets
+    }
+
+    #[test]
+    fn an_open_connection_needs_no_header() {
+        let mut exchange = Exchange::request(Transport::Tcp, 5, b"abc").on_open_connection();
+        assert_eq!(write_all(&mut exchange), b"\0\0\0\0\0\0\0\x07\x80\0\0\x05abc");
+        exchange.feed(&replied(0x8000_0004, b"late"));
+        assert_eq!(exchange.outcome(), None, "the reply to the exchange before");
+        exchange.feed(&replied(0x8000_0005, b"yes"));
+        assert_eq!(exchange.outcome(), Some(&Ok(Outcome::Replied(vec![b"yes".to_vec()]))));
+        let mut exchange = Exchange::push(Transport::Tcp, b"abc").on_open_connection();
+        assert_eq!(write_all(&mut exchange), b"\0\0\0\0\0\0\0\x03abc");
+        assert_eq!(exchange.outcome(), Some(&Ok(Outcome::Pushed { receipt: false })));
     }
 
     #[test]

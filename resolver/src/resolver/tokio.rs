@@ -1,124 +1,33 @@
-//! The two resolvers: thin loops that carry requests to a store and answers back.
-
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use ocbus_wire::openchange::DosCharset;
 use uuid::Uuid;
 
+use super::{both, listeners, now_ms};
 use crate::cn::Cn;
 use crate::config::Config;
 use crate::edit::{Edit, EditLegacy, Leave, Register, Registered, Registration, SettleNative, Settlement};
 use crate::error::ResolverError;
 use crate::listeners::Listeners;
-#[cfg(feature = "tokio")]
-use crate::store::AsyncMemcached;
-use crate::store::{BlockingMemcached, MemoryStore};
+use crate::store::{AsyncMemcached, MemoryStore};
 use crate::update::{Expect, Request, Response, Step, Update};
 
 /// How long a canary lives without a heartbeat.
-#[cfg(feature = "tokio")]
 const CANARY: Duration = Duration::from_secs(600);
 
-fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// Both records of a user, in one round trip.
-fn both(cn: &Cn) -> Request {
-    Request::Get { keys: vec![cn.lease_key(), cn.resolver_key()] }
-}
-
-fn listeners(cn: &Cn, response: Response, charset: DosCharset) -> Listeners {
-    let Response::Items(items) = response else { return Listeners::default() };
-    let mut items = items.into_iter();
-    let mut value = || items.next().flatten().map(|item| item.value);
-    let (leases, hosts) = (value(), value());
-    Listeners::read(cn, leases.as_deref(), hosts.as_deref(), charset, now_ms())
-}
-
-/// Who listens, for a caller without a runtime: the Dovecot plugin.
-#[derive(Debug)]
-pub struct BlockingResolver {
-    home: BlockingHome,
-    charset: DosCharset,
-}
-
-#[derive(Debug)]
-enum BlockingHome {
-    Memcached(BlockingMemcached),
-    Memory(MemoryStore),
-}
-
-impl BlockingResolver {
-    /// A resolver in memcached. Connects when it is first asked.
-    pub fn new(config: &Config, charset: DosCharset) -> BlockingResolver {
-        BlockingResolver { home: BlockingHome::Memcached(BlockingMemcached::new(config)), charset }
-    }
-
-    /// A resolver in this process's memory.
-    pub fn in_memory(store: MemoryStore) -> BlockingResolver {
-        BlockingResolver { home: BlockingHome::Memory(store), charset: DosCharset::default() }
-    }
-
-    /// Who listens for `cn`, from both records in one round trip.
-    pub fn lookup(&mut self, cn: &Cn, deadline: Instant) -> Result<Listeners, ResolverError> {
-        let response = self.run(both(cn), deadline)?;
-        Ok(listeners(cn, response, self.charset))
-    }
-
-    /// Removes the endpoints that are gone and marks those that missed events.
-    pub fn settle(
-        &mut self,
-        cn: &Cn,
-        settlement: &Settlement,
-        deadline: Instant,
-    ) -> Result<(), ResolverError> {
-        if !settlement.gone.is_empty() || !settlement.missed.is_empty() {
-            self.update(SettleNative { cn, settlement, now_ms: now_ms() }, deadline)?;
-        }
-        if !settlement.gone_legacy.is_empty() {
-            let charset = self.charset;
-            self.update(EditLegacy { cn, add: None, remove: &settlement.gone_legacy, charset }, deadline)?;
-        }
-        Ok(())
-    }
-
-    fn update<E: Edit>(&mut self, edit: E, deadline: Instant) -> Result<E::Outcome, ResolverError> {
-        let mut update = Update::new(edit);
-        let mut request = update.begin();
-        loop {
-            match update.step(self.run(request, deadline)?)? {
-                Step::Ask(next) => request = next,
-                Step::Over(outcome) => return Ok(outcome),
-            }
-        }
-    }
-
-    fn run(&mut self, request: Request, deadline: Instant) -> Result<Response, ResolverError> {
-        match &mut self.home {
-            BlockingHome::Memcached(memcached) => memcached.run(&request, deadline),
-            BlockingHome::Memory(memory) => Ok(memory.run(request, Instant::now())),
-        }
-    }
-}
-
 /// Who listens, for tasks on tokio. Clones share the connections.
-#[cfg(feature = "tokio")]
 #[derive(Clone)]
 pub struct Resolver {
     home: Home,
     charset: DosCharset,
 }
 
-#[cfg(feature = "tokio")]
 #[derive(Clone)]
 enum Home {
     Memcached(AsyncMemcached),
     Memory(MemoryStore),
 }
 
-#[cfg(feature = "tokio")]
 impl std::fmt::Debug for Resolver {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let home = match &self.home {
@@ -129,7 +38,6 @@ impl std::fmt::Debug for Resolver {
     }
 }
 
-#[cfg(feature = "tokio")]
 impl Resolver {
     /// The longest lease: memcached reads an expiry above 30 days as a point in time, and a day is more than a
     /// dead endpoint should cost.
@@ -210,14 +118,27 @@ impl Resolver {
         Ok(())
     }
 
+    /// Lets the canary go, at the end.
+    pub async fn uproot(&self, subscriber: Uuid) -> Result<(), ResolverError> {
+        self.run(Request::Touch { key: canary_key(subscriber), expiry: Duration::ZERO }).await?;
+        Ok(())
+    }
+
     async fn update<E: Edit>(&self, edit: E) -> Result<E::Outcome, ResolverError> {
         let mut update = Update::new(edit);
         let mut request = update.begin();
-        loop {
-            match update.step(self.run(request).await?)? {
-                Step::Ask(next) => request = next,
-                Step::Over(outcome) => return Ok(outcome),
+        let whole = async {
+            loop {
+                match update.step(self.run(request).await?)? {
+                    Step::Ask(next) => request = next,
+                    Step::Over(outcome) => return Ok(outcome),
+                }
             }
+        };
+        // One time limit for the whole call: each request of an endless race would keep its own.
+        match &self.home {
+            Home::Memcached(memcached) => memcached.in_time(whole).await,
+            Home::Memory(_) => whole.await,
         }
     }
 
@@ -230,7 +151,6 @@ impl Resolver {
 }
 
 /// Not below `ocbus:`, where a user may be called anything.
-#[cfg(feature = "tokio")]
 fn canary_key(subscriber: Uuid) -> String {
     format!("ocbus-canary:{subscriber}")
 }

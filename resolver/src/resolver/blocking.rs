@@ -1,0 +1,78 @@
+use std::time::Instant;
+
+use ocbus_wire::openchange::DosCharset;
+
+use super::{both, listeners, now_ms};
+use crate::cn::Cn;
+use crate::config::Config;
+use crate::edit::{Edit, EditLegacy, SettleNative, Settlement};
+use crate::error::ResolverError;
+use crate::listeners::Listeners;
+use crate::store::{BlockingMemcached, MemoryStore};
+use crate::update::{Request, Response, Step, Update};
+
+/// Who listens, for a caller without a runtime: the Dovecot plugin.
+#[derive(Debug)]
+pub struct BlockingResolver {
+    home: BlockingHome,
+    charset: DosCharset,
+}
+
+#[derive(Debug)]
+enum BlockingHome {
+    Memcached(BlockingMemcached),
+    Memory(MemoryStore),
+}
+
+impl BlockingResolver {
+    /// A resolver in memcached. Connects when it is first asked.
+    pub fn new(config: &Config, charset: DosCharset) -> BlockingResolver {
+        BlockingResolver { home: BlockingHome::Memcached(BlockingMemcached::new(config)), charset }
+    }
+
+    /// A resolver in this process's memory.
+    pub fn in_memory(store: MemoryStore) -> BlockingResolver {
+        BlockingResolver { home: BlockingHome::Memory(store), charset: DosCharset::default() }
+    }
+
+    /// Who listens for `cn`, from both records in one round trip.
+    pub fn lookup(&mut self, cn: &Cn, deadline: Instant) -> Result<Listeners, ResolverError> {
+        let response = self.run(both(cn), deadline)?;
+        Ok(listeners(cn, response, self.charset))
+    }
+
+    /// Removes the endpoints that are gone and marks those that missed events.
+    pub fn settle(
+        &mut self,
+        cn: &Cn,
+        settlement: &Settlement,
+        deadline: Instant,
+    ) -> Result<(), ResolverError> {
+        if !settlement.gone.is_empty() || !settlement.missed.is_empty() {
+            self.update(SettleNative { cn, settlement, now_ms: now_ms() }, deadline)?;
+        }
+        if !settlement.gone_legacy.is_empty() {
+            let charset = self.charset;
+            self.update(EditLegacy { cn, add: None, remove: &settlement.gone_legacy, charset }, deadline)?;
+        }
+        Ok(())
+    }
+
+    fn update<E: Edit>(&mut self, edit: E, deadline: Instant) -> Result<E::Outcome, ResolverError> {
+        let mut update = Update::new(edit);
+        let mut request = update.begin();
+        loop {
+            match update.step(self.run(request, deadline)?)? {
+                Step::Ask(next) => request = next,
+                Step::Over(outcome) => return Ok(outcome),
+            }
+        }
+    }
+
+    fn run(&mut self, request: Request, deadline: Instant) -> Result<Response, ResolverError> {
+        match &mut self.home {
+            BlockingHome::Memcached(memcached) => memcached.run(&request, deadline),
+            BlockingHome::Memory(memory) => Ok(memory.run(request, Instant::now())),
+        }
+    }
+}
