@@ -2,8 +2,14 @@
 
 #[cfg(feature = "tokio")]
 mod async_memcached;
+#[cfg(feature = "tokio")]
+mod async_server;
 mod blocking_memcached;
+mod blocking_server;
+mod commands;
+mod connection;
 mod memory;
+mod pool;
 
 #[cfg(feature = "tokio")]
 pub(crate) use async_memcached::AsyncMemcached;
@@ -14,7 +20,6 @@ use std::time::Duration;
 
 use memcache::exp::Error;
 
-use crate::config::{Config, Server};
 use crate::error::ResolverError;
 
 /// memcached reads an expiry above 30 days as a point in time. No lease is that long.
@@ -26,11 +31,6 @@ fn expiry_s(expiry: Option<Duration>) -> u32 {
     let Some(expiry) = expiry else { return 0 };
     let seconds = expiry.as_secs().saturating_add(u64::from(expiry.subsec_nanos() > 0)).saturating_add(1);
     u32::try_from(seconds.clamp(1, MAX_EXPIRY_S)).unwrap_or(u32::MAX)
-}
-
-/// The first server that TCP reaches. Without one, what has no address and says so.
-fn first_server(config: &Config) -> Server {
-    config.server().cloned().unwrap_or_else(|| Server::tcp("", 0))
 }
 
 /// The error of a call on memcached, by what the caller can do about it.
