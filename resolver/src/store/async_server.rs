@@ -1,3 +1,4 @@
+use std::io::ErrorKind;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -98,7 +99,14 @@ impl AsyncServer {
         match &self.way {
             Way::Tcp(pool) => {
                 let client = self.client(pool).await?;
-                exchange(client, request).await.map_err(|source| failed(&self.server, source))
+                let mut answer = exchange(client, request).await;
+                // An idle connection may be closed by the server at the very moment when it is taken up again. Every
+                // request may be repeated: writes are bound to what was read before, so a second one that finds the
+                // first done is a lost race.
+                if matches!(&answer, Err(error) if was_closed(error)) {
+                    answer = exchange(client, request).await;
+                }
+                answer.map_err(|source| failed(&self.server, source))
             }
             Way::Socket(pool) => pool.run(request.clone()).await,
         }
@@ -164,6 +172,17 @@ async fn exchange(client: &AsyncMetaClient, request: &Request) -> Result<Respons
                 false => Ok(Response::NotDone),
             }
         }
+    }
+}
+
+/// Whether the server ended the connection. (One that it refused is not dialled twice.)
+fn was_closed(error: &Error) -> bool {
+    match error {
+        Error::Io(io) => {
+            matches!(io.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe)
+        }
+        Error::Ambiguous { source, .. } => was_closed(source),
+        _ => false,
     }
 }
 
