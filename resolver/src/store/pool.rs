@@ -242,7 +242,9 @@ fn tell_without_effect(config: &Config) {
     /// More different ones than there are options would mean that the values differ; nobody wants to read that.
     const MOST: usize = 64;
     let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
-    for option in &config.without_effect {
+    let pool_min = config.pool_min.map(|least| format!("--POOL-MIN={least}"));
+    let randomize = config.randomize_replica_read.then(|| "--RANDOMIZE-REPLICA-READ".to_owned());
+    for option in config.without_effect.iter().chain(&pool_min).chain(&randomize) {
         if told.len() < MOST && told.insert(option.clone()) {
             tracing::info!(event = "option_without_effect", option, "accepted; it changes nothing in ocbus");
         }
