@@ -5,9 +5,12 @@
 //! * [`BlockingResolver`] (for the Dovecot plugin) and [`Resolver`] (tokio): register, renew, leave, look up.
 //!   Both are thin: what a call does to a record is decided in `edit`, and the compare-and-swap loop is one
 //!   state machine without I/O, in `update`.
+//! * [`Census`]: everybody who is registered.
 //! * [`delivery`]: which endpoints get which octets, and what a failed send means for the records. Shared by
 //!   the plugin and the async publisher, so that both decide alike.
 
+#[cfg(feature = "tokio")]
+mod census;
 mod cn;
 mod config;
 pub mod delivery;
@@ -22,6 +25,8 @@ mod store;
 #[cfg_attr(not(feature = "tokio"), allow(dead_code, reason = "as above"))]
 mod update;
 
+#[cfg(feature = "tokio")]
+pub use census::{Census, CensusError};
 pub use cn::{Cn, CnError};
 pub use config::{Config, ConfigError, Place, Server, Timeouts};
 pub use edit::{Registered, Registration, Settlement};
