@@ -102,4 +102,13 @@ impl ResolverError {
     pub fn is_one_server(&self) -> bool {
         matches!(self, ResolverError::OneServer { .. })
     }
+
+    /// Whether nobody was asked: a server failed a moment ago, which whoever asked it then was told.
+    pub fn is_left_alone(&self) -> bool {
+        match self {
+            ResolverError::OneServer { source } => source.is_left_alone(),
+            ResolverError::Down { .. } => true,
+            _ => false,
+        }
+    }
 }
