@@ -15,8 +15,8 @@ use super::legacy::LegacySocket;
 use super::{HeldUser, Shared};
 use crate::now_us;
 
-/// Registrations that are under way at once.
-const CONCURRENT: usize = 16;
+/// Registrations that are under way at once: the resolver puts them into few round trips.
+const CONCURRENT: usize = 512;
 
 /// How soon a registration that failed is tried again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -201,9 +201,9 @@ impl Shared {
         if let Some(legacy) = &legacy {
             new |= self.resolver.register_legacy(cn, legacy).await?;
         }
-        // Spread by up to a tenth, so that users who came together are not renewed together for ever.
+        // Spread over half of it, so that users who came together are not renewed together for ever.
         let renewal = self.config.renewal();
-        let jitter = renewal.mul_f64(f64::from(Uuid::new_v4().as_bytes()[0]) / 2560.0);
+        let jitter = renewal.mul_f64(f64::from(Uuid::new_v4().as_bytes()[0]) / 512.0);
         let lost = match self.held.lock().get_mut(cn) {
             Some(user) => {
                 user.renew_at = Instant::now() + renewal - jitter;

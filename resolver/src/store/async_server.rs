@@ -3,16 +3,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use memcache::exp::{
-    AsyncMetaClient, Delete, Error, Get, GetResult, Meta, MetaClientBuilder, MutationResult, Set,
-};
+use memcache::exp::{Error, MetaClientBuilder};
 use tokio::sync::{OnceCell, Semaphore};
 
 use super::blocking_server::BlockingServer;
-use super::{expiry_s, failed};
+use super::failed;
+use super::pipeline::Pipeline;
 use crate::config::{Config, Server};
 use crate::error::ResolverError;
-use crate::update::{Expect, Item, Request, Response};
+use crate::update::{Request, Response};
 
 /// Connections to one server at most, where `--POOL-MAX` says nothing.
 const CONNECTIONS: usize = 16;
@@ -34,7 +33,7 @@ enum Way {
 
 struct TcpPool {
     builder: MetaClientBuilder,
-    client: OnceCell<AsyncMetaClient>,
+    pipeline: OnceCell<Pipeline>,
 }
 
 struct SocketPool {
@@ -68,7 +67,7 @@ impl AsyncServer {
                     .max_connections(Some(most))
                     .connect_timeout(Some(shortest(&[timeouts.connect()])))
                     .io_timeout(Some(shortest(&[timeouts.poll(), timeouts.send(), timeouts.receive()])));
-                Way::Tcp(Box::new(TcpPool { builder, client: OnceCell::new() }))
+                Way::Tcp(Box::new(TcpPool { builder, pipeline: OnceCell::new() }))
             }
             Server::Socket { .. } => Way::Socket(Arc::new(SocketPool {
                 server: server.clone(),
@@ -90,7 +89,7 @@ impl AsyncServer {
     /// Resolves its name.
     pub(super) async fn find(&self) -> Result<(), ResolverError> {
         match &self.way {
-            Way::Tcp(pool) => self.client(pool).await.map(|_| ()),
+            Way::Tcp(pool) => self.pipeline(pool).await.map(|_| ()),
             Way::Socket(_) => Ok(()),
         }
     }
@@ -98,13 +97,13 @@ impl AsyncServer {
     pub(super) async fn run(&self, request: &Request) -> Result<Response, ResolverError> {
         match &self.way {
             Way::Tcp(pool) => {
-                let client = self.client(pool).await?;
-                let mut answer = exchange(client, request).await;
+                let pipeline = self.pipeline(pool).await?;
+                let mut answer = pipeline.run(request.clone()).await;
                 // An idle connection may be closed by the server at the very moment when it is taken up again. Every
                 // request may be repeated: writes are bound to what was read before, so a second one that finds the
                 // first done is a lost race.
                 if matches!(&answer, Err(error) if was_closed(error)) {
-                    answer = exchange(client, request).await;
+                    answer = pipeline.run(request.clone()).await;
                 }
                 answer.map_err(|source| failed(&self.server, source))
             }
@@ -112,9 +111,11 @@ impl AsyncServer {
         }
     }
 
-    async fn client<'p>(&self, pool: &'p TcpPool) -> Result<&'p AsyncMetaClient, ResolverError> {
-        let connect = || pool.builder.clone().connect_async(self.server.name_and_port());
-        pool.client.get_or_try_init(connect).await.map_err(|source| failed(&self.server, source))
+    async fn pipeline<'p>(&self, pool: &'p TcpPool) -> Result<&'p Pipeline, ResolverError> {
+        let connect = || async {
+            pool.builder.clone().connect_async(self.server.name_and_port()).await.map(Pipeline::new)
+        };
+        pool.pipeline.get_or_try_init(connect).await.map_err(|source| failed(&self.server, source))
     }
 }
 
@@ -141,40 +142,6 @@ impl SocketPool {
     }
 }
 
-async fn exchange(client: &AsyncMetaClient, request: &Request) -> Result<Response, Error> {
-    match request {
-        Request::Get { keys, .. } => {
-            let gets = keys.iter().map(|key| Get::new(key).meta(Meta::default().cas()));
-            let results = client.run_many(gets).await?;
-            results.into_iter().map(|result| item(result?)).collect::<Result<_, _>>().map(Response::Items)
-        }
-        Request::Put { key, value, expiry, expect } => {
-            let set = Set::new(key, value).ttl_raw(expiry_s(*expiry));
-            let set = match expect {
-                Expect::Any => set,
-                Expect::Absent => set.add(),
-                Expect::Cas(cas) => set.compare_cas(*cas),
-            };
-            client.run(set).await.map(done)
-        }
-        Request::Delete { key, cas } => {
-            let delete = Delete::new(key);
-            let delete = match cas {
-                Some(cas) => delete.compare_cas(*cas),
-                None => delete,
-            };
-            client.run(delete).await.map(done)
-        }
-        Request::Touch { key, expiry } => {
-            let get = Get::new(key).without_value().touch_raw(expiry_s(Some(*expiry)));
-            match client.run(get).await?.hit() {
-                true => Ok(Response::Done),
-                false => Ok(Response::NotDone),
-            }
-        }
-    }
-}
-
 /// Whether the server ended the connection. (One that it refused is not dialled twice.)
 fn was_closed(error: &Error) -> bool {
     match error {
@@ -183,20 +150,5 @@ fn was_closed(error: &Error) -> bool {
         }
         Error::Ambiguous { source, .. } => was_closed(source),
         _ => false,
-    }
-}
-
-fn item(result: GetResult) -> Result<Option<Item>, Error> {
-    match (result.hit(), result.value, result.item.cas) {
-        (false, ..) => Ok(None),
-        (true, Some(value), Some(cas)) => Ok(Some(Item { value, cas })),
-        (true, ..) => Err(Error::Protocol("a hit without value or cas".to_owned())),
-    }
-}
-
-fn done(result: MutationResult) -> Response {
-    match result.applied() {
-        true => Response::Done,
-        false => Response::NotDone,
     }
 }

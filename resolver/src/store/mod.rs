@@ -9,6 +9,8 @@ mod blocking_server;
 mod commands;
 mod connection;
 mod memory;
+#[cfg(feature = "tokio")]
+mod pipeline;
 mod pool;
 
 #[cfg(feature = "tokio")]
