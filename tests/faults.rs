@@ -354,8 +354,8 @@ fn names_that_are_no_keys_never_reach_memcached() {
 #[test]
 fn every_wrong_setting_is_named_once_and_switches_the_plugin_off() {
     for (name, value, right) in [
-        ("openchange_resolver", "127.0.0.1:11211", "expected --SERVER=host:port"),
-        ("openchange_resolver", "--SERVER=h:99999", "expected host or host:port"),
+        ("openchange_resolver", "127.0.0.1:11211", "as --SERVER=host:port"),
+        ("openchange_resolver", "--SERVER=cache:123456", "expected exactly one space"),
         ("openchange_cn", "mailaddress", "expected username or email"),
         ("openchange_backend", "so\u{431}o", "expected a name as sogo"),
         ("openchange_budget", "0", "expected milliseconds, 1 to 10000"),

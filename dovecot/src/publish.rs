@@ -178,6 +178,14 @@ impl Publisher {
             Ok(listeners) => listeners,
             Err(error) => {
                 let text = format!("{head}: not sent: {error}");
+                if error.is_one_server() {
+                    // Its users' affair: the others' look-ups go on, and would end an outage at once. The resolver
+                    // leaves it alone, so this is one line for each time that it was tried.
+                    self.outage.owe_again(&user.cn, u64::try_from(missed).unwrap_or(u64::MAX));
+                    let level = if error.is_left_alone() { Level::Debug } else { Level::Warning };
+                    lines.extend(say(level, text));
+                    return lines;
+                }
                 let timed_out = error.is_timeout();
                 let level = match self.outage.failed(Instant::now(), timed_out, &user.cn, missed) {
                     true => Level::Warning,

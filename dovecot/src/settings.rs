@@ -115,6 +115,7 @@ impl Settings {
         let resolver = match &raw.resolver {
             None => Config::default(),
             Some(value) => Config::parse(value)
+                .and_then(Config::needs_server)
                 .map_err(|source| SettingsError::Resolver { value: shown(value), source })?,
         };
         let cn = match raw.cn.as_deref() {

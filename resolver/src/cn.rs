@@ -66,6 +66,11 @@ impl Cn {
     pub fn lease_key(&self) -> String {
         format!("ocbus:{}", self.0)
     }
+
+    /// For the key of a record of leases that of the same user's other one; for other keys nothing.
+    pub(crate) fn resolver_key_beside(key: &str) -> Option<String> {
+        key.strip_prefix("ocbus:").map(|cn| format!("resolver:{cn}"))
+    }
 }
 
 impl fmt::Display for Cn {

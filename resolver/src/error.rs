@@ -28,6 +28,24 @@ pub enum ResolverError {
         #[source]
         source: memcache::exp::Error,
     },
+    /// memcached failed a moment ago and is left alone until its retry time is over.
+    #[error("memcached {server}: failed before, left alone for {} ms more", .left.as_millis())]
+    Down {
+        /// host:port.
+        server: String,
+        /// Until it is tried again.
+        left: Duration,
+    },
+    /// One of several memcacheds is out of reach: this concerns the users whose records it holds, and no others.
+    #[error("{source} (one of several: others are in use)")]
+    OneServer {
+        /// Why.
+        #[source]
+        source: Box<ResolverError>,
+    },
+    /// The configuration names no server.
+    #[error(transparent)]
+    Config(#[from] crate::config::ConfigError),
     /// Others kept changing the record: nothing was written.
     #[error("{key}: changed by others at each of {attempts} attempts")]
     Contended {
@@ -68,11 +86,29 @@ impl ResolverError {
         }
     }
 
-    /// Whether the resolver itself is out of reach, which concerns every user; otherwise it is one user's record.
+    /// Whether the resolver itself is out of reach, which concerns every user; otherwise it is one user's record, or
+    /// [one of several servers](ResolverError::is_one_server).
     pub fn is_outage(&self) -> bool {
         matches!(
             self,
-            ResolverError::Name { .. } | ResolverError::Deadline { .. } | ResolverError::Memcached { .. }
+            ResolverError::Name { .. }
+                | ResolverError::Deadline { .. }
+                | ResolverError::Memcached { .. }
+                | ResolverError::Down { .. }
         )
+    }
+
+    /// Whether one of several servers is out of reach while others are in use. Its next requests fail at once.
+    pub fn is_one_server(&self) -> bool {
+        matches!(self, ResolverError::OneServer { .. })
+    }
+
+    /// Whether nobody was asked: a server failed a moment ago, which whoever asked it then was told.
+    pub fn is_left_alone(&self) -> bool {
+        match self {
+            ResolverError::OneServer { source } => source.is_left_alone(),
+            ResolverError::Down { .. } => true,
+            _ => false,
+        }
     }
 }

@@ -12,14 +12,25 @@ const MAX_ATTEMPTS: u32 = 64;
 /// What to ask of a store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Request {
-    /// The values of keys, in one round trip.
-    Get { keys: Vec<String> },
+    /// The values of keys, in one round trip. `any_copy`: they are only looked at, and a copy will do where the
+    /// server itself is out of reach. (What is to be written back must not come from one: its version is another's.)
+    Get { keys: Vec<String>, any_copy: bool },
     /// A value, if the record is as expected.
     Put { key: String, value: Vec<u8>, expiry: Option<Duration>, expect: Expect },
-    /// No value any more, if the record is as expected.
-    Delete { key: String, cas: u64 },
+    /// No value any more, if the record is as it was read, or whatever it is.
+    Delete { key: String, cas: Option<u64> },
     /// Whether a key is there; extends its life.
     Touch { key: String, expiry: Duration },
+}
+
+impl Request {
+    /// The key that decides on the server: the first. Those of one `Get` are of one user, and in one place.
+    pub(crate) fn key(&self) -> &str {
+        match self {
+            Request::Get { keys, .. } => keys.first().map_or("", String::as_str),
+            Request::Put { key, .. } | Request::Delete { key, .. } | Request::Touch { key, .. } => key,
+        }
+    }
 }
 
 /// What a record must be for a write to happen.
@@ -76,7 +87,7 @@ impl<E: Edit> Update<E> {
 
     /// The first thing to ask.
     pub(crate) fn begin(&self) -> Request {
-        Request::Get { keys: vec![self.key.clone()] }
+        Request::Get { keys: vec![self.key.clone()], any_copy: false }
     }
 
     /// What follows from an answer.
@@ -99,7 +110,7 @@ impl<E: Edit> Update<E> {
         let key = self.key.clone();
         let request = match (change, item) {
             (Change::Keep, _) | (Change::Delete, None) => return Ok(Step::Over(outcome)),
-            (Change::Delete, Some(item)) => Request::Delete { key, cas: item.cas },
+            (Change::Delete, Some(item)) => Request::Delete { key, cas: Some(item.cas) },
             (Change::Put { value, expiry }, item) => {
                 let expect = item.map_or(Expect::Absent, |item| Expect::Cas(item.cas));
                 Request::Put { key, value, expiry, expect }
@@ -139,7 +150,7 @@ mod tests {
     #[test]
     fn a_lost_race_reads_again_and_edits_what_the_other_wrote() {
         let mut update = Update::new(Append(9));
-        assert_eq!(update.begin(), Request::Get { keys: vec!["k".to_owned()] });
+        assert_eq!(update.begin(), Request::Get { keys: vec!["k".to_owned()], any_copy: false });
         let Step::Ask(request) = update.step(Response::Items(vec![None])).unwrap() else { panic!() };
         assert!(matches!(request, Request::Put { expect: Expect::Absent, .. }));
         let Step::Ask(request) = update.step(Response::NotDone).unwrap() else { panic!() };

@@ -9,6 +9,7 @@ mod failure;
 mod flush;
 mod inspect;
 mod list;
+mod list_all;
 mod logging;
 mod output;
 mod probing;
@@ -149,12 +150,17 @@ impl Global {
         Duration::from_millis(self.timeout)
     }
 
+    /// What `--resolver` says.
+    fn config(&self) -> Result<Config, Failure> {
+        Config::parse(&self.resolver)
+            .and_then(Config::needs_server)
+            .map_err(|error| Failure::usage(format!("--resolver: {error}")))
+    }
+
     /// The resolver that `--resolver` names; not asked anything yet.
     async fn resolver(&self) -> Result<Resolver, Failure> {
-        let config =
-            Config::parse(&self.resolver).map_err(|error| Failure::usage(format!("--resolver: {error}")))?;
         // Endpoints are ASCII in any charset.
-        Ok(Resolver::new(&config, DosCharset::default(), self.timeout()).await?)
+        Ok(Resolver::new(&self.config()?, DosCharset::default(), self.timeout()).await?)
     }
 }
 

@@ -147,7 +147,7 @@ fn refused(request: &str, answer: &str) -> SandboxError {
 /// Starts one and waits until it answers.
 fn launch(program: &Path, port: u16, output: &Path) -> Result<Child, SandboxError> {
     let mut command = Command::new(program);
-    command.args(["-l", "127.0.0.1", "-p", &port.to_string(), "-u", "nobody", "-U", "0", "-m", "16"]);
+    command.args(["-l", "127.0.0.1", "-p", &port.to_string(), "-u", "nobody", "-U", "0", "-m", "64"]);
     let mut child = Child::start("memcached", &command, as_nobody(), output, End::Kill)?;
     let ready = poll_until(DEADLINE, || {
         if child.poll_status().is_some() {

@@ -15,8 +15,8 @@ use super::legacy::LegacySocket;
 use super::{HeldUser, Shared};
 use crate::now_us;
 
-/// Registrations that are under way at once.
-const CONCURRENT: usize = 16;
+/// Registrations that are under way at once: the resolver puts them into few round trips.
+const CONCURRENT: usize = 512;
 
 /// How soon a registration that failed is tried again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -201,9 +201,9 @@ impl Shared {
         if let Some(legacy) = &legacy {
             new |= self.resolver.register_legacy(cn, legacy).await?;
         }
-        // Spread by up to a tenth, so that users who came together are not renewed together for ever.
+        // Spread over half of it, so that users who came together are not renewed together for ever.
         let renewal = self.config.renewal();
-        let jitter = renewal.mul_f64(f64::from(Uuid::new_v4().as_bytes()[0]) / 2560.0);
+        let jitter = renewal.mul_f64(f64::from(Uuid::new_v4().as_bytes()[0]) / 512.0);
         let lost = match self.held.lock().get_mut(cn) {
             Some(user) => {
                 user.renew_at = Instant::now() + renewal - jitter;
@@ -227,16 +227,19 @@ impl Shared {
     }
 
     /// A registration that failed is tried again soon. One warning where it is this user's record that is wrong;
-    /// says whether it is, and the resolver is not out of reach.
+    /// says whether the resolver is not out of reach for everybody.
     pub(super) fn postpone(&self, cn: &Cn, error: &ResolverError) -> bool {
         self.counters.resolver_failures.fetch_add(1, Ordering::Relaxed);
         let own = !error.is_outage();
+        // With one of several servers many users wait, and the heartbeat finds out when it is back: its canary is
+        // gone then. One warning about the server is enough, and the resolver has given it.
+        let complain = own && !error.is_one_server();
         let mut complained = true;
         if let Some(user) = self.held.lock().get_mut(cn) {
             user.renew_at = Instant::now() + if own { OWN_RETRY } else { RETRY };
-            complained = std::mem::replace(&mut user.complained, own);
+            complained = std::mem::replace(&mut user.complained, complain);
         }
-        if own && !complained {
+        if complain && !complained {
             tracing::warn!(event = "registration_failed", user = %cn, reason = %error, "tried again every {} s", OWN_RETRY.as_secs());
         }
         self.changed.notify_one();

@@ -229,3 +229,71 @@ fn faults_are_named_with_their_place() {
         inspect(&["encode", kind, json]).fails(1, &parts);
     }
 }
+
+fn data(name: &str) -> Value {
+    let path = format!("{}/tests/data/openchange/{name}", env!("CARGO_MANIFEST_DIR"));
+    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+}
+
+#[test]
+fn every_configuration_string_is_explained_or_refused_as_libmemcached_does() {
+    let (mut explained, mut refused) = (0, 0);
+    for case in data("memcached_config_strings.json").as_array().unwrap() {
+        let text = case["string"].as_str().unwrap();
+        let run = inspect(&["config", text]);
+        if text == "--SERVER=[::1]:11211" {
+            // Ours alone.
+            assert_eq!(run.json()[0]["servers"], json!(["[::1]:11211"]));
+        } else if case["memcached_ok"] == true {
+            let meaning = run.json().remove(0);
+            assert_eq!(meaning["servers"], case["servers"], "{text}");
+            // It means itself.
+            let again = inspect(&["config", meaning["canonical"].as_str().unwrap()]);
+            assert_eq!(again.json(), [meaning], "{text}");
+            explained += 1;
+        } else {
+            run.fails(1, &["resolver configuration: option '", "' at octet ", ": expected "]);
+            refused += 1;
+        }
+    }
+    assert_eq!((explained, refused), (46, 45));
+    inspect(&["config", ""]).fails(1, &["empty", "expected"]);
+    let meaning = inspect(&[
+        "config",
+        "--HASH=MD5 --DISTRIBUTION=CONSISTENT --SERVER=abc/?2 --SOCKET=\"/s\" --NOREPLY",
+    ]);
+    let meaning = meaning.json().remove(0);
+    assert_eq!(meaning["servers"], json!(["abc:11211", "/s:0"]));
+    assert_eq!((&meaning["hash"], &meaning["ring"]), (&"MD5".into(), &"WEIGHTED".into()));
+    assert_eq!(meaning["without_effect"], json!(["--NOREPLY"]));
+}
+
+#[test]
+fn every_key_has_the_server_that_libmemcached_gives_it() {
+    let data = data("memcached_selection.json");
+    let keys: Vec<&str> = data["keys"].as_array().unwrap().iter().map(|key| key.as_str().unwrap()).collect();
+    let (mut cases, mut met) = (0, 0);
+    for case in data["cases"].as_array().unwrap() {
+        // What a program sets, a string cannot.
+        if case["behaviors"] != json!([]) {
+            continue;
+        }
+        let config = case["config"].as_str().unwrap();
+        let lines = inspect(&[&["server", config][..], &keys].concat()).json();
+        assert_eq!(lines.len(), keys.len());
+        for (at, line) in lines.iter().enumerate() {
+            let index = &case["generate_hash_index"][at];
+            assert_eq!((&line["key"], &line["index"]), (&keys[at].into(), index), "{config}");
+            let port = format!(":{}", case["server_by_key_port"][at]);
+            assert!(line["server"].as_str().unwrap().ends_with(&port), "{config}: {line}");
+            met += 1;
+        }
+        cases += 1;
+    }
+    assert_eq!((cases, met), (48, 4_800));
+    let socket = inspect(&["server", "--SOCKET=\"/run/m.sock\"", "k"]).json();
+    assert_eq!(socket, [json!({"key": "k", "index": 0, "server": "/run/m.sock"})]);
+    inspect(&["server", "RESET", "k"]).fails(1, &["names no server", "expected --SERVER="]);
+    inspect(&["server", "--SERVER=abc --BAD", "k"]).fails(1, &["'--BAD' at octet 13"]);
+    inspect(&["server", "--SERVER=abc"]).fails(2, &["KEY"]);
+}

@@ -11,7 +11,6 @@ fn wrong_usage_ends_with_2_and_one_line_that_says_what_would_be_right() {
     for (arguments, parts) in [
         (vec!["nonsense"], vec!["nonsense"]),
         (vec!["watch"], vec!["<USER>"]),
-        (vec!["list"], vec!["<USER>"]),
         (vec!["flush"], vec!["<USER>"]),
         (vec!["watch", "--jsn", "bob"], vec!["--jsn", "--json"]),
         (vec!["watch", ""], vec!["<USER>", "expected"]),

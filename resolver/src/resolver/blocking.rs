@@ -4,7 +4,7 @@ use ocbus_wire::openchange::DosCharset;
 
 use super::{both, listeners, now_ms};
 use crate::cn::Cn;
-use crate::config::Config;
+use crate::config::{Config, ConfigError};
 use crate::edit::{Edit, EditLegacy, SettleNative, Settlement};
 use crate::error::ResolverError;
 use crate::listeners::Listeners;
@@ -20,14 +20,20 @@ pub struct BlockingResolver {
 
 #[derive(Debug)]
 enum BlockingHome {
-    Memcached(BlockingMemcached),
+    Memcached(Box<BlockingMemcached>),
     Memory(MemoryStore),
+    /// The configuration names no server.
+    None(ConfigError),
 }
 
 impl BlockingResolver {
     /// A resolver in memcached. Connects when it is first asked.
     pub fn new(config: &Config, charset: DosCharset) -> BlockingResolver {
-        BlockingResolver { home: BlockingHome::Memcached(BlockingMemcached::new(config)), charset }
+        let home = match BlockingMemcached::new(config) {
+            Ok(memcached) => BlockingHome::Memcached(Box::new(memcached)),
+            Err(error) => BlockingHome::None(error),
+        };
+        BlockingResolver { home, charset }
     }
 
     /// A resolver in this process's memory.
@@ -73,6 +79,7 @@ impl BlockingResolver {
         match &mut self.home {
             BlockingHome::Memcached(memcached) => memcached.run(&request, deadline),
             BlockingHome::Memory(memory) => Ok(memory.run(request, Instant::now())),
+            BlockingHome::None(error) => Err(error.clone().into()),
         }
     }
 }

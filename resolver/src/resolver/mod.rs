@@ -24,7 +24,7 @@ fn now_ms() -> u64 {
 
 /// Both records of a user, in one round trip.
 fn both(cn: &Cn) -> Request {
-    Request::Get { keys: vec![cn.lease_key(), cn.resolver_key()] }
+    Request::Get { keys: vec![cn.lease_key(), cn.resolver_key()], any_copy: true }
 }
 
 fn listeners(cn: &Cn, response: Response, charset: DosCharset) -> Listeners {

@@ -59,7 +59,7 @@ impl Resolver {
 
     /// Who listens for `cn`, from both records in one round trip.
     pub async fn lookup(&self, cn: &Cn) -> Result<Listeners, ResolverError> {
-        let response = self.run(both(cn)).await?;
+        let response = self.run(both(cn), self.deadline()).await?;
         Ok(listeners(cn, response, self.charset))
     }
 
@@ -105,46 +105,65 @@ impl Resolver {
 
     /// Whether the store still knows this subscriber's canary. `false`: it has forgotten, whether by a restart, a
     /// flush or an eviction, and so perhaps all that the subscriber registered.
+    ///
+    /// There is one canary on every server. A server that is out of reach has forgotten nothing yet: it is asked
+    /// behind the caller's back, and when it answers again, its canary goes, so that what publishers missed there
+    /// is made good. An error when all are out of reach.
     pub async fn remembers(&self, subscriber: Uuid) -> Result<bool, ResolverError> {
-        let touch = Request::Touch { key: canary_key(subscriber), expiry: CANARY };
-        Ok(self.run(touch).await? == Response::Done)
+        let key = canary_key(subscriber);
+        let touch = Request::Touch { key: key.clone(), expiry: CANARY };
+        let uproot = Request::Delete { key, cas: None };
+        let answers = self.run_everywhere(touch, &uproot).await?;
+        Ok(answers.iter().all(|answer| *answer == Response::Done))
     }
 
     /// Plants the canary for [`Resolver::remembers`]: when all is registered, not before.
     pub async fn plant(&self, subscriber: Uuid) -> Result<(), ResolverError> {
         let key = canary_key(subscriber);
-        self.run(Request::Put { key, value: b"1".to_vec(), expiry: Some(CANARY), expect: Expect::Any })
-            .await?;
+        let uproot = Request::Delete { key: key.clone(), cas: None };
+        let plant = Request::Put { key, value: b"1".to_vec(), expiry: Some(CANARY), expect: Expect::Any };
+        self.run_everywhere(plant, &uproot).await?;
         Ok(())
     }
 
     /// Lets the canary go, at the end.
     pub async fn uproot(&self, subscriber: Uuid) -> Result<(), ResolverError> {
-        self.run(Request::Touch { key: canary_key(subscriber), expiry: Duration::ZERO }).await?;
+        let uproot = Request::Delete { key: canary_key(subscriber), cas: None };
+        self.run_everywhere(uproot.clone(), &uproot).await?;
         Ok(())
+    }
+
+    /// On every server that is up.
+    async fn run_everywhere(&self, request: Request, back: &Request) -> Result<Vec<Response>, ResolverError> {
+        match &self.home {
+            Home::Memcached(memcached) => memcached.run_everywhere(&request, back).await,
+            Home::Memory(memory) => Ok(vec![memory.run(request, Instant::now())]),
+        }
     }
 
     async fn update<E: Edit>(&self, edit: E) -> Result<E::Outcome, ResolverError> {
         let mut update = Update::new(edit);
         let mut request = update.begin();
-        let whole = async {
-            loop {
-                match update.step(self.run(request).await?)? {
-                    Step::Ask(next) => request = next,
-                    Step::Over(outcome) => return Ok(outcome),
-                }
+        // One time limit for the whole call: each request of an endless race would have its own.
+        let deadline = self.deadline();
+        loop {
+            match update.step(self.run(request, deadline).await?)? {
+                Step::Ask(next) => request = next,
+                Step::Over(outcome) => return Ok(outcome),
             }
-        };
-        // One time limit for the whole call: each request of an endless race would keep its own.
-        match &self.home {
-            Home::Memcached(memcached) => memcached.in_time(whole).await,
-            Home::Memory(_) => whole.await,
         }
     }
 
-    async fn run(&self, request: Request) -> Result<Response, ResolverError> {
+    fn deadline(&self) -> Instant {
         match &self.home {
-            Home::Memcached(memcached) => memcached.run(&request).await,
+            Home::Memcached(memcached) => memcached.deadline(),
+            Home::Memory(_) => Instant::now(),
+        }
+    }
+
+    async fn run(&self, request: Request, deadline: Instant) -> Result<Response, ResolverError> {
+        match &self.home {
+            Home::Memcached(memcached) => memcached.run(&request, deadline).await,
             Home::Memory(memory) => Ok(memory.run(request, Instant::now())),
         }
     }

@@ -53,7 +53,7 @@ impl MemoryStore {
 impl Records {
     fn run(&mut self, request: Request, now: Instant) -> Response {
         match request {
-            Request::Get { keys } => {
+            Request::Get { keys, .. } => {
                 Response::Items(keys.iter().map(|key| self.get(key, now).cloned()).collect())
             }
             Request::Put { key, value, expiry, expect } => {
@@ -71,7 +71,7 @@ impl Records {
                 done(expected)
             }
             Request::Delete { key, cas } => {
-                let expected = self.get(&key, now).is_some_and(|item| item.cas == cas);
+                let expected = self.get(&key, now).is_some_and(|item| cas.is_none_or(|cas| item.cas == cas));
                 if expected {
                     self.by_key.remove(&key);
                 }
@@ -117,7 +117,7 @@ mod tests {
     #[test]
     fn writes_happen_only_as_expected_and_values_expire() {
         let (store, now) = (MemoryStore::new(), Instant::now());
-        let get = |at| match store.run(Request::Get { keys: vec!["k".to_owned()] }, at) {
+        let get = |at| match store.run(Request::Get { keys: vec!["k".to_owned()], any_copy: false }, at) {
             Response::Items(mut items) => items.remove(0),
             other => panic!("{other:?}"),
         };
@@ -126,7 +126,10 @@ mod tests {
         assert_eq!(store.run(put("k", Expect::Absent, minute), now), Response::Done);
         assert_eq!(store.run(put("k", Expect::Absent, None), now), Response::NotDone);
         let cas = get(now).unwrap().cas;
-        assert_eq!(store.run(Request::Delete { key: "k".to_owned(), cas: cas + 1 }, now), Response::NotDone);
+        assert_eq!(
+            store.run(Request::Delete { key: "k".to_owned(), cas: Some(cas + 1) }, now),
+            Response::NotDone
+        );
         let later = now + Duration::from_secs(59);
         let touch = Request::Touch { key: "k".to_owned(), expiry: Duration::from_secs(60) };
         assert_eq!(store.run(touch.clone(), later), Response::Done);

@@ -2,8 +2,16 @@
 
 #[cfg(feature = "tokio")]
 mod async_memcached;
+#[cfg(feature = "tokio")]
+mod async_server;
 mod blocking_memcached;
+mod blocking_server;
+mod commands;
+mod connection;
 mod memory;
+#[cfg(feature = "tokio")]
+mod pipeline;
+mod pool;
 
 #[cfg(feature = "tokio")]
 pub(crate) use async_memcached::AsyncMemcached;

@@ -1,9 +1,10 @@
-//! `ocbus inspect`: octets to JSON and back, for people who debug the wire.
+//! `ocbus inspect`: octets to JSON and back, and what a configuration string means, for people who debug.
 
 mod event;
 mod fields;
 mod hex;
 mod records;
+mod selection;
 
 use std::fmt;
 use std::io::Read as _;
@@ -22,6 +23,8 @@ Examples:
   ocbus inspect decode newmail 010200736f676f00312e656d6c00494e424f58002f
   ocbus inspect encode newmail '{\"backend\":\"sogo\",\"eml\":\"1.eml\",\"folder\":\"INBOX\",\"separator\":47}'
   memccat resolver:bob | xxd -p | ocbus inspect decode resolver -
+  ocbus inspect config '--SERVER=10.0.0.1 --SERVER=10.0.0.2:11212 --HASH=MD5'
+  ocbus inspect server '--SERVER=10.0.0.1 --SERVER=10.0.0.2:11212' resolver:bob resolver:alice
 
 KIND and its JSON:
   session       {\"uuid\":\"...\",\"cn\":\"...\"}
@@ -33,7 +36,7 @@ KIND and its JSON:
 What cannot be read or written: one line on standard error that says where and why, and status 1. Octets and
 characters are counted from 0.";
 
-/// Decodes and encodes records and payloads.
+/// Decodes and encodes records and payloads; explains configuration strings.
 #[derive(Debug, Args)]
 #[command(after_long_help = HELP, arg_required_else_help = true)]
 pub(super) struct Inspect {
@@ -45,6 +48,8 @@ pub(super) struct Inspect {
 enum Direction {
     Decode(Decode),
     Encode(Encode),
+    Config(selection::Config),
+    Server(selection::Server),
 }
 
 /// Prints octets as one line of JSON.
@@ -118,6 +123,8 @@ impl Inspect {
                     &octets.map_err(|why| Failure::failed(format!("{}: {why}", encode.kind)))?,
                 ))
             }
+            Direction::Config(config) => config.run(),
+            Direction::Server(server) => server.run(),
         }
     }
 }

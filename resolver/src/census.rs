@@ -1,0 +1,382 @@
+//! Who is there? Every registration on a memcached, by `lru_crawler metadump`: a stream of keys, which this reads
+//! line by line. The records are for [`Resolver::lookup`](crate::Resolver::lookup).
+
+use std::collections::{HashSet, VecDeque};
+use std::future::Future;
+use std::hash::{BuildHasher as _, RandomState};
+use std::io;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::{sleep, timeout};
+
+use crate::cn::Cn;
+use crate::config::{Config, Server};
+use crate::names::addresses;
+
+/// Along the lists by last use. (`hash`, along the hash table, also holds locks of items, as observed of 1.6.18: when
+/// a reader stood still, other connections' gets hung.)
+const ORDER: &[u8] = b"lru_crawler metadump all\r\n";
+/// An item that is written or read meanwhile moves to another list, which may have been dumped already: what one
+/// look misses so, the next one finds. There is another as long as the last found somebody new, up to these.
+const LOOKS: u32 = 5;
+
+/// A key of 250 octets, each as `%41`, and what stands behind it, is not half as long.
+const MAX_LINE: usize = 2048;
+/// memcached's longest key.
+const MAX_KEY: usize = 250;
+/// How often a server that is busy with another crawl is asked again.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Why the registrations of a server could not be enumerated, or not to the end.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CensusError {
+    /// The connection did not come about, or broke.
+    #[error("memcached {server}: {source}")]
+    Io {
+        /// host:port, or the socket's path.
+        server: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Silence for longer than a step may take.
+    #[error("memcached {server}: no answer within its deadline")]
+    Deadline {
+        /// As above.
+        server: String,
+    },
+    /// Another crawl went on for as long as a step may take. A server does one at a time.
+    #[error("memcached {server}: busy with another crawl of its keys: try again later")]
+    Busy {
+        /// As above.
+        server: String,
+    },
+    /// The server cannot, or must not.
+    #[error(
+        "memcached {server}: cannot enumerate its keys: '{answer}': expected memcached 1.4.31 or later with its \
+         lru_crawler enabled"
+    )]
+    Unsupported {
+        /// As above.
+        server: String,
+        /// What it said.
+        answer: String,
+    },
+    /// Something that no memcached says.
+    #[error("memcached {server}: a line that is none of a key's: '{line}'")]
+    Line {
+        /// As above.
+        server: String,
+        /// Its beginning.
+        line: String,
+    },
+}
+
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
+
+/// Everybody with a registration on any server of a configuration, each once, as they come: their names, for
+/// look-ups to say what there is of them (nothing, for what an older configuration left on a wrong server).
+///
+/// It remembers a hash of each name, less than 40 octets a user. Who registers or leaves meanwhile may be among
+/// them or not.
+///
+/// Call [`Census::next`] again without delay, and keep the names for later: a memcached whose reader stands still
+/// stays in its crawl, and lets nobody else begin one (1.6.18 keeps them waiting, and with them a worker).
+pub struct Census {
+    servers: std::vec::IntoIter<Server>,
+    namespace: String,
+    limit: Duration,
+    crawl: Option<Crawl>,
+    seen: HashSet<u64>,
+    hasher: RandomState,
+}
+
+impl std::fmt::Debug for Census {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Census").field("seen", &self.seen.len()).finish_non_exhaustive()
+    }
+}
+
+impl Census {
+    /// Asks nobody yet. `limit` is for each step: a connection, each silence.
+    pub fn new(config: &Config, limit: Duration) -> Census {
+        Census {
+            servers: config.servers.clone().into_iter(),
+            namespace: config.namespace.clone().unwrap_or_default(),
+            limit,
+            crawl: None,
+            seen: HashSet::new(),
+            hasher: RandomState::new(),
+        }
+    }
+
+    /// The next one, in no order; `None` when there are no more. After an error it goes on with the next server.
+    pub async fn next(&mut self) -> Result<Option<Cn>, CensusError> {
+        loop {
+            let mut crawl = match self.crawl.take() {
+                Some(crawl) => crawl,
+                None => match self.servers.next() {
+                    Some(server) => Crawl::begin(&server, self.limit).await?,
+                    None => return Ok(None),
+                },
+            };
+            // After an error the crawl is gone, and its connection with it.
+            match crawl.next().await? {
+                Some(key) => {
+                    let crawl = self.crawl.insert(crawl);
+                    if let Some(cn) = owner(&key, &self.namespace)
+                        && self.seen.insert(self.hasher.hash_one(&cn))
+                    {
+                        crawl.news = true;
+                        return Ok(Some(cn));
+                    }
+                }
+                None if crawl.news && crawl.looks < LOOKS => {
+                    crawl.ask().await?;
+                    self.crawl = Some(crawl);
+                }
+                None => {}
+            }
+        }
+    }
+}
+
+/// The keys of one server.
+struct Crawl {
+    connection: BufReader<Box<dyn Stream>>,
+    server: String,
+    limit: Duration,
+    looks: u32,
+    /// Whether the present look has found somebody new.
+    news: bool,
+    /// The line to be read next.
+    line: Vec<u8>,
+}
+
+impl Crawl {
+    async fn begin(server: &Server, limit: Duration) -> Result<Crawl, CensusError> {
+        let name = server.to_string();
+        let stream = within(limit, &name, connect(server, Instant::now() + limit)).await?;
+        let connection = BufReader::new(stream);
+        let mut crawl = Crawl { connection, server: name, limit, looks: 0, news: false, line: Vec::new() };
+        crawl.ask().await?;
+        Ok(crawl)
+    }
+
+    /// Orders the keys and reads the first line.
+    async fn ask(&mut self) -> Result<(), CensusError> {
+        self.looks += 1;
+        self.news = false;
+        let patience = Instant::now() + self.limit;
+        loop {
+            within(self.limit, &self.server, self.connection.write_all(ORDER)).await?;
+            self.read_line().await?;
+            let server = || self.server.clone();
+            match self.line.as_slice() {
+                line if line.starts_with(b"BUSY") && Instant::now() < patience => sleep(PAUSE).await,
+                line if line.starts_with(b"BUSY") => return Err(CensusError::Busy { server: server() }),
+                line if line == b"END" || line.starts_with(b"key=") => return Ok(()),
+                line => return Err(CensusError::Unsupported { server: server(), answer: shown(line) }),
+            }
+        }
+    }
+
+    /// The next key; one that cannot be read is empty.
+    async fn next(&mut self) -> Result<Option<Vec<u8>>, CensusError> {
+        if self.line == b"END" {
+            return Ok(None);
+        }
+        let words = self.line.strip_prefix(b"key=").map(|words| words.split(|octet| *octet == b' '));
+        let Some(key) = words.and_then(|mut words| words.next()) else {
+            return Err(CensusError::Line { server: self.server.clone(), line: shown(&self.line) });
+        };
+        let key = decode(key).unwrap_or_default();
+        self.read_line().await?;
+        Ok(Some(key))
+    }
+
+    /// Reads one line, without its end.
+    async fn read_line(&mut self) -> Result<(), CensusError> {
+        self.line.clear();
+        loop {
+            let octets = within(self.limit, &self.server, self.connection.fill_buf()).await?;
+            if octets.is_empty() {
+                let why = "closed the connection before the end";
+                let source = io::Error::new(io::ErrorKind::UnexpectedEof, why);
+                return Err(CensusError::Io { server: self.server.clone(), source });
+            }
+            let (part, used) = match octets.iter().position(|octet| *octet == b'\n') {
+                Some(end) => (octets.get(..end).unwrap_or_default(), Some(end + 1)),
+                None => (octets, None),
+            };
+            let length = part.len();
+            if self.line.len() + length > MAX_LINE {
+                self.line.extend_from_slice(part);
+                return Err(CensusError::Line { server: self.server.clone(), line: shown(&self.line) });
+            }
+            self.line.extend_from_slice(part);
+            self.connection.consume(used.unwrap_or(length));
+            if used.is_some() {
+                if self.line.last() == Some(&b'\r') {
+                    self.line.pop();
+                }
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Whose registration a key is. Anything may stand beside ours in a memcached.
+fn owner(key: &[u8], namespace: &str) -> Option<Cn> {
+    let key = key.strip_prefix(namespace.as_bytes())?;
+    let name = key.strip_prefix(b"ocbus:").or_else(|| key.strip_prefix(b"resolver:"))?;
+    let name = std::str::from_utf8(name).ok()?;
+    let cn = Cn::new(name).ok()?;
+    // `Bob` is nobody's name: a look-up asks for `bob`, who has a key of his own.
+    let whole = cn.as_str() == name && namespace.len() + cn.resolver_key().len() <= MAX_KEY;
+    whole.then_some(cn)
+}
+
+async fn within<T>(
+    limit: Duration,
+    server: &str,
+    step: impl Future<Output = io::Result<T>>,
+) -> Result<T, CensusError> {
+    let server = || server.to_owned();
+    match timeout(limit, step).await {
+        Ok(Ok(done)) => Ok(done),
+        Ok(Err(source)) if source.kind() == io::ErrorKind::TimedOut => {
+            Err(CensusError::Deadline { server: server() })
+        }
+        Ok(Err(source)) => Err(CensusError::Io { server: server(), source }),
+        Err(_) => Err(CensusError::Deadline { server: server() }),
+    }
+}
+
+async fn connect(server: &Server, deadline: Instant) -> io::Result<Box<dyn Stream>> {
+    let (host, port) = match server {
+        Server::Socket { path, .. } => return Ok(Box::new(UnixStream::connect(path).await?)),
+        Server::Tcp { host, port, .. } => (host.clone(), *port),
+    };
+    let look_up = tokio::task::spawn_blocking(move || addresses(&host, port, Some(deadline)));
+    let mut addresses: VecDeque<SocketAddr> = look_up.await.map_err(io::Error::other)??.into();
+    let mut failure = io::Error::new(io::ErrorKind::NotFound, "no address");
+    while let Some(address) = addresses.pop_front() {
+        match TcpStream::connect(address).await {
+            Ok(stream) => return Ok(Box::new(stream)),
+            Err(error) => failure = error,
+        }
+    }
+    Err(failure)
+}
+
+/// A key as it is; metadump shows `:` as `%3A`.
+fn decode(shown: &[u8]) -> Option<Vec<u8>> {
+    let mut key = Vec::with_capacity(shown.len());
+    let mut octets = shown.iter();
+    let digit = |octet: Option<&u8>| char::from(*octet?).to_digit(16);
+    while let Some(octet) = octets.next() {
+        key.push(match octet {
+            b'%' => u8::try_from(digit(octets.next())? * 16 + digit(octets.next())?).ok()?,
+            other => *other,
+        });
+    }
+    Some(key)
+}
+
+/// The beginning of a line, for an error.
+fn shown(line: &[u8]) -> String {
+    String::from_utf8_lossy(line.get(..80).unwrap_or(line)).escape_debug().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt as _;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// A census of a server that gives these answers, one for each order.
+    async fn of(text: &str, answers: &[&str]) -> Result<Vec<String>, CensusError> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let answers: Vec<String> = answers.iter().map(|answer| (*answer).to_owned()).collect();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            for answer in &answers {
+                let _ = stream.read(&mut [0; 64]).await;
+                let _ = stream.write_all(answer.as_bytes()).await;
+            }
+            // After half a line it goes away, else it falls silent.
+            if answers.last().is_some_and(|answer| !answer.ends_with("half")) {
+                sleep(Duration::from_secs(60)).await;
+            }
+        });
+        let config = Config::parse(&format!("--SERVER=127.0.0.1:{port}{text}")).unwrap();
+        let mut census = Census::new(&config, Duration::from_millis(300));
+        let mut found = Vec::new();
+        while let Some(cn) = census.next().await? {
+            found.push(cn.to_string());
+        }
+        assert_eq!(census.next().await.unwrap(), None);
+        Ok(found)
+    }
+
+    #[tokio::test]
+    async fn keys_are_decoded_and_others_passed_over() {
+        let lines = "key=resolver%3Aj%C3%BCrgen%25 exp=-1 la=1 cas=1 fetch=no cls=1 size=85\nkey=other exp=-1\n\
+                     key=ocbus:bob exp=1\r\nkey=ocbus%3ABob exp=1\nkey=ocbus%3A exp=1\nkey=ocbus%3Aa%20b exp=1\n\
+                     key=ocbus%3A%FF exp=1\nkey=ocbus%3 exp=1\nkey=nsp-ocbus%3Aann exp=1\n\
+                     key=resolver%3Abob exp=1\nkey=ocbus-canary%3Ax exp=1\nEND\r\n";
+        assert_eq!(of("", &[lines, lines]).await.unwrap(), ["jürgen%", "bob"]);
+        assert_eq!(of(" --NAMESPACE=\"nsp-\"", &[lines, lines]).await.unwrap(), ["ann"]);
+        // What moved from one list to another is seen at another look.
+        let bob = "key=ocbus%3Abob exp=1\nEND\r\n";
+        assert_eq!(of("", &[bob, lines, bob]).await.unwrap(), ["bob", "jürgen%"]);
+        assert_eq!(of("", &["END\r\n"]).await.unwrap(), [""; 0]);
+    }
+
+    #[tokio::test]
+    async fn what_is_no_census_ends_in_time() {
+        let busy = "BUSY currently processing crawler request\r\n";
+        assert_eq!(of("", &[busy, busy, "END\r\n"]).await.unwrap(), [""; 0]);
+        assert!(matches!(of("", &[busy; 20]).await.unwrap_err(), CensusError::Busy { .. }));
+        let error = of("", &["ERROR\r\n"]).await.unwrap_err();
+        assert!(matches!(&error, CensusError::Unsupported { answer, .. } if answer == "ERROR"), "{error}");
+        for (answer, part) in [
+            (&["key=ocbus%3Abob exp=1\n"][..], "deadline"),
+            (&["key=ocbus%3Abob exp=1\nkey=half"], "before the end"),
+            (&["key=ocbus%3Abob exp=1\nnonsense\x1b\n"], "'nonsense\\u{1b}'"),
+        ] {
+            let error = of("", answer).await.unwrap_err().to_string();
+            assert!(error.contains(part), "{part}: {error}");
+        }
+        let long = format!("key={}", "x".repeat(5000));
+        assert!(matches!(of("", &[&long]).await.unwrap_err(), CensusError::Line { .. }));
+    }
+
+    #[tokio::test]
+    async fn a_unix_socket_is_read_and_a_server_that_fails_is_passed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("memcached.sock");
+        let listener = tokio::net::UnixListener::bind(&path).unwrap();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            for _ in 0..2 {
+                let _ = stream.read(&mut [0; 64]).await;
+                stream.write_all(b"key=ocbus%3Abob exp=1\nEND\r\n").await.unwrap();
+            }
+        });
+        let text = format!("--SERVER=127.0.0.1:1 --SOCKET=\"{}\"", path.display());
+        let mut census = Census::new(&Config::parse(&text).unwrap(), Duration::from_secs(1));
+        let error = census.next().await.unwrap_err().to_string();
+        assert!(error.starts_with("memcached 127.0.0.1:1: ") && error.contains("refused"), "{error}");
+        assert_eq!(census.next().await.unwrap(), Some(Cn::new("bob").unwrap()));
+        assert_eq!(census.next().await.unwrap(), None);
+    }
+}

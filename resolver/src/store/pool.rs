@@ -1,0 +1,363 @@
+//! Which server a request goes to, under which key, and which servers are left alone for a while. No I/O, and no
+//! clock: every call that needs the time is given it.
+//!
+//! * OpenChange's records are where libmemcached has them: [`Selection`] by `resolver:<cn>`. The leases of the same
+//!   user, `ocbus:<cn>`, are put beside them whatever their own key would choose, so that one round trip reads both.
+//! * A server that failed is left alone until its retry time is over: its requests fail at once, and the others'
+//!   never wait for it. Then one request tries again, while the rest still fail at once.
+//! * The only server of a pool is asked each time. Nothing else is to be had from leaving it alone, and those who
+//!   ask it have a heartbeat (subscribers) or an account of outages (the plugin) of their own.
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::cn::Cn;
+use crate::config::{Config, ConfigError, Server};
+use crate::error::ResolverError;
+use crate::selection::Selection;
+use crate::update::{Expect, Request, Response};
+
+/// The longest key of memcached.
+const MAX_KEY: usize = 250;
+
+/// A time-out of a caller in a greater hurry than this says nothing about the server.
+const PATIENCE: Duration = Duration::from_millis(20);
+
+/// Servers, the choice between them, and their health. Shared by all that use the same connections.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    config: Config,
+    all: Selection,
+    health: Mutex<Health>,
+}
+
+#[derive(Debug)]
+struct Health {
+    servers: Vec<Standing>,
+    /// With REMOVE-FAILED-SERVERS: which servers are in use, and the choice between these.
+    left: Option<(Vec<bool>, Selection)>,
+}
+
+/// What is known of one server.
+#[derive(Debug, Clone, Copy, Default)]
+struct Standing {
+    /// Failures in a row, each counted once a retry time, as libmemcached meets them.
+    failures: u32,
+    counted: Option<Instant>,
+    /// Left alone until then.
+    down_until: Option<Instant>,
+}
+
+impl Standing {
+    fn is_down(&self, now: Instant) -> bool {
+        self.down_until.is_some_and(|until| now < until)
+    }
+
+    fn is_removed(&self, now: Instant) -> bool {
+        self.failures >= Config::SERVER_FAILURE_LIMIT && self.is_down(now)
+    }
+}
+
+impl Pool {
+    pub(crate) fn new(config: &Config) -> Result<Pool, ConfigError> {
+        tell_without_effect(config);
+        let servers = vec![Standing::default(); config.servers.len()];
+        Ok(Pool {
+            all: Selection::new(config)?,
+            config: config.clone(),
+            health: Mutex::new(Health { servers, left: None }),
+        })
+    }
+
+    pub(crate) fn servers(&self) -> &[Server] {
+        self.all.servers()
+    }
+
+    /// How a server is called in errors.
+    pub(crate) fn name(&self, index: usize) -> String {
+        self.servers().get(index).map(Server::to_string).unwrap_or_default()
+    }
+
+    /// The server of a record at this time.
+    pub(crate) fn place(&self, key: &str, now: Instant) -> usize {
+        let beside = Cn::resolver_key_beside(key);
+        let key = beside.as_deref().unwrap_or(key).as_bytes();
+        if !self.config.remove_failed_servers {
+            return self.all.index(key);
+        }
+        let mut health = self.lock();
+        let lives: Vec<bool> = health.servers.iter().map(|server| !server.is_removed(now)).collect();
+        if lives.iter().all(|lives| *lives) {
+            return self.all.index(key);
+        }
+        if health.left.as_ref().is_none_or(|(before, _)| *before != lives) {
+            let left = Selection::without_failed(&self.config, |index| lives.get(index) != Some(&false));
+            health.left = left.ok().map(|left| (lives, left));
+        }
+        health.left.as_ref().map_or(&self.all, |(_, left)| left).index(key)
+    }
+
+    /// Where libmemcached has the copies of a record: on the servers behind its own.
+    pub(crate) fn copies(&self, place: usize) -> impl Iterator<Item = usize> + use<> {
+        let servers = self.servers().len();
+        (1..=self.config.copies()).filter_map(move |step| (place + step).checked_rem(servers))
+    }
+
+    /// What is sent to a copy when the record itself was written. It has no compare-and-swap: that has decided on
+    /// the record itself.
+    pub(crate) fn copy_of(request: &Request) -> Option<Request> {
+        match request {
+            Request::Put { key, value, expiry, .. } => Some(Request::Put {
+                key: key.clone(),
+                value: value.clone(),
+                expiry: *expiry,
+                expect: Expect::Any,
+            }),
+            Request::Delete { key, .. } => Some(Request::Delete { key: key.clone(), cas: None }),
+            Request::Get { .. } | Request::Touch { .. } => None,
+        }
+    }
+
+    /// The request with the keys that memcached sees: the namespace stands in front.
+    pub(crate) fn on_the_wire<'r>(&self, request: &'r Request) -> Result<Cow<'r, Request>, ResolverError> {
+        let namespace = self.all.namespace();
+        if namespace.is_empty() {
+            return Ok(Cow::Borrowed(request));
+        }
+        let mut request = request.clone();
+        let keys = match &mut request {
+            Request::Get { keys, .. } => keys.iter_mut().collect(),
+            Request::Put { key, .. } | Request::Delete { key, .. } | Request::Touch { key, .. } => vec![key],
+        };
+        for key in keys {
+            if namespace.len() + key.len() > MAX_KEY {
+                let why = format!(
+                    "key of {} octets behind a namespace of {}: expected at most {MAX_KEY} together",
+                    key.len(),
+                    namespace.len()
+                );
+                return Err(ResolverError::Unwritable { key: key.clone(), why });
+            }
+            key.insert_str(0, namespace);
+        }
+        Ok(Cow::Owned(request))
+    }
+
+    /// Lets a request through to a server, or says that this one is left alone for now. Whoever is let through
+    /// when the retry time is over is the only one for as long again.
+    pub(crate) fn admit(&self, index: usize, now: Instant) -> Result<(), ResolverError> {
+        let mut health = self.lock();
+        let Some(server) = health.servers.get_mut(index) else { return Ok(()) };
+        match server.down_until {
+            None => Ok(()),
+            Some(until) if now < until => Err(self.one_of(
+                &health,
+                now,
+                ResolverError::Down { server: self.name(index), left: until - now },
+            )),
+            Some(_) => {
+                server.down_until = Some(now + self.config.timeouts.retry());
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes note of how a request that began then ended now; an error says whether other servers are left.
+    pub(crate) fn note<T>(
+        &self,
+        index: usize,
+        begun: Instant,
+        now: Instant,
+        result: Result<T, ResolverError>,
+    ) -> Result<T, ResolverError> {
+        let mut health = self.lock();
+        let alone = health.servers.len() < 2;
+        let Some(server) = health.servers.get_mut(index) else { return result };
+        let error = match result {
+            Ok(answer) => {
+                *server = Standing::default();
+                return Ok(answer);
+            }
+            Err(error) if !error.is_outage() => return Err(error),
+            Err(error) => error,
+        };
+        let hasty = error.is_timeout() && now.saturating_duration_since(begun) < PATIENCE;
+        if !alone && !hasty {
+            let retry = self.config.timeouts.retry();
+            if server.counted.is_none_or(|counted| begun >= counted + retry) {
+                server.failures = server.failures.saturating_add(1);
+                server.counted = Some(begun);
+            }
+            if !server.is_down(now) {
+                let (server, retry_ms) = (self.name(index), retry.as_millis());
+                tracing::warn!(event = "server_down", server, retry_ms, reason = %error, "left alone for a while");
+            }
+            // Since it was asked, not since it has not answered, so that it is used again within the retry time
+            // after its return; but for a while in any case.
+            server.down_until = Some((begun + retry).max(now + retry / 2));
+        }
+        Err(self.one_of(&health, now, error))
+    }
+
+    /// For a server that has failed and not answered since, whether or not its time is over: why it is not asked.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn down(&self, index: usize, now: Instant) -> Option<ResolverError> {
+        let until = self.lock().servers.get(index)?.down_until?;
+        Some(ResolverError::Down { server: self.name(index), left: until.saturating_duration_since(now) })
+    }
+
+    /// A probe found a server still out of reach: it is left alone for longer.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn put_off(&self, index: usize, now: Instant) {
+        if let Some(server) = self.lock().servers.get_mut(index) {
+            server.down_until = Some(now + self.config.timeouts.retry());
+        }
+    }
+
+    /// An error of one server among others that are up concerns some users, not all.
+    fn one_of(&self, health: &Health, now: Instant, error: ResolverError) -> ResolverError {
+        match health.servers.iter().any(|server| !server.is_down(now)) && health.servers.len() > 1 {
+            true => ResolverError::OneServer { source: Box::new(error) },
+            false => error,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Health> {
+        // Every change is one assignment: it is whole even behind a panic.
+        self.health.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether a request may be answered by a copy where the record itself is out of reach.
+pub(crate) fn may_read_copy(request: &Request, result: &Result<Response, ResolverError>) -> bool {
+    matches!(request, Request::Get { any_copy: true, .. })
+        && matches!(result, Err(error) if error.is_outage() || error.is_one_server())
+}
+
+/// Tells the options that change nothing here, each once a process.
+fn tell_without_effect(config: &Config) {
+    static TOLD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    /// More different ones than there are options would mean that the values differ; nobody wants to read that.
+    const MOST: usize = 64;
+    let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
+    let pool_min = config.pool_min.map(|least| format!("--POOL-MIN={least}"));
+    let randomize = config.randomize_replica_read.then(|| "--RANDOMIZE-REPLICA-READ".to_owned());
+    for option in config.without_effect.iter().chain(&pool_min).chain(&randomize) {
+        if told.len() < MOST && told.insert(option.clone()) {
+            tracing::info!(event = "option_without_effect", option, "accepted; it changes nothing in ocbus");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pool(options: &str) -> Pool {
+        let servers = "--SERVER=one.example --SERVER=two.example --SERVER=three.example";
+        Pool::new(&format!("{servers}{options}").parse().unwrap()).unwrap()
+    }
+
+    fn refused() -> Result<(), ResolverError> {
+        let source = memcache::exp::Error::Io(std::io::ErrorKind::ConnectionRefused.into());
+        Err(ResolverError::Memcached { server: "x".to_owned(), source })
+    }
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn both_records_of_a_user_have_one_place() {
+        let (pool, now) = (pool(""), Instant::now());
+        let mut used = BTreeSet::new();
+        for n in 0..100 {
+            let cn = Cn::new(&format!("user{n}")).unwrap();
+            let place = pool.place(&cn.resolver_key(), now);
+            assert_eq!(pool.place(&cn.lease_key(), now), place);
+            assert_eq!(place, pool.all.index(cn.resolver_key().as_bytes()), "OpenChange's place");
+            used.insert(place);
+        }
+        assert_eq!(used.len(), 3);
+    }
+
+    #[test]
+    fn a_failed_server_is_left_alone_then_tried_by_one() {
+        let (pool, start) = (pool(""), Instant::now());
+        pool.admit(1, start).unwrap();
+        let error = pool.note(1, start, start, refused()).unwrap_err();
+        assert!(error.is_one_server() && !error.is_outage(), "{error}");
+        let error = pool.admit(1, start + SECOND).unwrap_err();
+        assert!(error.is_one_server() && error.to_string().contains("two.example"), "{error}");
+        pool.admit(0, start + SECOND).unwrap();
+        let later = start + 2 * SECOND;
+        pool.admit(1, later).unwrap();
+        assert!(pool.admit(1, later).is_err(), "one tries, the others wait for what it finds");
+        pool.note(1, later, later, Ok(())).unwrap();
+        pool.admit(1, later).unwrap();
+        pool.admit(1, later).unwrap();
+    }
+
+    #[test]
+    fn all_down_is_an_outage_and_a_hasty_caller_proves_nothing() {
+        let (pool, now) = (pool(""), Instant::now());
+        for index in 0..3 {
+            let timed_out = Err::<(), _>(ResolverError::Deadline { server: String::new() });
+            pool.note(index, now, now + PATIENCE / 2, timed_out).unwrap_err();
+            pool.admit(index, now).unwrap();
+        }
+        for index in 0..2 {
+            assert!(!pool.note(index, now, now, refused()).unwrap_err().is_outage());
+        }
+        assert!(pool.note(2, now, now, refused()).unwrap_err().is_outage());
+        assert!(pool.admit(0, now).unwrap_err().is_outage());
+    }
+
+    #[test]
+    fn the_only_server_is_asked_each_time() {
+        let (pool, now) = (Pool::new(&Config::default()).unwrap(), Instant::now());
+        assert!(pool.note(0, now, now, refused()).unwrap_err().is_outage());
+        pool.admit(0, now).unwrap();
+    }
+
+    #[test]
+    fn keys_of_a_removed_server_move_on_a_ring_and_come_back() {
+        let pool = pool(" --DISTRIBUTION=CONSISTENT --REMOVE-FAILED-SERVERS=1");
+        let start = Instant::now();
+        let keys: Vec<String> = (0..300).map(|n| format!("resolver:user{n}")).collect();
+        let places = |now| keys.iter().map(|key| pool.place(key, now)).collect::<Vec<_>>();
+        let before = places(start);
+        let mut now = start;
+        for failure in 1..=Config::SERVER_FAILURE_LIMIT {
+            assert_eq!(places(now), before, "in use until the {failure}th failure");
+            pool.admit(1, now).unwrap();
+            pool.note(1, now, now, refused()).unwrap_err();
+            // Whoever was under way at the same time counts for nothing.
+            pool.note(1, now, now, refused()).unwrap_err();
+            now += 2 * SECOND;
+        }
+        now -= SECOND;
+        let removed = places(now);
+        assert!(!removed.contains(&1));
+        let left = Selection::without_failed(&pool.config, |index| index != 1).unwrap();
+        assert!(keys.iter().zip(&removed).all(|(key, place)| left.index(key.as_bytes()) == *place));
+        assert_eq!(places(now + SECOND), before, "to be tried again");
+    }
+
+    #[test]
+    fn a_namespace_stands_in_front_and_counts_for_the_length() {
+        let pool = pool(" --NAMESPACE=\"site1.\"");
+        let get = |key: &str| Request::Get { keys: vec![key.to_owned()], any_copy: false };
+        assert_eq!(*pool.on_the_wire(&get("resolver:bob")).unwrap(), get("site1.resolver:bob"));
+        assert!(pool.on_the_wire(&get(&"k".repeat(244))).is_ok());
+        let error = pool.on_the_wire(&get(&"k".repeat(245))).unwrap_err();
+        assert!(!error.is_outage(), "{error}");
+    }
+
+    #[test]
+    fn copies_are_on_the_servers_behind_in_the_binary_protocol_only() {
+        assert_eq!(pool(" --NUMBER-OF-REPLICAS=1").copies(0).count(), 0);
+        let pool = pool(" --BINARY-PROTOCOL --NUMBER-OF-REPLICAS=5");
+        assert_eq!(pool.copies(2).collect::<Vec<_>>(), [0, 1]);
+    }
+}

@@ -1,0 +1,177 @@
+//! One of several memcacheds fails, end to end: a subscriber's heartbeat and the plugin of a real Dovecot.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, missing_docs)]
+
+mod support;
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use ocbus::bus::{Bus, Filter};
+use ocbus::resolver::{Cn, Config, Resolver, Selection};
+use ocbus::sandbox::{DovecotOptions, Memcached, Sandbox};
+use ocbus::subscriber::SubscriberConfig;
+use ocbus::wire::openchange::DosCharset;
+use ocbus::{EventKind, Subscriber};
+use support::{LIMIT, until};
+
+struct Three {
+    servers: Vec<Memcached>,
+    text: String,
+    selection: Selection,
+}
+
+impl Three {
+    fn start(sandbox: &Sandbox) -> Three {
+        let servers: Vec<Memcached> = (0..3).map(|_| sandbox.memcached().unwrap()).collect();
+        let text = servers.iter().map(Memcached::configuration).collect::<Vec<_>>().join(" ");
+        let selection = Selection::new(&Config::parse(&text).unwrap()).unwrap();
+        Three { servers, text, selection }
+    }
+
+    async fn resolver(&self) -> Resolver {
+        let config = Config::parse(&self.text).unwrap();
+        Resolver::new(&config, DosCharset::default(), Duration::from_secs(1)).await.unwrap()
+    }
+
+    fn place(&self, cn: &Cn) -> usize {
+        self.selection.index(cn.resolver_key().as_bytes())
+    }
+
+    fn holds(&self, cn: &Cn) -> bool {
+        self.servers[self.place(cn)].get(&cn.lease_key()).unwrap().is_some()
+    }
+
+    /// A user of each server.
+    fn users(&self) -> Vec<Cn> {
+        let of = |place| {
+            let mut names = (0..).map(|n| Cn::new(&format!("user{n}")).unwrap());
+            names.find(|cn| self.place(cn) == place).unwrap()
+        };
+        (0..3).map(of).collect()
+    }
+}
+
+/// One of a memcached's counters.
+fn counter(memcached: &Memcached, name: &str) -> u64 {
+    let stream = TcpStream::connect(memcached.address()).unwrap();
+    (&stream).write_all(b"stats\r\nquit\r\n").unwrap();
+    let lines = BufReader::new(stream).lines().map(Result::unwrap);
+    let name = format!("STAT {name} ");
+    let count = lines.filter_map(|line| line.strip_prefix(&name)?.parse().ok()).next();
+    count.unwrap()
+}
+
+/// Waits for so many heartbeats of the subscriber: each touches its canary.
+fn heartbeats(memcached: &Memcached, count: u64) {
+    let before = counter(memcached, "cmd_touch");
+    until("heartbeats", || counter(memcached, "cmd_touch") >= before + count);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_subscriber_keeps_the_users_of_the_others_and_is_back_within_two_seconds() {
+    let sandbox = Sandbox::new().unwrap();
+    let mut three = Three::start(&sandbox);
+    let bus = Bus::new();
+    // No renewals in between: they would be writes, too.
+    let config = SubscriberConfig { lease: Duration::from_secs(3600), ..SubscriberConfig::default() };
+    let subscriber = Subscriber::start(config, three.resolver().await, bus.clone()).await.unwrap();
+    let users: Vec<Cn> = (0..60).map(|n| Cn::new(&format!("user{n}")).unwrap()).collect();
+    for user in &users {
+        subscriber.add(user).await.unwrap();
+    }
+    let canary = format!("ocbus-canary:{}", subscriber.id());
+    until("the canaries are planted", || {
+        three.servers.iter().all(|server| server.get(&canary).unwrap().is_some())
+    });
+
+    for hangs in [false, true] {
+        match hangs {
+            true => three.servers[1].stop().unwrap(),
+            false => three.servers[1].kill(),
+        }
+        // Until it has noticed; a hung one costs a heartbeat its time limit, once.
+        heartbeats(&three.servers[0], 3);
+        let writes = || [0, 2].map(|index: usize| counter(&three.servers[index], "cmd_set"));
+        let before = writes();
+        let mut events = bus.subscribe(Filter::user(users[0].as_str()));
+        while events.try_recv().is_some() {}
+        heartbeats(&three.servers[0], 4);
+        assert_eq!(writes(), before, "nobody registers anew");
+        assert!(events.try_recv().is_none(), "nor is anybody told to resync");
+        match hangs {
+            true => three.servers[1].cont().unwrap(),
+            false => three.servers[1].restart().unwrap(),
+        }
+        let begun = Instant::now();
+        until("all are registered", || users.iter().all(|user| three.holds(user)));
+        assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+        let event = tokio::time::timeout(Duration::from_secs(2), events.recv()).await.unwrap().unwrap();
+        assert!(matches!(event.kind, EventKind::Resync { .. }), "what was missed is made good: {event:?}");
+        until("the canary is planted again", || three.servers[1].get(&canary).unwrap().is_some());
+    }
+    // Only those that the killed one had, and each once.
+    let lost = users.iter().filter(|user| three.place(user) == 1).count();
+    let counted = subscriber.statistics().registrations_lost;
+    assert_eq!(counted, u64::try_from(lost).unwrap(), "{:?}", subscriber.statistics());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_plugin_delivers_to_the_users_of_the_others_as_if_nothing_were() {
+    let sandbox = Sandbox::new().unwrap();
+    let mut three = Three::start(&sandbox);
+    let options = DovecotOptions::new(&["notify", "openchange"])
+        .setting("openchange_resolver", &three.text)
+        .setting("openchange_budget", "2000")
+        .extra("lda_mailbox_autocreate = yes");
+    let dovecot = sandbox.dovecot(options).unwrap();
+    let users = three.users();
+    let bus = Bus::new();
+    let subscriber =
+        Subscriber::start(SubscriberConfig::default(), three.resolver().await, bus.clone()).await.unwrap();
+    for user in &users {
+        subscriber.add(user).await.unwrap();
+    }
+    let mut lmtp = dovecot.lmtp().unwrap();
+    let mut deliver = |user: &Cn| {
+        let mail = ocbus::sandbox::mail("a@example.org", "Hi", "x");
+        let begun = Instant::now();
+        assert_eq!(lmtp.deliver("a@example.org", &[user.as_str()], mail).unwrap()[0].code, 250);
+        begun.elapsed()
+    };
+    deliver(&users[0]);
+    three.servers[1].stop().unwrap();
+    // A hung one costs its first user the look-up's share of the budget.
+    let first = deliver(&users[1]);
+    assert!(first < Duration::from_millis(2500), "{first:?}");
+    for user in [&users[1], &users[0], &users[2]] {
+        let took = deliver(user);
+        assert!(took < Duration::from_millis(1000), "{user}: {took:?}");
+    }
+    for user in [&users[0], &users[2]] {
+        let mut events = bus.subscribe(Filter::user(user.as_str()));
+        deliver(user);
+        let event = tokio::time::timeout(LIMIT, events.recv()).await.unwrap().unwrap();
+        assert!(matches!(event.kind, EventKind::MessageNew(_)), "{event:?}");
+    }
+    let warnings: Vec<String> =
+        dovecot.plugin_log_lines().into_iter().filter(|line| line.contains("Warning: ")).collect();
+    assert!(warnings.len() <= 2, "one for each time that it was tried: {warnings:?}");
+    assert!(warnings[0].contains("one of several"), "{warnings:?}");
+    three.servers[1].kill();
+    assert!(deliver(&users[1]) < Duration::from_millis(1000));
+
+    // Back, and empty: its user is registered again, and told of what was missed.
+    three.servers[1].restart().unwrap();
+    until("registered again", || three.holds(&users[1]));
+    let mut events = bus.subscribe(Filter::user(users[1].as_str()));
+    let begun = Instant::now();
+    loop {
+        deliver(&users[1]);
+        let event = tokio::time::timeout(Duration::from_millis(300), events.recv()).await;
+        if event.is_ok_and(|event| matches!(event.unwrap().kind, EventKind::MessageNew(_))) {
+            break;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(4), "the plugin finds it again");
+    }
+}
