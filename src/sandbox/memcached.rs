@@ -19,17 +19,18 @@ pub struct Memcached {
     child: Child,
     program: PathBuf,
     port: u16,
+    memory_mib: u32,
     output: PathBuf,
 }
 
 impl Memcached {
-    pub(super) fn start(output: PathBuf) -> Result<Self, SandboxError> {
+    pub(super) fn start(output: PathBuf, memory_mib: u32) -> Result<Self, SandboxError> {
         let program = find_program("memcached", "memcached")?;
         let mut attempt = 1;
         loop {
             let port = free_port()?;
-            match launch(&program, port, &output) {
-                Ok(child) => return Ok(Self { child, program, port, output }),
+            match launch(&program, port, memory_mib, &output) {
+                Ok(child) => return Ok(Self { child, program, port, memory_mib, output }),
                 Err(SandboxError::Ended { .. }) if attempt < ATTEMPTS => attempt += 1,
                 Err(error) => return Err(error),
             }
@@ -87,7 +88,7 @@ impl Memcached {
     /// When it does not come up.
     pub fn restart(&mut self) -> Result<(), SandboxError> {
         self.kill();
-        self.child = launch(&self.program, self.port, &self.output)?;
+        self.child = launch(&self.program, self.port, self.memory_mib, &self.output)?;
         Ok(())
     }
 
@@ -145,9 +146,14 @@ fn refused(request: &str, answer: &str) -> SandboxError {
 }
 
 /// Starts one and waits until it answers.
-fn launch(program: &Path, port: u16, output: &Path) -> Result<Child, SandboxError> {
+fn launch(program: &Path, port: u16, memory_mib: u32, output: &Path) -> Result<Child, SandboxError> {
     let mut command = Command::new(program);
-    command.args(["-l", "127.0.0.1", "-p", &port.to_string(), "-u", "nobody", "-U", "0", "-m", "64"]);
+    command.args(["-l", "127.0.0.1", "-p", &port.to_string(), "-u", "nobody", "-U", "0"]);
+    command.args(["-m", &memory_mib.to_string()]);
+    if memory_mib < 2 {
+        // An item may be half of it at most.
+        command.args(["-I", "512k"]);
+    }
     let mut child = Child::start("memcached", &command, as_nobody(), output, End::Kill)?;
     let ready = poll_until(DEADLINE, || {
         if child.poll_status().is_some() {

@@ -106,7 +106,15 @@ impl Sandbox {
     /// # Errors
     /// When it is not installed, or does not answer within five seconds.
     pub fn memcached(&self) -> Result<Memcached, SandboxError> {
-        Memcached::start(self.path().join(format!("memcached{}", self.next())))
+        self.memcached_of(64)
+    }
+
+    /// Starts a memcached that may take so much memory for its items; with little it evicts.
+    ///
+    /// # Errors
+    /// As [`Sandbox::memcached`].
+    pub fn memcached_of(&self, memory_mib: u32) -> Result<Memcached, SandboxError> {
+        Memcached::start(self.path().join(format!("memcached{}", self.next())), memory_mib)
     }
 
     /// Starts a Dovecot; several may run at a time, each with its own mails.

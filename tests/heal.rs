@@ -1,0 +1,179 @@
+//! Whatever memcached loses, every live registration is back within two seconds of its return, and the bus is told;
+//! what is dead goes within its lease; and nothing thrashes.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, missing_docs)]
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use ocbus::bus::{Bus, Filter, Subscription};
+use ocbus::resolver::{Cn, Config, Resolver};
+use ocbus::sandbox::{Memcached, Sandbox};
+use ocbus::subscriber::SubscriberConfig;
+use ocbus::wire::openchange::DosCharset;
+use ocbus::{EventKind, Subscriber};
+use support::{LIMIT, legacy_only, until};
+
+/// Registrations of one subscriber.
+const USERS: usize = 200;
+
+/// How soon after memcached's return all must be back.
+const BACK: Duration = Duration::from_secs(2);
+
+struct Scene {
+    _sandbox: Sandbox,
+    memcached: Memcached,
+    subscriber: Subscriber,
+    events: Subscription,
+}
+
+fn users() -> impl Iterator<Item = Cn> {
+    (0..USERS).map(|user| Cn::new(&format!("user{user}")).unwrap())
+}
+
+async fn scene(memory_mib: u32, config: SubscriberConfig) -> Scene {
+    let sandbox = Sandbox::new().unwrap();
+    let memcached = sandbox.memcached_of(memory_mib).unwrap();
+    let bus = Bus::new();
+    let subscriber = Subscriber::start(config, resolver(&memcached).await, bus.clone()).await.unwrap();
+    for user in users() {
+        subscriber.add(&user).await.unwrap();
+    }
+    let canary = format!("ocbus-canary:{}", subscriber.id());
+    until("the canary is planted", || memcached.get(&canary).unwrap().is_some());
+    let events = bus.subscribe_with_queue(Filter::user("user7"), 4096);
+    Scene { _sandbox: sandbox, memcached, subscriber, events }
+}
+
+async fn resolver(memcached: &Memcached) -> Resolver {
+    let config = Config::parse(&memcached.configuration()).unwrap();
+    Resolver::new(&config, DosCharset::default(), Duration::from_secs(1)).await.unwrap()
+}
+
+impl Scene {
+    fn missing(&self, prefix: &str) -> usize {
+        users().filter(|user| self.memcached.get(&format!("{prefix}:{user}")).unwrap().is_none()).count()
+    }
+
+    /// All are back in time, and whoever listens on the bus was told to look again.
+    async fn assert_healed(&mut self, prefixes: &[&str]) {
+        let begun = Instant::now();
+        until("all are registered again", || prefixes.iter().all(|prefix| self.missing(prefix) == 0));
+        assert!(begun.elapsed() < BACK, "{:?}", begun.elapsed());
+        let event = tokio::time::timeout(LIMIT, self.events.recv()).await.unwrap().unwrap();
+        assert!(matches!(event.kind, EventKind::Resync { .. }), "{event:?}");
+    }
+
+    /// Writes so far, as memcached counts them.
+    fn writes(&self) -> u64 {
+        use std::io::{BufRead, BufReader, Write};
+        let mut stream = std::net::TcpStream::connect(self.memcached.address()).unwrap();
+        stream.set_read_timeout(Some(LIMIT)).unwrap();
+        stream.write_all(b"stats\r\n").unwrap();
+        let lines = BufReader::new(stream).lines().map(Result::unwrap);
+        let mut stats = lines.take_while(|line| line != "END");
+        stats.find_map(|line| line.strip_prefix("STAT cmd_set ")?.parse().ok()).unwrap()
+    }
+}
+
+fn both() -> SubscriberConfig {
+    SubscriberConfig { legacy_bind: legacy_only().legacy_bind, ..SubscriberConfig::default() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_flush_all_and_after_a_restart() {
+    let mut scene = scene(64, both()).await;
+    scene.memcached.flush_all().unwrap();
+    scene.assert_healed(&["ocbus", "resolver"]).await;
+    scene.memcached.kill();
+    scene.memcached.restart().unwrap();
+    scene.assert_healed(&["ocbus", "resolver"]).await;
+    assert_eq!(scene.subscriber.statistics().malformed, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_hang_of_ten_seconds_that_outlives_the_leases() {
+    // Leases end meanwhile: memcached itself drops them when it goes on.
+    let config = SubscriberConfig { lease: Duration::from_secs(6), ..SubscriberConfig::default() };
+    let mut scene = scene(64, config).await;
+    scene.memcached.stop().unwrap();
+    // The fault itself: there is no state to wait for.
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    scene.memcached.cont().unwrap();
+    scene.assert_healed(&["ocbus"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_memcached_evicts() {
+    let scene = scene(1, SubscriberConfig::default()).await;
+    // Others fill it over and over, with items of the sizes that ours may have. Ours are looked at twice a second,
+    // which keeps them, or brings them back.
+    let mut stream = std::net::TcpStream::connect(scene.memcached.address()).unwrap();
+    let mut at = 0usize;
+    for _ in 0..30 {
+        let mut sets = Vec::new();
+        for _ in 0..20_000 {
+            at += 1;
+            let length = 40 + at % 200;
+            sets.extend_from_slice(format!("set filler{at} 0 0 {length} noreply\r\n").as_bytes());
+            sets.resize(sets.len() + length, b'x');
+            sets.extend_from_slice(b"\r\n");
+        }
+        std::io::Write::write_all(&mut stream, &sets).unwrap();
+    }
+    assert!(scene.memcached.get("filler1").unwrap().is_none(), "it does evict");
+    let begun = Instant::now();
+    until("all are registered", || scene.missing("ocbus") == 0);
+    assert!(begun.elapsed() < BACK, "{:?}", begun.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_single_records_went() {
+    let mut scene = scene(64, both()).await;
+    let mut stream = std::net::TcpStream::connect(scene.memcached.address()).unwrap();
+    for user in users().step_by(7) {
+        let gone = format!("delete ocbus:{user} noreply\r\ndelete resolver:{user} noreply\r\n");
+        std::io::Write::write_all(&mut stream, gone.as_bytes()).unwrap();
+    }
+    scene.assert_healed(&["ocbus", "resolver"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_writer_without_compare_and_swap_overwrote() {
+    let mut scene = scene(64, both()).await;
+    // OpenChange's own writers read, edit and set.
+    for user in users() {
+        scene
+            .memcached
+            .set(&format!("resolver:{user}"), b"\x01\x01\0\0\0\x01\0\0\0tcp://10.0.0.1:1\0")
+            .unwrap();
+    }
+    let begun = Instant::now();
+    let healed = |user: &Cn| {
+        let record = scene.memcached.get(&format!("resolver:{user}")).unwrap().unwrap();
+        record.starts_with(b"\x01\x02\0\0\0")
+    };
+    until("ours stand beside theirs", || users().all(|user| healed(&user)));
+    assert!(begun.elapsed() < BACK, "{:?}", begun.elapsed());
+    let event = tokio::time::timeout(LIMIT, scene.events.recv()).await.unwrap().unwrap();
+    assert!(matches!(event.kind, EventKind::Resync { .. }), "{event:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quiet_time_has_few_writes_and_the_dead_go_with_their_lease() {
+    let config = SubscriberConfig { lease: Duration::from_secs(3), ..SubscriberConfig::default() };
+    let scene = scene(64, config).await;
+    let before = scene.writes();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let written = usize::try_from(scene.writes() - before).unwrap();
+    // Renewed each third of a lease, or up to twice as often, and no more than that.
+    assert!((USERS * 2..=USERS * 8).contains(&written), "{written} writes in a lease");
+    let Scene { subscriber, memcached, .. } = scene;
+    // As if killed: it takes nothing back.
+    drop(subscriber);
+    let begun = Instant::now();
+    until("all leases have ended", || {
+        users().all(|user| memcached.get(&format!("ocbus:{user}")).unwrap().is_none())
+    });
+    assert!(begun.elapsed() < Duration::from_secs(6), "{:?}", begun.elapsed());
+}
