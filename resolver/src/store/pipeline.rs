@@ -1,5 +1,6 @@
 //! Requests of many tasks to one server, several in a round trip: what comes while others are under way forms
-//! the next batch. Renewing 100,000 users is a few hundred round trips then, and not 200,000.
+//! the next batch. Renewing 100,000 users is a few hundred round trips then, and not 200,000. Where little is under
+//! way, a request goes out by itself and at once.
 
 use memcache::exp::{
     AsyncMetaClient, Delete, Error, Get, GetResult, Meta, MutationResult, Op, OpResult, Set,
@@ -22,7 +23,10 @@ const MAX_WAITING: usize = 4096;
 /// The way to one server. Clones share it; it ends with the last of them.
 #[derive(Clone)]
 pub(super) struct Pipeline {
+    client: AsyncMetaClient,
     queue: mpsc::Sender<Waiting>,
+    /// For round trips under way.
+    places: Arc<Semaphore>,
 }
 
 struct Waiting {
@@ -34,11 +38,18 @@ impl Pipeline {
     /// Within a tokio runtime.
     pub(super) fn new(client: AsyncMetaClient) -> Pipeline {
         let (queue, requests) = mpsc::channel(MAX_WAITING);
-        tokio::spawn(serve(client, requests));
-        Pipeline { queue }
+        let places = Arc::new(Semaphore::new(MAX_UNDER_WAY));
+        tokio::spawn(serve(client.clone(), requests, Arc::clone(&places)));
+        Pipeline { client, queue, places }
     }
 
     pub(super) async fn run(&self, request: Request) -> Result<Response, Error> {
+        if self.queue.capacity() == MAX_WAITING
+            && let Ok(_place) = self.places.try_acquire()
+        {
+            let results = self.client.run_batch(operations(&request)).await?;
+            return response(&request, &mut results.into_iter());
+        }
         let (answer, answered) = oneshot::channel();
         let stopped = |_| Error::Protocol("the pipeline has ended".to_owned());
         self.queue.send(Waiting { request, answer }).await.map_err(|_| stopped(()))?;
@@ -46,18 +57,20 @@ impl Pipeline {
     }
 }
 
-async fn serve(client: AsyncMetaClient, mut requests: mpsc::Receiver<Waiting>) {
-    let places = Arc::new(Semaphore::new(MAX_UNDER_WAY));
-    loop {
-        // The place first: what comes while there is none goes into the same batch.
+async fn serve(client: AsyncMetaClient, mut requests: mpsc::Receiver<Waiting>, places: Arc<Semaphore>) {
+    let mut batch = Vec::new();
+    while let Some(first) = requests.recv().await {
+        batch.push(first);
+        // What comes while there is no place goes into the same batch.
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-        let mut batch = Vec::new();
-        if requests.recv_many(&mut batch, MAX_BATCH).await == 0 {
-            return;
+        while batch.len() < MAX_BATCH
+            && let Ok(next) = requests.try_recv()
+        {
+            batch.push(next);
         }
         // Whoever gave up waiting wants nothing done any more.
         batch.retain(|waiting| !waiting.answer.is_closed());
-        let client = client.clone();
+        let (client, batch) = (client.clone(), std::mem::take(&mut batch));
         tokio::spawn(async move {
             exchange(&client, batch).await;
             drop(place);
