@@ -15,6 +15,13 @@ moduledir ?= $(or $(shell sed -n 's/^dovecot_moduledir=//p' /usr/lib/dovecot/dov
 export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
 export CARGO_BUILD_JOBS := $(JOBS)
 
+# The private servers want root. Whoever is not builds as himself, and runs what was built through sudo.
+ifneq ($(shell id -u),0)
+sudo := sudo -E
+host := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p' | tr a-z- A-Z_)
+run_as_root = CARGO_TARGET_$(host)_RUNNER='$(sudo)'
+endif
+
 .NOTPARALLEL:
 .PHONY: help demo test lint bench soak build install fmt advisories clean
 .DEFAULT_GOAL := help
@@ -39,7 +46,7 @@ help:
 demo:
 	@scripts/setup demo
 	cargo build $(CARGOFLAGS) --release -p ocbus -p dovecot-openchange-plugin
-	$(target)/release/ocbus demo
+	$(sudo) $(target)/release/ocbus demo
 
 # The documentation's examples come first, so that the last lines are nextest's count.
 test:
@@ -47,7 +54,7 @@ test:
 	$(MAKE) lint
 	cargo build $(CARGOFLAGS) -p dovecot-openchange-plugin
 	cargo test $(CARGOFLAGS) --workspace --doc
-	cargo nextest run $(CARGOFLAGS) $(if $(CI),--profile ci) --workspace
+	$(run_as_root) cargo nextest run $(CARGOFLAGS) $(if $(CI),--profile ci) --workspace
 
 lint:
 	cargo fmt --all --check
@@ -61,12 +68,12 @@ advisories:
 bench:
 	@scripts/setup bench
 	cargo build $(CARGOFLAGS) --release -p dovecot-openchange-plugin
-	cargo bench $(CARGOFLAGS) --workspace --benches
+	$(run_as_root) cargo bench $(CARGOFLAGS) --workspace --benches
 
 soak:
 	@scripts/setup test
 	cargo build $(CARGOFLAGS) --release -p dovecot-openchange-plugin
-	OCBUS_SOAK_MAILS=$(SOAK_MAILS) cargo nextest run $(CARGOFLAGS) --profile soak --release --test soak --no-capture
+	$(run_as_root) OCBUS_SOAK_MAILS=$(SOAK_MAILS) cargo nextest run $(CARGOFLAGS) --profile soak --release --test soak --no-capture
 
 build:
 	cargo build $(CARGOFLAGS) --release -p ocbus -p dovecot-openchange-plugin
