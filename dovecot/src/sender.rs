@@ -41,7 +41,9 @@ pub struct Job {
 impl Job {
     /// PUSH: messages to the PULL socket at `endpoint`, back to back.
     pub fn push<'a>(endpoint: Endpoint, payloads: impl IntoIterator<Item = &'a [u8]>) -> Job {
-        let exchange = Exchange::push_all(transport(&endpoint), payloads);
+        // With the peer's end of stream as a receipt, over tcp too: each transaction has a connection of its own, and
+        // a PULL socket that has two of them takes their messages in any order.
+        let exchange = Exchange::push_all(transport(&endpoint), payloads).with_receipt(true);
         Job { endpoint, exchange }
     }
 
