@@ -2,7 +2,7 @@
 //! deadline for all three, and at most one warning about it.
 //!
 //! In two halves: at commit everything is looked up and sent; the answers are waited for when Dovecot is done with the
-//! user ([`User::finish`]), before it tells anybody that the mail is delivered. In between it closes the mailbox and
+//! user ([`User::finish`]), before dovecot-lda ends, and in LMTP behind its reply. In between it closes the mailbox and
 //! writes its log, and the subscribers work at the same time.
 
 mod outage;
