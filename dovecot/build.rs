@@ -43,6 +43,9 @@ fn build(include: &Path, abi: &str) {
     }
     cc::Build::new().file("shim/openchange-stub.c").pic(true).compile("openchange_stub");
     link_unwinder();
+    if since_24(abi) {
+        link_settings(include);
+    }
 
     // Dovecot resolves the plugin's symbols when they are used, and complains clearly about what is missing (the
     // notify plugin, say). With BIND_NOW it would be "undefined symbol" instead.
@@ -67,6 +70,42 @@ fn link_unwinder() {
     if let Some(folder) = path.parent().filter(|_| path.is_file()) {
         println!("cargo::rustc-link-search=native={}", folder.display());
         println!("cargo::rustc-link-lib=static=gcc_eh");
+    }
+}
+
+/// Whether this Dovecot reads its settings through modules of their own.
+fn since_24(abi: &str) -> bool {
+    let mut parts = abi.split('.').map_while(|part| part.parse::<u32>().ok());
+    (parts.next(), parts.next()) >= (Some(2), Some(4))
+}
+
+/// Dovecot 2.4's second module, `settings/libopenchange_settings.so`. It is put beside the plugin in Cargo's folder:
+/// one package has one cdylib, and rustc hides C's symbols in it.
+fn link_settings(include: &Path) {
+    const MODULE: &str = "libopenchange_settings.so";
+    let Some(out) = std::env::var_os("OUT_DIR").map(PathBuf::from) else { return };
+    // target/PROFILE/build/PACKAGE-HASH/out
+    let Some(profile) = out.ancestors().nth(3) else { return };
+    let module = profile.join(MODULE);
+    // Renamed into place: whoever has the old one loaded keeps it.
+    let made = out.join(MODULE);
+    let status = cc::Build::new()
+        .get_compiler()
+        .to_command()
+        .args(["-shared", "-fPIC", "-O2", "-std=gnu99", "-Wall", "-Wextra", "-DHAVE_CONFIG_H", "-isystem"])
+        .arg(include)
+        .arg("shim/openchange-settings.c")
+        .arg("-o")
+        .arg(&made)
+        .status();
+    match status {
+        Ok(status) if status.success() => {}
+        Ok(status) => return println!("cargo::error={MODULE}: the compiler ended with {status}"),
+        Err(error) => return println!("cargo::error={MODULE}: {error}"),
+    }
+    let staged = profile.join(".libopenchange_settings.so.new");
+    if let Err(error) = std::fs::copy(&made, &staged).and_then(|_| std::fs::rename(&staged, &module)) {
+        println!("cargo::error={}: {error}", module.display());
     }
 }
 

@@ -34,52 +34,7 @@
 
 #if OPENCHANGE_SINCE(2, 4)
 
-#include "settings.h"
-
-struct openchange_plugin_settings {
-	pool_t pool;
-	const char *openchange_resolver;
-	const char *openchange_cn;
-	const char *openchange_backend;
-	const char *openchange_budget;
-	const char *openchange_keep_refused;
-	const char *openchange_charset;
-};
-
-#define DEF(name) \
-	SETTING_DEFINE_STRUCT_STR(#name, name, struct openchange_plugin_settings)
-static const struct setting_define openchange_setting_defines[] = {
-	DEF(openchange_resolver),
-	DEF(openchange_cn),
-	DEF(openchange_backend),
-	DEF(openchange_budget),
-	DEF(openchange_keep_refused),
-	DEF(openchange_charset),
-	SETTING_DEFINE_LIST_END
-};
-#undef DEF
-
-/* Empty is "not set": the defaults stand in Rust, once. */
-static const struct openchange_plugin_settings openchange_default_settings = {
-	.openchange_resolver = "",
-	.openchange_cn = "",
-	.openchange_backend = "",
-	.openchange_budget = "",
-	.openchange_keep_refused = "",
-	.openchange_charset = "",
-};
-
-/* 2.4 also wants a module settings/libopenchange_settings.so that exports
-   openchange_settings_set_infos[] = { &openchange_setting_parser_info, NULL }. */
-extern const struct setting_parser_info openchange_setting_parser_info;
-const struct setting_parser_info openchange_setting_parser_info = {
-	.name = "openchange",
-	.plugin_dependency = "lib90_openchange_plugin",
-	.defines = openchange_setting_defines,
-	.defaults = &openchange_default_settings,
-	.struct_size = sizeof(struct openchange_plugin_settings),
-	.pool_offset1 = 1 + offsetof(struct openchange_plugin_settings, pool),
-};
+#include "openchange-settings.h"
 
 static void *user_new(const struct openchange_callbacks *rust,
 		      struct mail_user *user, bool debug)
@@ -93,14 +48,11 @@ static void *user_new(const struct openchange_callbacks *rust,
 		i_warning("openchange: settings: %s", error);
 		return NULL;
 	}
-#define VALUE(name) (*set->name == '\0' ? NULL : set->name)
+	/* empty is "not set": the defaults stand in Rust, once */
+#define VALUE(name) \
+	.name = *set->openchange_##name == '\0' ? NULL : set->openchange_##name,
 	const struct openchange_settings plain = {
-		.resolver = VALUE(openchange_resolver),
-		.cn = VALUE(openchange_cn),
-		.backend = VALUE(openchange_backend),
-		.budget = VALUE(openchange_budget),
-		.keep_refused = VALUE(openchange_keep_refused),
-		.charset = VALUE(openchange_charset),
+		OPENCHANGE_SETTINGS(VALUE)
 	};
 #undef VALUE
 	rust_user = rust->user_new(user->username, debug, &plain);
@@ -123,14 +75,12 @@ static void unregister(struct notify_context **context)
 static void *user_new(const struct openchange_callbacks *rust,
 		      struct mail_user *user, bool debug)
 {
+#define VALUE(name) \
+	.name = mail_user_plugin_getenv(user, "openchange_" #name),
 	const struct openchange_settings plain = {
-		.resolver = mail_user_plugin_getenv(user, "openchange_resolver"),
-		.cn = mail_user_plugin_getenv(user, "openchange_cn"),
-		.backend = mail_user_plugin_getenv(user, "openchange_backend"),
-		.budget = mail_user_plugin_getenv(user, "openchange_budget"),
-		.keep_refused = mail_user_plugin_getenv(user, "openchange_keep_refused"),
-		.charset = mail_user_plugin_getenv(user, "openchange_charset"),
+		OPENCHANGE_SETTINGS(VALUE)
 	};
+#undef VALUE
 
 	return rust->user_new(user->username, debug, &plain);
 }

@@ -9,14 +9,20 @@
 
 struct module;
 
+/* Every setting, each openchange_NAME in Dovecot's configuration, in the order of src/ffi.rs. */
+#define OPENCHANGE_SETTINGS(X) \
+	X(resolver) \
+	X(cn) \
+	X(backend) \
+	X(budget) \
+	X(keep_refused) \
+	X(charset)
+
 /* A user's settings as Dovecot has them. NULL: not set. */
 struct openchange_settings {
-	const char *resolver;
-	const char *cn;
-	const char *backend;
-	const char *budget;
-	const char *keep_refused;
-	const char *charset;
+#define OPENCHANGE_MEMBER(name) const char *name;
+	OPENCHANGE_SETTINGS(OPENCHANGE_MEMBER)
+#undef OPENCHANGE_MEMBER
 };
 
 /* One new mail. Strings may be NULL. Nothing in it outlives the call. */

@@ -1,6 +1,7 @@
 //! A private Dovecot.
 
 use super::process::{Child, End, find_program, group, pid_of, poll_until, read_lossy, wait_deadline};
+use super::dovecot_conf::Version;
 use super::{DovecotOptions, Folder, ImapClient, LmtpClient, MAIL_UID, Maildir, SandboxError, free_port};
 use std::fs;
 use std::io::{self, Seek as _, Write as _};
@@ -75,7 +76,7 @@ impl Dovecot {
         let mails = path.join("mail");
         std::os::unix::fs::chown(&mails, Some(MAIL_UID), Some(MAIL_UID))
             .map_err(SandboxError::path("give away", &mails))?;
-        options.write_modules(&path, &installed.modules)?;
+        options.write_modules(installed.version, &path, &installed.modules)?;
         let separator = options.separator;
         let mut attempt = 1;
         loop {
@@ -290,7 +291,7 @@ fn launch(
     lmtp: u16,
 ) -> Result<Child, SandboxError> {
     let conf = conf(path);
-    fs::write(&conf, options.text(path, imap, lmtp)?).map_err(SandboxError::path("write", &conf))?;
+    fs::write(&conf, options.text(installed.version, path, imap, lmtp)?).map_err(SandboxError::path("write", &conf))?;
     let mut command = Command::new(&installed.dovecot);
     command.arg("-F").arg("-c").arg(&conf);
     let end = End::Dovecot(Duration::from_millis(500));
@@ -307,11 +308,11 @@ fn launch(
     let output = || format!("{}{}", child.stderr(), tail(&read_lossy(&log_file(path))));
     match ready {
         Some(true) => Ok(child),
-        Some(false) => Err(installed.supported(output()).unwrap_or_else(|output| SandboxError::Ended {
+        Some(false) => Err(SandboxError::Ended {
             name: "dovecot".to_owned(),
             status: child.status_text(),
-            output,
-        })),
+            output: output(),
+        }),
         None => {
             let what = "the start of dovecot".to_owned();
             Err(SandboxError::Deadline { what, after: START, detail: output() })
@@ -350,6 +351,7 @@ struct Installed {
     dovecot: PathBuf,
     lda: PathBuf,
     modules: PathBuf,
+    version: Version,
 }
 
 impl Installed {
@@ -367,18 +369,12 @@ impl Installed {
         let lda = file("dovecot-lda", "dovecot-core")?;
         file("imap", "dovecot-imapd")?;
         file("lmtp", "dovecot-lmtpd")?;
-        Ok(Self { dovecot, lda, modules })
-    }
-
-    /// Gives `output` back when the fault is not the version's.
-    fn supported(&self, output: String) -> Result<SandboxError, String> {
-        let version = Command::new(&self.dovecot).arg("--version").output();
-        let found =
-            version.map(|found| String::from_utf8_lossy(&found.stdout).trim().to_owned()).unwrap_or_default();
-        if found.is_empty() || found.starts_with("2.3.") || found.starts_with("2.2.") {
-            return Err(output);
-        }
-        Ok(SandboxError::UnsupportedDovecot { found, output })
+        let printed = Command::new(&dovecot).arg("--version").output();
+        let found = printed
+            .map(|printed| String::from_utf8_lossy(&printed.stdout).trim().to_owned())
+            .unwrap_or_default();
+        let version = Version::of(&found).ok_or(SandboxError::UnsupportedDovecot { found })?;
+        Ok(Self { dovecot, lda, modules, version })
     }
 }
 

@@ -1,4 +1,4 @@
-//! The settings of a private Dovecot 2.3, and its module folder.
+//! The settings of a private Dovecot 2.3 or 2.4, and its module folder.
 
 use super::{MAIL_UID, SandboxError};
 use std::collections::BTreeMap;
@@ -9,6 +9,10 @@ use std::path::{Path, PathBuf};
 
 /// The name that Dovecot loads our plugin by (`mail_plugins = openchange`).
 const PLUGIN_FILE: &str = "lib90_openchange_plugin.so";
+
+/// Where Dovecot 2.4 looks for what our settings are called, below its modules. It looks in the folder that it was
+/// compiled with, whatever `mail_plugin_dir` says.
+const SETTINGS_FILE: &str = "settings/libopenchange_settings.so";
 
 /// How a private Dovecot is set up.
 #[derive(Debug, Clone)]
@@ -83,7 +87,12 @@ impl DovecotOptions {
     }
 
     /// Writes `modules/` in `folder`: symlinks to the installed modules, and our plugin.
-    pub(super) fn write_modules(&self, folder: &Path, installed: &Path) -> Result<(), SandboxError> {
+    pub(super) fn write_modules(
+        &self,
+        version: Version,
+        folder: &Path,
+        installed: &Path,
+    ) -> Result<(), SandboxError> {
         let modules = folder.join("modules");
         fs::create_dir(&modules).map_err(SandboxError::path("make", &modules))?;
         let entries = fs::read_dir(installed).map_err(SandboxError::path("read", installed))?;
@@ -100,6 +109,10 @@ impl DovecotOptions {
             .iter()
             .chain(self.protocol_plugins.values().flatten())
             .any(|name| name == "openchange");
+        let settings = installed.join(SETTINGS_FILE);
+        if version == Version::V24 && !self.settings.is_empty() && !settings.is_file() {
+            return Err(SandboxError::MissingSettings { path: settings });
+        }
         let file = match &self.plugin_file {
             Some(file) => file.clone(),
             None if wanted => built_plugin()?,
@@ -115,36 +128,90 @@ impl DovecotOptions {
     }
 
     /// The text of `dovecot.conf` for servers below `folder`.
-    pub(super) fn text(&self, folder: &Path, imap: u16, lmtp: u16) -> Result<String, SandboxError> {
+    pub(super) fn text(
+        &self,
+        version: Version,
+        folder: &Path,
+        imap: u16,
+        lmtp: u16,
+    ) -> Result<String, SandboxError> {
         let folder = folder.to_str().ok_or_else(|| SandboxError::Setting {
             name: "base_dir".to_owned(),
             value: folder.display().to_string(),
             wanted: "a path in UTF-8; name another folder in OCBUS_SANDBOX_DIR",
         })?;
-        let separator = quoted("separator", &self.separator.to_string())?;
-        let debug = if self.debug { "yes" } else { "no" };
+        let mut text = String::new();
+        let common = Common {
+            folder,
+            imap,
+            lmtp,
+            plugins: &self.plugins.join(" "),
+            separator: &quoted("separator", &self.separator.to_string())?,
+            debug: if self.debug { "yes" } else { "no" },
+        };
+        text.push_str(&match version {
+            Version::V23 => common.text_23(),
+            Version::V24 => common.text_24(),
+        });
+        // 2.4 has no section for what plugins are set to.
+        let (open, close) = match version {
+            Version::V23 => ("plugin {\n", "}\n"),
+            Version::V24 => ("", ""),
+        };
+        text.push_str(open);
+        for (name, value) in &self.settings {
+            writeln!(text, "  {name} = {}", quoted(name, value)?).map_err(unwritable)?;
+        }
+        text.push_str(close);
+        for (protocol, plugins) in &self.protocol_plugins {
+            writeln!(text, "protocol {protocol} {{\n  mail_plugins = {}\n}}", plugins.join(" "))
+                .map_err(unwritable)?;
+        }
+        text.push_str(&self.extra);
+        Ok(text)
+    }
+}
+
+/// The grammars of Dovecot's settings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Version {
+    /// 2.2 and 2.3.
+    V23,
+    /// 2.4 and later.
+    V24,
+}
+
+impl Version {
+    /// Of what `dovecot --version` prints; `None` when we know no grammar for it.
+    pub(super) fn of(printed: &str) -> Option<Version> {
+        match printed.split('.').take(2).collect::<Vec<_>>()[..] {
+            ["2", "2" | "3"] => Some(Version::V23),
+            ["2", "4"] => Some(Version::V24),
+            _ => None,
+        }
+    }
+}
+
+/// What stands in every private Dovecot's settings.
+struct Common<'a> {
+    folder: &'a str,
+    imap: u16,
+    lmtp: u16,
+    plugins: &'a str,
+    separator: &'a str,
+    debug: &'a str,
+}
+
+impl Common<'_> {
+    fn text_23(&self) -> String {
+        let Common { folder, plugins, debug, .. } = self;
         let uid = MAIL_UID;
-        let mut text = format!(
-            "base_dir = {folder}/run
-state_dir = {folder}/state
-protocols = imap lmtp
-listen = 127.0.0.1
-ssl = no
-disable_plaintext_auth = no
-log_path = {folder}/log/dovecot.log
-auth_mechanisms = plain
-first_valid_uid = {uid}
+        format!(
+            "disable_plaintext_auth = no
 mail_location = maildir:~/Maildir
-mail_fsync = never
 mail_debug = {debug}
 mail_plugin_dir = {folder}/modules
 mail_plugins = {plugins}
-postmaster_address = postmaster@example.org
-lda_mailbox_autocreate = yes
-namespace inbox {{
-  inbox = yes
-  separator = {separator}
-}}
 passdb {{
   driver = static
   args = nopassword=y
@@ -152,6 +219,59 @@ passdb {{
 userdb {{
   driver = static
   args = uid={uid} gid={uid} home={folder}/mail/%u allow_all_users=yes
+}}
+{}",
+            self.text_of_both()
+        )
+    }
+
+    fn text_24(&self) -> String {
+        let Common { folder, plugins, debug, .. } = self;
+        let uid = MAIL_UID;
+        format!(
+            "dovecot_config_version = 2.4.0
+dovecot_storage_version = 2.4.0
+auth_allow_cleartext = yes
+mail_driver = maildir
+mail_path = ~/Maildir
+mail_debug = {debug}
+mail_plugin_dir = {folder}/modules
+mail_plugins = {plugins}
+passdb static {{
+  fields {{
+    nopassword = yes
+  }}
+}}
+userdb static {{
+  allow_all_users = yes
+  fields {{
+    uid = {uid}
+    gid = {uid}
+    home = {folder}/mail/%{{user}}
+  }}
+}}
+{}",
+            self.text_of_both()
+        )
+    }
+
+    fn text_of_both(&self) -> String {
+        let Common { folder, imap, lmtp, separator, .. } = self;
+        format!(
+            "base_dir = {folder}/run
+state_dir = {folder}/state
+protocols = imap lmtp
+listen = 127.0.0.1
+ssl = no
+log_path = {folder}/log/dovecot.log
+auth_mechanisms = plain
+first_valid_uid = {uid}
+mail_fsync = never
+postmaster_address = postmaster@example.org
+lda_mailbox_autocreate = yes
+namespace inbox {{
+  inbox = yes
+  separator = {separator}
 }}
 service imap-login {{
   inet_listener imap {{
@@ -166,20 +286,9 @@ service lmtp {{
     port = {lmtp}
   }}
 }}
-plugin {{
 ",
-            plugins = self.plugins.join(" "),
-        );
-        for (name, value) in &self.settings {
-            writeln!(text, "  {name} = {}", quoted(name, value)?).map_err(unwritable)?;
-        }
-        text.push_str("}\n");
-        for (protocol, plugins) in &self.protocol_plugins {
-            writeln!(text, "protocol {protocol} {{\n  mail_plugins = {}\n}}", plugins.join(" "))
-                .map_err(unwritable)?;
-        }
-        text.push_str(&self.extra);
-        Ok(text)
+            uid = MAIL_UID,
+        )
     }
 }
 
@@ -240,7 +349,7 @@ mod tests {
             .protocol_plugins("imap", &["notify"])
             .setting("openchange_budget", "50")
             .extra("mail_max_keyword_length = 10");
-        let text = options.text(Path::new("/tmp/x"), 1143, 1124).unwrap();
+        let text = options.text(Version::V23, Path::new("/tmp/x"), 1143, 1124).unwrap();
         assert!(text.contains("mail_plugins = notify openchange\n"));
         assert!(text.contains("  openchange_budget = \"50\"\n"));
         assert!(text.contains("protocol imap {\n  mail_plugins = notify\n}\n"));

@@ -36,13 +36,20 @@ pub enum SandboxError {
         /// Where it was expected.
         path: PathBuf,
     },
+    /// Dovecot 2.4 has to know what our settings are called before it starts.
+    #[error(
+        "Dovecot 2.4 finds our settings by {} only, which is not there: `make install` puts it there \
+         (scripts/dovecot24 does, in a folder of its own)", .path.display()
+    )]
+    MissingSettings {
+        /// Where it was expected.
+        path: PathBuf,
+    },
     /// The installed Dovecot wants another settings grammar.
-    #[error("the sandbox writes settings for Dovecot 2.3, and the installed one is {found}: {output}")]
+    #[error("the sandbox writes settings for Dovecot 2.2 to 2.4, and the installed one says {found:?}")]
     UnsupportedDovecot {
         /// What `dovecot --version` says.
         found: String,
-        /// What Dovecot said about the settings.
-        output: String,
     },
     /// A setting that cannot be written to Dovecot's configuration.
     #[error("Dovecot setting {name} = {value:?} cannot be written: {wanted}")]
