@@ -8,6 +8,8 @@ SOAK_MAILS ?= 2000
 
 target := $(or $(CARGO_TARGET_DIR),target)
 plugin := lib90_openchange_plugin.so
+# Dovecot 2.4 reads by it what our settings are called; built when its headers are 2.4's.
+settings := libopenchange_settings.so
 # Where the installed Dovecot looks for its plugins; dovecot-dev says it.
 moduledir ?= $(or $(shell sed -n 's/^dovecot_moduledir=//p' /usr/lib/dovecot/dovecot-config 2>/dev/null),/usr/lib/dovecot/modules)
 
@@ -54,6 +56,7 @@ test:
 	$(MAKE) lint
 	cargo build $(CARGOFLAGS) -p dovecot-openchange-plugin
 	cargo test $(CARGOFLAGS) --workspace --doc
+	@scripts/dovecot24 test --cargo-quiet || [ $$? = 3 ]
 	$(run_as_root) cargo nextest run $(CARGOFLAGS) $(if $(CI),--profile ci) --workspace
 
 lint:
@@ -85,6 +88,9 @@ install: build
 	mv -f '$(DESTDIR)$(PREFIX)/bin/.ocbus.new' '$(DESTDIR)$(PREFIX)/bin/ocbus'
 	install -D -m 0644 $(target)/release/libopenchange_plugin.so '$(DESTDIR)$(moduledir)/.$(plugin).new'
 	mv -f '$(DESTDIR)$(moduledir)/.$(plugin).new' '$(DESTDIR)$(moduledir)/$(plugin)'
+	[ ! -e $(target)/release/$(settings) ] || { \
+	    install -D -m 0644 $(target)/release/$(settings) '$(DESTDIR)$(moduledir)/settings/.$(settings).new' && \
+	    mv -f '$(DESTDIR)$(moduledir)/settings/.$(settings).new' '$(DESTDIR)$(moduledir)/settings/$(settings)'; }
 
 fmt:
 	cargo fmt --all

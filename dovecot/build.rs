@@ -43,9 +43,7 @@ fn build(include: &Path, abi: &str) {
     }
     cc::Build::new().file("shim/openchange-stub.c").pic(true).compile("openchange_stub");
     link_unwinder();
-    if since_24(abi) {
-        link_settings(include);
-    }
+    link_settings(include, since_24(abi));
 
     // Dovecot resolves the plugin's symbols when they are used, and complains clearly about what is missing (the
     // notify plugin, say). With BIND_NOW it would be "undefined symbol" instead.
@@ -81,12 +79,18 @@ fn since_24(abi: &str) -> bool {
 
 /// Dovecot 2.4's second module, `settings/libopenchange_settings.so`. It is put beside the plugin in Cargo's folder:
 /// one package has one cdylib, and rustc hides C's symbols in it.
-fn link_settings(include: &Path) {
+fn link_settings(include: &Path, wanted: bool) {
     const MODULE: &str = "libopenchange_settings.so";
     let Some(out) = std::env::var_os("OUT_DIR").map(PathBuf::from) else { return };
     // target/PROFILE/build/PACKAGE-HASH/out
     let Some(profile) = out.ancestors().nth(3) else { return };
     let module = profile.join(MODULE);
+    if !wanted {
+        // An older Dovecot's headers than last time: nobody is to install it.
+        let _ = std::fs::remove_file(&module);
+        return;
+    }
+    println!("cargo::rerun-if-changed={}", module.display());
     // Renamed into place: whoever has the old one loaded keeps it.
     let made = out.join(MODULE);
     let status = cc::Build::new()

@@ -207,8 +207,10 @@ async fn nothing_is_sent_for_a_delivery_that_fails() {
         options
             .protocol_plugins("lda", &["notify", "openchange", "quota"])
             .protocol_plugins("lmtp", &["notify", "openchange", "quota"])
-            .setting("quota", "maildir:User quota")
-            .setting("quota_rule", "*:storage=20K")
+            .extra_by_version(
+                "plugin {\n  quota = maildir:User quota\n  quota_rule = *:storage=20K\n}",
+                "quota \"User quota\" {\n  driver = maildir\n  storage_size = 20K\n  storage_grace = 0\n}",
+            )
     });
     let mut bob = site.native("bob").await;
     site.deliver("bob", None, "fits");
@@ -246,7 +248,7 @@ fn backend_and_charset_are_the_settings() {
             .setting("openchange_backend", "exchange")
             .setting("openchange_charset", "CP1252")
             // Names in UTF-8 on disk: the storage name itself needs the charset.
-            .extra("mail_location = maildir:~/Maildir:UTF-8")
+            .utf8_names()
     });
     let pull = Nanocat::pull(&site.sandbox);
     site.register_legacy("bob", &[&pull.url]);

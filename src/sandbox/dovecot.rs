@@ -1,7 +1,7 @@
 //! A private Dovecot.
 
-use super::process::{Child, End, find_program, group, pid_of, poll_until, read_lossy, wait_deadline};
 use super::dovecot_conf::Version;
+use super::process::{Child, End, find_program, group, pid_of, poll_until, read_lossy, wait_deadline};
 use super::{DovecotOptions, Folder, ImapClient, LmtpClient, MAIL_UID, Maildir, SandboxError, free_port};
 use std::fs;
 use std::io::{self, Seek as _, Write as _};
@@ -127,6 +127,12 @@ impl Dovecot {
     #[must_use]
     pub fn processes(&self) -> Vec<(i32, String)> {
         group(self.pid())
+    }
+
+    /// What `dovecot --version` says: `2.3.19.1 (9b53102964)`.
+    #[must_use]
+    pub fn version(&self) -> &str {
+        &self.installed.printed
     }
 
     /// The port of its IMAP server.
@@ -291,7 +297,8 @@ fn launch(
     lmtp: u16,
 ) -> Result<Child, SandboxError> {
     let conf = conf(path);
-    fs::write(&conf, options.text(installed.version, path, imap, lmtp)?).map_err(SandboxError::path("write", &conf))?;
+    fs::write(&conf, options.text(installed.version, path, imap, lmtp)?)
+        .map_err(SandboxError::path("write", &conf))?;
     let mut command = Command::new(&installed.dovecot);
     command.arg("-F").arg("-c").arg(&conf);
     let end = End::Dovecot(Duration::from_millis(500));
@@ -352,6 +359,8 @@ struct Installed {
     lda: PathBuf,
     modules: PathBuf,
     version: Version,
+    /// What `dovecot --version` says.
+    printed: String,
 }
 
 impl Installed {
@@ -373,8 +382,10 @@ impl Installed {
         let found = printed
             .map(|printed| String::from_utf8_lossy(&printed.stdout).trim().to_owned())
             .unwrap_or_default();
-        let version = Version::of(&found).ok_or(SandboxError::UnsupportedDovecot { found })?;
-        Ok(Self { dovecot, lda, modules, version })
+        match Version::of(&found) {
+            Some(version) => Ok(Self { dovecot, lda, modules, version, printed: found }),
+            None => Err(SandboxError::UnsupportedDovecot { found }),
+        }
     }
 }
 

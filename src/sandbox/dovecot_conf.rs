@@ -23,7 +23,18 @@ pub struct DovecotOptions {
     settings: BTreeMap<String, String>,
     pub(super) separator: char,
     debug: bool,
+    mail_location: MailLocation,
     extra: String,
+    /// By grammar: 2.3's, 2.4's.
+    extra_by_version: (String, String),
+}
+
+/// Where mails are: 2.3 has it in one setting, 2.4 in several.
+#[derive(Debug, Clone)]
+struct MailLocation {
+    driver: String,
+    path: String,
+    utf8: bool,
 }
 
 impl DovecotOptions {
@@ -39,7 +50,13 @@ impl DovecotOptions {
             settings: BTreeMap::new(),
             separator: '/',
             debug: false,
+            mail_location: MailLocation {
+                driver: "maildir".to_owned(),
+                path: "~/Maildir".to_owned(),
+                utf8: false,
+            },
             extra: String::new(),
+            extra_by_version: <(String, String)>::default(),
         }
     }
 
@@ -78,7 +95,33 @@ impl DovecotOptions {
         self
     }
 
-    /// More configuration, written after everything else.
+    /// Where mails are: a driver (`maildir`, `sdbox`, `mdbox`) and its path; `maildir` and `~/Maildir` unless told.
+    #[must_use]
+    pub fn mail_location(mut self, driver: &str, path: &str) -> Self {
+        driver.clone_into(&mut self.mail_location.driver);
+        path.clone_into(&mut self.mail_location.path);
+        self
+    }
+
+    /// Mailboxes are stored under their names in UTF-8, not in modified UTF-7.
+    #[must_use]
+    pub fn utf8_names(mut self) -> Self {
+        self.mail_location.utf8 = true;
+        self
+    }
+
+    /// More configuration in the two grammars: Dovecot 2.3's and 2.4's.
+    #[must_use]
+    pub fn extra_by_version(mut self, v23: &str, v24: &str) -> Self {
+        let (old, new) = &mut self.extra_by_version;
+        for (all, text) in [(old, v23), (new, v24)] {
+            all.push_str(text);
+            all.push('\n');
+        }
+        self
+    }
+
+    /// More configuration that both grammars know, written after everything else.
     #[must_use]
     pub fn extra(mut self, text: &str) -> Self {
         self.extra.push_str(text);
@@ -148,6 +191,7 @@ impl DovecotOptions {
             plugins: &self.plugins.join(" "),
             separator: &quoted("separator", &self.separator.to_string())?,
             debug: if self.debug { "yes" } else { "no" },
+            location: &self.mail_location,
         };
         text.push_str(&match version {
             Version::V23 => common.text_23(),
@@ -167,6 +211,8 @@ impl DovecotOptions {
             writeln!(text, "protocol {protocol} {{\n  mail_plugins = {}\n}}", plugins.join(" "))
                 .map_err(unwritable)?;
         }
+        let (old, new) = &self.extra_by_version;
+        text.push_str(if version == Version::V23 { old } else { new });
         text.push_str(&self.extra);
         Ok(text)
     }
@@ -200,15 +246,18 @@ struct Common<'a> {
     plugins: &'a str,
     separator: &'a str,
     debug: &'a str,
+    location: &'a MailLocation,
 }
 
 impl Common<'_> {
     fn text_23(&self) -> String {
         let Common { folder, plugins, debug, .. } = self;
+        let MailLocation { driver, path, utf8 } = self.location;
+        let utf8 = if *utf8 { ":UTF-8" } else { "" };
         let uid = MAIL_UID;
         format!(
             "disable_plaintext_auth = no
-mail_location = maildir:~/Maildir
+mail_location = {driver}:{path}{utf8}
 mail_debug = {debug}
 mail_plugin_dir = {folder}/modules
 mail_plugins = {plugins}
@@ -227,13 +276,16 @@ userdb {{
 
     fn text_24(&self) -> String {
         let Common { folder, plugins, debug, .. } = self;
+        let MailLocation { driver, path, utf8 } = self.location;
+        let utf8 = if *utf8 { "yes" } else { "no" };
         let uid = MAIL_UID;
         format!(
             "dovecot_config_version = 2.4.0
 dovecot_storage_version = 2.4.0
 auth_allow_cleartext = yes
-mail_driver = maildir
-mail_path = ~/Maildir
+mail_driver = {driver}
+mail_path = {path}
+mailbox_list_utf8 = {utf8}
 mail_debug = {debug}
 mail_plugin_dir = {folder}/modules
 mail_plugins = {plugins}
@@ -348,11 +400,34 @@ mod tests {
         let options = DovecotOptions::new(&["notify", "openchange"])
             .protocol_plugins("imap", &["notify"])
             .setting("openchange_budget", "50")
+            .mail_location("mdbox", "~/mdbox")
+            .utf8_names()
+            .extra_by_version("old = 1", "new = 1")
             .extra("mail_max_keyword_length = 10");
-        let text = options.text(Version::V23, Path::new("/tmp/x"), 1143, 1124).unwrap();
-        assert!(text.contains("mail_plugins = notify openchange\n"));
-        assert!(text.contains("  openchange_budget = \"50\"\n"));
-        assert!(text.contains("protocol imap {\n  mail_plugins = notify\n}\n"));
-        assert!(text.ends_with("mail_max_keyword_length = 10\n"));
+        let text = |version| options.text(version, Path::new("/tmp/x"), 1143, 1124).unwrap();
+        for text in [text(Version::V23), text(Version::V24)] {
+            assert!(text.contains("mail_plugins = notify openchange\n"));
+            assert!(text.contains("  openchange_budget = \"50\"\n"));
+            assert!(text.contains("protocol imap {\n  mail_plugins = notify\n}\n"));
+            assert!(text.ends_with("mail_max_keyword_length = 10\n"));
+        }
+        assert!(text(Version::V23).contains("plugin {\n  openchange_budget"));
+        assert!(!text(Version::V24).contains("plugin {\n"));
+        assert!(text(Version::V23).contains("mail_location = mdbox:~/mdbox:UTF-8\n"));
+        assert!(
+            text(Version::V24)
+                .contains("mail_driver = mdbox\nmail_path = ~/mdbox\nmailbox_list_utf8 = yes\n")
+        );
+        assert!(text(Version::V23).contains("\nold = 1\n") && !text(Version::V23).contains("new = 1"));
+        assert!(text(Version::V24).contains("\nnew = 1\n") && !text(Version::V24).contains("old = 1"));
+    }
+
+    #[test]
+    fn versions_are_told_by_what_dovecot_prints() {
+        assert_eq!(Version::of("2.3.19.1 (9b53102964)"), Some(Version::V23));
+        assert_eq!(Version::of("2.2.33.2 (d6601f4ec)"), Some(Version::V23));
+        assert_eq!(Version::of("2.4.1-4 (7d8c0e5759)"), Some(Version::V24));
+        assert_eq!(Version::of("3.0"), None);
+        assert_eq!(Version::of(""), None);
     }
 }
