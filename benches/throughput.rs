@@ -45,7 +45,9 @@ impl Ours {
         let bus = Bus::new();
         let user = Cn::new("bob").unwrap();
         let subscriber =
-            Subscriber::start(SubscriberConfig::default(), resolver().await.unwrap(), bus.clone()).await.unwrap();
+            Subscriber::start(SubscriberConfig::default(), resolver().await.unwrap(), bus.clone())
+                .await
+                .unwrap();
         subscriber.add(&user).await.unwrap();
         let config = PublisherConfig { budget: Duration::from_secs(20), ..PublisherConfig::default() };
         let publisher = Publisher::new(resolver().await.unwrap(), config).unwrap();
@@ -58,7 +60,13 @@ impl Ours {
         self.next_id += 1;
         let message = NewMessage { uid: Some(7), ..NewMessage::default() };
         let kind = EventKind::MessageNew(message);
-        Event::new(Uuid::from_u128(self.next_id), 1_767_225_600_000_000, "bob", Mailbox::new("INBOX", '/'), kind)
+        Event::new(
+            Uuid::from_u128(self.next_id),
+            1_767_225_600_000_000,
+            "bob",
+            Mailbox::new("INBOX", '/'),
+            kind,
+        )
     }
 
     /// Events a second, from the first call until the last event is read from the subscription.
@@ -144,7 +152,9 @@ fn main() {
     let mut nats = peers::Nats::start(&sandbox);
     let mut redis = peers::Redis::start(&sandbox);
     let nanomsg = peers::Nanomsg::build(&sandbox);
-    println!("{rounds} rounds of {events} events of {octets} octets, {singles} alone; {SLICE} events a publish");
+    println!(
+        "{rounds} rounds of {events} events of {octets} octets, {singles} alone; {SLICE} events a publish"
+    );
 
     let names = ["ocbus", "NATS core", "Redis pub/sub", "libnanomsg PUSH/PULL"];
     let (mut rates, mut times) = ([const { Vec::new() }; 4], [const { Vec::new() }; 4]);

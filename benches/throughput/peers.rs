@@ -156,7 +156,8 @@ impl Redis {
     pub(crate) fn start(sandbox: &Sandbox) -> Redis {
         let port = free_port().to_string();
         let folder = sandbox.path().to_str().unwrap();
-        let arguments = ["--port", &port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", folder];
+        let arguments =
+            ["--port", &port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", folder];
         let server = Server::start("redis-server", &arguments);
         let port = port.parse().unwrap();
         let mut subscribe = connect(port);
@@ -212,7 +213,8 @@ impl Nanomsg {
     }
 
     pub(crate) fn run(&self, messages: usize, octets: usize, singles: usize) -> (f64, Vec<u64>) {
-        let arguments = [usize::from(free_port()), messages, octets, singles].map(|number| number.to_string());
+        let arguments =
+            [usize::from(free_port()), messages, octets, singles].map(|number| number.to_string());
         let output = Command::new(&self.0).args(arguments).stderr(Stdio::inherit()).output().unwrap();
         assert!(output.status.success());
         let text = String::from_utf8(output.stdout).unwrap();

@@ -127,27 +127,46 @@ impl Bus {
 
     /// Gives the event to every subscription whose filter it passes. Never blocks.
     pub fn publish(&self, event: Event) -> Published {
-        let counters = &self.shared.counters;
         // A poisoned lock: a panic elsewhere in the process. The maps behind it are whole.
-        if !self.shared.seen.lock().unwrap_or_else(PoisonError::into_inner).insert(event.id) {
-            counters.duplicates.fetch_add(1, Ordering::Relaxed);
+        let new = self.shared.seen.lock().unwrap_or_else(PoisonError::into_inner).insert(event.id);
+        if !new {
+            self.shared.counters.duplicates.fetch_add(1, Ordering::Relaxed);
             return Published { delivered: 0, duplicate: true };
         }
-        counters.published.fetch_add(1, Ordering::Relaxed);
-        let event = Arc::new(event);
         let subscriptions = self.shared.subscriptions.read().unwrap_or_else(PoisonError::into_inner);
-        let delivered = subscriptions
-            .offered(&event)
-            .filter(|entry| entry.filter.passes(&event))
-            .filter(|entry| entry.queue.send(Arc::clone(&event)).is_ok())
-            .count();
-        match delivered {
-            0 => counters.unheard.fetch_add(1, Ordering::Relaxed),
-            count => {
-                counters.delivered.fetch_add(u64::try_from(count).unwrap_or(u64::MAX), Ordering::Relaxed)
-            }
-        };
+        let delivered = subscriptions.offer(event);
+        self.count_published(1, usize::from(delivered == 0), delivered);
         Published { delivered, duplicate: false }
+    }
+
+    /// Gives the events, in order, to every subscription whose filter they pass, as [`Bus::publish`] does with each;
+    /// quicker than one after the other. Gives how many had been seen.
+    pub fn publish_all(&self, mut events: Vec<Event>) -> usize {
+        let told = events.len();
+        {
+            let mut seen = self.shared.seen.lock().unwrap_or_else(PoisonError::into_inner);
+            events.retain(|event| seen.insert(event.id));
+        }
+        let duplicates = told - events.len();
+        let (published, mut unheard, mut delivered) = (events.len(), 0, 0);
+        {
+            let subscriptions = self.shared.subscriptions.read().unwrap_or_else(PoisonError::into_inner);
+            for event in events {
+                let to = subscriptions.offer(event);
+                unheard += usize::from(to == 0);
+                delivered += to;
+            }
+        }
+        self.shared.counters.duplicates.fetch_add(wide(duplicates), Ordering::Relaxed);
+        self.count_published(published, unheard, delivered);
+        duplicates
+    }
+
+    fn count_published(&self, published: usize, unheard: usize, delivered: usize) {
+        let counters = &self.shared.counters;
+        counters.published.fetch_add(wide(published), Ordering::Relaxed);
+        counters.unheard.fetch_add(wide(unheard), Ordering::Relaxed);
+        counters.delivered.fetch_add(wide(delivered), Ordering::Relaxed);
     }
 
     /// A subscription whose queue holds 256 events.
@@ -203,7 +222,20 @@ impl Bus {
     }
 }
 
+fn wide(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
+}
+
 impl Subscriptions {
+    /// Puts the event into the queue of whoever wants it; gives how many that are.
+    fn offer(&self, event: Event) -> usize {
+        let event = Arc::new(event);
+        self.offered(&event)
+            .filter(|entry| entry.filter.passes(&event))
+            .filter(|entry| entry.queue.send(Arc::clone(&event)).is_ok())
+            .count()
+    }
+
     fn offered(&self, event: &Event) -> impl Iterator<Item = &Entry> {
         // A resync for all users has none, and concerns every subscription.
         let everyone = event.user.is_empty().then(|| self.by_user.values().flatten());

@@ -64,24 +64,42 @@ impl Receiver {
         };
         add(&counters.batches, 1);
         add(&counters.malformed, batch.skipped);
-        let (mut taken, mut strangers) = (0u32, BTreeSet::new());
-        for event in batch.events {
-            if !self.holds(&event) {
-                add(&counters.strangers, 1);
-                strangers.insert(event.user);
-                continue;
-            }
-            taken = taken.saturating_add(1);
-            add(&counters.events, 1);
-            self.bus.publish(event);
-        }
+        let mut events = batch.events;
+        let strangers = self.take_strangers(&mut events);
+        let taken = u32::try_from(events.len()).unwrap_or(u32::MAX);
+        add(&counters.events, events.len());
+        self.bus.publish_all(events);
         let skipped = u32::try_from(batch.skipped).unwrap_or(u32::MAX);
         answer(&Ack::taken(taken, skipped, strangers.into_iter().collect()))
     }
 
-    fn holds(&self, event: &Event) -> bool {
-        // A resync for everybody has no user.
-        (event.user.is_empty() && matches!(event.kind, EventKind::Resync { .. }))
-            || Cn::new(&event.user).is_ok_and(|cn| self.held.lock().contains_key(&cn))
+    /// Takes out the events of users who are not held here, and gives the users.
+    fn take_strangers(&self, events: &mut Vec<Event>) -> BTreeSet<String> {
+        let mut strangers = BTreeSet::new();
+        let told = events.len();
+        let held = self.held.lock();
+        // Most batches are one user's.
+        let mut last: Option<(String, bool)> = None;
+        events.retain(|event| {
+            // A resync for everybody has no user.
+            if event.user.is_empty() && matches!(event.kind, EventKind::Resync { .. }) {
+                return true;
+            }
+            if let Some((user, holds)) = &last
+                && *user == event.user
+            {
+                return *holds;
+            }
+            let holds = Cn::new(&event.user).is_ok_and(|cn| held.contains_key(&cn));
+            if !holds {
+                strangers.insert(event.user.clone());
+            }
+            last = Some((event.user.clone(), holds));
+            holds
+        });
+        drop(held);
+        let count = u64::try_from(told - events.len()).unwrap_or(u64::MAX);
+        self.counters.strangers.fetch_add(count, Ordering::Relaxed);
+        strangers
     }
 }

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::msgpack::bounded;
+use super::msgpack::{Text, bounded};
 use crate::event::{Event, EventKind, Mailbox, NewMessage, ResyncReason, Transfer, UidSet};
 
 /// The most flags or keywords of one event: IMAP servers allow far fewer.
@@ -17,10 +17,11 @@ pub(super) struct EventMap<'a> {
     id: Uuid,
     #[serde(default)]
     ts: u64,
-    #[serde(default)]
-    user: Cow<'a, str>,
-    kind: Cow<'a, str>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, borrow)]
+    user: Text<'a>,
+    #[serde(borrow)]
+    kind: Text<'a>,
+    #[serde(default, borrow, skip_serializing_if = "Option::is_none")]
     mb: Option<MailboxMap<'a>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     uv: Option<u32>,
@@ -34,34 +35,35 @@ pub(super) struct EventMap<'a> {
     fl: Cow<'a, [String]>,
     #[serde(default, with = "flags", skip_serializing_if = "<[String]>::is_empty")]
     kw: Cow<'a, [String]>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    from: Option<Cow<'a, str>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    subj: Option<Cow<'a, str>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    mid: Option<Cow<'a, str>>,
+    #[serde(default, borrow, skip_serializing_if = "Option::is_none")]
+    from: Option<Text<'a>>,
+    #[serde(default, borrow, skip_serializing_if = "Option::is_none")]
+    subj: Option<Text<'a>>,
+    #[serde(default, borrow, skip_serializing_if = "Option::is_none")]
+    mid: Option<Text<'a>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     size: Option<u64>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    be: Option<Cow<'a, str>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    name: Option<Cow<'a, str>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, borrow, skip_serializing_if = "Option::is_none")]
+    be: Option<Text<'a>>,
+    #[serde(default, borrow, skip_serializing_if = "Option::is_none")]
+    name: Option<Text<'a>>,
+    #[serde(default, borrow, skip_serializing_if = "Option::is_none")]
     omb: Option<MailboxMap<'a>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     ouids: Option<Cow<'a, UidSet>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    why: Option<Cow<'a, str>>,
+    #[serde(default, borrow, skip_serializing_if = "Option::is_none")]
+    why: Option<Text<'a>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     lost: Option<u64>,
 }
 
 #[derive(Serialize, Deserialize)]
 struct MailboxMap<'a> {
-    n: Cow<'a, str>,
+    #[serde(borrow)]
+    n: Text<'a>,
     s: char,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    sn: Option<Cow<'a, str>>,
+    #[serde(default, borrow, skip_serializing_if = "Option::is_none")]
+    sn: Option<Text<'a>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     ls: Option<char>,
 }
@@ -89,9 +91,9 @@ impl<'a> From<&'a Mailbox> for MailboxMap<'a> {
     fn from(mailbox: &'a Mailbox) -> MailboxMap<'a> {
         // The storage's pair is left out where it says the same again.
         MailboxMap {
-            n: Cow::Borrowed(&mailbox.name),
+            n: Text::from(mailbox.name.as_str()),
             s: mailbox.separator,
-            sn: (mailbox.storage_name != mailbox.name).then_some(Cow::Borrowed(&mailbox.storage_name)),
+            sn: (mailbox.storage_name != mailbox.name).then_some(Text::from(mailbox.storage_name.as_str())),
             ls: (mailbox.list_separator != mailbox.separator).then_some(mailbox.list_separator),
         }
     }
@@ -102,7 +104,7 @@ impl From<MailboxMap<'_>> for Mailbox {
         let name = map.n.into_owned();
         Mailbox {
             separator: map.s,
-            storage_name: map.sn.map_or_else(|| name.clone(), Cow::into_owned),
+            storage_name: map.sn.map_or_else(|| name.clone(), Text::into_owned),
             list_separator: map.ls.unwrap_or(map.s),
             name,
         }
@@ -114,8 +116,8 @@ impl<'a> From<&'a Event> for EventMap<'a> {
         let mut map = EventMap {
             id: event.id,
             ts: event.time_us,
-            user: Cow::Borrowed(&event.user),
-            kind: Cow::Borrowed(event.kind.name()),
+            user: Text::from(event.user.as_str()),
+            kind: Text::from(event.kind.name()),
             mb: event.mailbox.as_ref().map(MailboxMap::from),
             uv: event.uidvalidity,
             msgs: event.messages,
@@ -152,7 +154,7 @@ impl<'a> From<&'a Event> for EventMap<'a> {
             }
             EventKind::MailboxRename { old } => map.omb = Some(MailboxMap::from(old)),
             EventKind::Resync { reason, missed } => {
-                map.why = Some(Cow::Borrowed(reason.name()));
+                map.why = Some(Text::from(reason.name()));
                 map.lost = Some(*missed);
             }
             EventKind::MailboxCreate
@@ -165,12 +167,12 @@ impl<'a> From<&'a Event> for EventMap<'a> {
     }
 }
 
-fn borrowed(text: &Option<String>) -> Option<Cow<'_, str>> {
-    text.as_deref().map(Cow::Borrowed)
+fn borrowed(text: &Option<String>) -> Option<Text<'_>> {
+    text.as_deref().map(Text::from)
 }
 
-fn owned(text: Option<Cow<'_, str>>) -> Option<String> {
-    text.map(Cow::into_owned)
+fn owned(text: Option<Text<'_>>) -> Option<String> {
+    text.map(Text::into_owned)
 }
 
 impl<'a> EventMap<'a> {
@@ -206,7 +208,7 @@ impl<'a> EventMap<'a> {
     }
 
     fn take_kind(&mut self) -> Option<EventKind> {
-        Some(match &*self.kind {
+        Some(match &*self.kind.0 {
             "MessageNew" => EventKind::MessageNew(self.take_message()),
             "MessageAppend" => EventKind::MessageAppend(self.take_message()),
             "MessageCopy" => EventKind::MessageCopy(self.take_transfer()?),
@@ -230,7 +232,7 @@ impl<'a> EventMap<'a> {
             "MailboxSubscribe" => EventKind::MailboxSubscribe,
             "MailboxUnsubscribe" => EventKind::MailboxUnsubscribe,
             "Resync" => EventKind::Resync {
-                reason: ResyncReason::by_name(self.why.as_deref().unwrap_or_default()),
+                reason: ResyncReason::by_name(self.why.as_ref().map_or("", |why| &why.0)),
                 missed: self.lost.unwrap_or(0),
             },
             name => EventKind::Unknown { name: name.to_owned() },
