@@ -119,7 +119,8 @@ impl Bus {
         Bus::default()
     }
 
-    /// A bus that remembers `ids` ids: at least as many as are published between a send and its repetition.
+    /// A bus that remembers the last `ids` ids, and up to as many more: at least as many as are published between a send
+    /// and its repetition.
     pub fn remembering(ids: usize) -> Bus {
         let shared = Shared { seen: Mutex::new(Seen::new(ids)), ..Shared::default() };
         Bus { shared: Arc::new(shared) }

@@ -1,32 +1,35 @@
-use std::collections::{HashSet, VecDeque};
+use std::collections::HashSet;
 use std::hash::{BuildHasher, Hasher, RandomState};
 
 use uuid::Uuid;
 
-/// The last ids that were seen, oldest forgotten first.
+/// The ids that were seen last: as many as told at least, twice as many at most.
+///
+/// In two generations: the younger grows until it is full, then the older is forgotten whole. To forget ids one by one
+/// costs as much as to remember them, and an order of them besides.
 #[derive(Debug)]
 pub(super) struct Seen {
-    ids: HashSet<Uuid, IdHash>,
-    order: VecDeque<Uuid>,
+    younger: HashSet<Uuid, IdHash>,
+    older: HashSet<Uuid, IdHash>,
     limit: usize,
 }
 
 impl Seen {
     pub(super) fn new(limit: usize) -> Seen {
-        Seen { ids: HashSet::with_hasher(IdHash::new()), order: VecDeque::new(), limit: limit.max(1) }
+        let hash = IdHash::new();
+        let [younger, older] = [hash.clone(), hash].map(HashSet::with_hasher);
+        Seen { younger, older, limit: limit.max(1) }
     }
 
     /// Remembers an id; `false` if it was there.
     pub(super) fn insert(&mut self, id: Uuid) -> bool {
-        if !self.ids.insert(id) {
+        if self.older.contains(&id) || !self.younger.insert(id) {
             return false;
         }
-        if self.order.len() == self.limit
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.ids.remove(&oldest);
+        if self.younger.len() == self.limit {
+            std::mem::swap(&mut self.younger, &mut self.older);
+            self.younger.clear();
         }
-        self.order.push_back(id);
         true
     }
 }
@@ -88,13 +91,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_as_many_ids_are_kept_as_allowed() {
-        let mut seen = Seen::new(2);
-        assert!([1, 2].map(|id| seen.insert(Uuid::from_u128(id))).iter().all(|&new| new));
-        assert!(!seen.insert(Uuid::from_u128(1)));
-        assert!(seen.insert(Uuid::from_u128(3)), "forgets 1, the oldest");
-        assert!(seen.insert(Uuid::from_u128(1)));
-        assert!(!seen.insert(Uuid::from_u128(3)));
-        assert_eq!((seen.ids.len(), seen.order.len()), (2, 2));
+    fn as_many_ids_are_kept_as_told_and_not_twice_as_many() {
+        let mut seen = Seen::new(3);
+        let mut new = |id| seen.insert(Uuid::from_u128(id));
+        assert!((1..=4).all(&mut new));
+        assert!((2..=4).all(|id| !new(id)), "the last three");
+        assert!((5..=9).all(&mut new));
+        assert!((7..=9).all(|id| !new(id)), "the last three");
+        assert!((1..=3).all(&mut new), "long forgotten");
+        assert!(seen.younger.len() < 3 && seen.older.len() <= 3);
+    }
+
+    #[test]
+    fn ids_that_differ_in_any_octet_are_spread() {
+        let hash = IdHash::new();
+        for octet in 0..16 {
+            let hashes: HashSet<u64> = (0..=255u8)
+                .map(|value| {
+                    let mut id = [7; 16];
+                    id[octet] = value;
+                    // What hashbrown looks at first: the low bits, and the highest seven.
+                    hash.hash_one(Uuid::from_bytes(id)) & 0xfe00_0000_0000_ffff
+                })
+                .collect();
+            assert!(hashes.len() > 250, "octet {octet}: {}", hashes.len());
+        }
     }
 }
