@@ -26,7 +26,7 @@ use ocbus::{Event, EventKind, Mailbox};
 use uuid::Uuid;
 
 /// Events of one call of `publish`: what an IMAP client's change of many messages or a busy daemon makes.
-const SLICE: usize = 400;
+const SLICE: usize = 780;
 /// Calls under way at once.
 const CALLS: usize = 8;
 

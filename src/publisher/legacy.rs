@@ -48,7 +48,7 @@ async fn push(endpoint: &Endpoint, slot: &mut Option<Connection>, job: &Job) -> 
         None => {
             let mut dialled = Dialled::new(Protocol::Push, endpoint, job.deadline).await?;
             dialled.ready(job.deadline).await?;
-            slot.insert(Connection { dialled, call: Call::new().map_err(outcome_of)? })
+            slot.insert(Connection { dialled, call: Call::sending().map_err(outcome_of)? })
         }
     };
     for payload in job.payloads.iter() {

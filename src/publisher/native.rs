@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 
-use nng::Context;
 use ocbus_resolver::delivery::{Outcome, Payload};
 use ocbus_wire::Endpoint;
 use ocbus_wire::native::{Ack, Batch};
@@ -15,7 +14,6 @@ use crate::sockets::Call;
 
 struct Connection {
     dialled: Dialled,
-    context: Context,
     call: Call,
 }
 
@@ -115,8 +113,8 @@ async fn exchange(
         None => slot.insert(connect(endpoint, deadline).await?),
     };
     let octets = batch.encode();
-    let Connection { dialled, context, call } = connection;
-    let request = call.request(context, &octets, left(deadline));
+    let Connection { dialled, call } = connection;
+    let request = call.request(&octets, left(deadline));
     let reply = tokio::select! {
         reply = request => reply.map_err(outcome_of)?,
         // It ended, or restarts: the next batch finds out. nng alone would wait for it to come back.
@@ -131,7 +129,6 @@ async fn exchange(
 async fn connect(endpoint: &Endpoint, deadline: Instant) -> Result<Connection, Outcome> {
     let mut dialled = Dialled::new(Protocol::Req, endpoint, deadline).await?;
     dialled.ready(deadline).await?;
-    let broken = |error: nng::Error| Outcome::Broken(error.to_string());
-    let context = Context::new(&dialled.socket).map_err(broken)?;
-    Ok(Connection { context, call: Call::new().map_err(broken)?, dialled })
+    let call = Call::requesting(&dialled.socket).map_err(|error| Outcome::Broken(error.to_string()))?;
+    Ok(Connection { call, dialled })
 }

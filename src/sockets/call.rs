@@ -7,14 +7,36 @@ use tokio::sync::mpsc;
 pub(crate) struct Call {
     aio: Aio,
     results: mpsc::Receiver<AioResult>,
+    /// Of a REQ socket, whose requests are answered.
+    context: Option<Context>,
 }
 
 impl Call {
-    pub(crate) fn new() -> nng::Result<Call> {
+    /// For [`send`](Call::send).
+    pub(crate) fn sending() -> nng::Result<Call> {
         // One operation runs at a time, so one place is enough; a result nobody awaits any more is dropped.
         let (sender, results) = mpsc::channel(1);
         let aio = Aio::new(move |_, result| drop(sender.try_send(result)))?;
-        Ok(Call { aio, results })
+        Ok(Call { aio, results, context: None })
+    }
+
+    /// For [`request`](Call::request) on a REQ socket.
+    pub(crate) fn requesting(socket: &Socket) -> nng::Result<Call> {
+        let context = Context::new(socket)?;
+        let (sender, results) = mpsc::channel(1);
+        let own = context.clone();
+        // Once the request is out, nng's own thread begins to wait for the reply: one wake of the task, not two.
+        let aio = Aio::new(move |aio, result| {
+            let result = match result {
+                AioResult::Send(Ok(())) => match own.recv(&aio) {
+                    Ok(()) => return,
+                    Err(error) => AioResult::Recv(Err(error)),
+                },
+                other => other,
+            };
+            drop(sender.try_send(result));
+        })?;
+        Ok(Call { aio, results, context: Some(context) })
     }
 
     /// Sends on a PUSH socket; done when a peer's pipe took it.
@@ -27,22 +49,14 @@ impl Call {
         }
     }
 
-    /// Sends a request on a REQ context, and waits for its reply.
-    pub(crate) async fn request(
-        &mut self,
-        context: &Context,
-        octets: &[u8],
-        limit: Duration,
-    ) -> nng::Result<Message> {
+    /// Sends a request, and waits for its reply; each of the two takes `limit` at most.
+    pub(crate) async fn request(&mut self, octets: &[u8], limit: Duration) -> nng::Result<Message> {
         self.begin(limit)?;
+        let context = self.context.as_ref().ok_or(nng::Error::IncorrectState)?;
         context.send(&self.aio, octets).map_err(|(_, error)| error)?;
         match self.results.recv().await {
-            Some(AioResult::Send(result)) => result.map_err(|(_, error)| error)?,
-            _ => return Err(nng::Error::Canceled),
-        }
-        context.recv(&self.aio)?;
-        match self.results.recv().await {
             Some(AioResult::Recv(result)) => result,
+            Some(AioResult::Send(Err((_, error)))) => Err(error),
             _ => Err(nng::Error::Canceled),
         }
     }
