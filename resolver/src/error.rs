@@ -113,7 +113,9 @@ impl ResolverError {
                 ResolverError::Name { server: server.clone(), source: io(source) }
             }
             ResolverError::Deadline { server } => ResolverError::Deadline { server: server.clone() },
-            ResolverError::Down { server, left } => ResolverError::Down { server: server.clone(), left: *left },
+            ResolverError::Down { server, left } => {
+                ResolverError::Down { server: server.clone(), left: *left }
+            }
             ResolverError::OneServer { source } => {
                 ResolverError::OneServer { source: Box::new(source.again()) }
             }

@@ -194,10 +194,7 @@ mod tests {
         let Step::Ask(request) = update.step(item(&[1, 2], 7)).unwrap() else { panic!() };
         assert_eq!(request.bound_to(), Some(2));
         let expect = Expect::Version(Version { cas: 7, server: 2 });
-        assert_eq!(
-            request,
-            Request::Put { key: "k".to_owned(), value: vec![1, 2, 9], expiry: None, expect }
-        );
+        assert_eq!(request, Request::Put { key: "k".to_owned(), value: vec![1, 2, 9], expiry: None, expect });
         assert!(matches!(update.step(Response::Done).unwrap(), Step::Over(3)));
     }
 

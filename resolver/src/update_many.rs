@@ -17,12 +17,8 @@ pub(crate) struct UpdateMany<E: Edit> {
 impl<E: Edit> UpdateMany<E> {
     /// One update for each edit; an error in its place is its outcome.
     pub(crate) fn new(edits: impl Iterator<Item = Result<E, ResolverError>>) -> UpdateMany<E> {
-        let mut many = UpdateMany {
-            updates: Vec::new(),
-            outcomes: Vec::new(),
-            next: Vec::new(),
-            whose: Vec::new(),
-        };
+        let mut many =
+            UpdateMany { updates: Vec::new(), outcomes: Vec::new(), next: Vec::new(), whose: Vec::new() };
         for (number, edit) in edits.enumerate() {
             let (update, outcome) = match edit.map(Update::new) {
                 Ok(update) => {
@@ -104,7 +100,7 @@ mod tests {
     #[test]
     fn all_ask_together_and_losers_ask_again() {
         let store = MemoryStore::new();
-        let lease = || Err(ResolverError::Lease(std::time::Duration::ZERO));
+        let lease = || Err(ResolverError::Lease(Duration::ZERO));
         let edits = [Ok(Append("a", 1)), lease(), Ok(Append("b", 2)), Ok(Append("a", 3)), Ok(Append("b", 9))];
         let mut many = UpdateMany::new(edits.into_iter());
         let mut rounds = Vec::new();

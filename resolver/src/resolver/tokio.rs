@@ -14,7 +14,7 @@ use crate::update::{Expect, Request, Response, Step, Update};
 use crate::update_many::UpdateMany;
 
 /// Users of one call on the store; its time limit is for so many.
-const MOST_AT_ONCE: usize = 1024;
+const MOST_AT_ONCE: usize = 256;
 
 /// How long a canary lives without a heartbeat.
 const CANARY: Duration = Duration::from_secs(600);

@@ -129,3 +129,51 @@ async fn tcp(addresses: &[SocketAddr], keepalive: bool) -> io::Result<TcpStream>
     }
     Err(last)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::io::AsyncWriteExt as _;
+    use tokio::net::UnixListener;
+
+    use super::*;
+    use crate::update::{Expect, Request, Response};
+
+    /// A server that reads nothing more until its answers are taken.
+    #[tokio::test]
+    async fn answers_are_taken_while_requests_are_still_written() {
+        const READS: usize = 40;
+        const WRITES: usize = 2000;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let listener = UnixListener::bind(&path).unwrap();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let value = [b"VA 100000 c1\r\n".as_slice(), &[b'v'; 100_000], b"\r\n"].concat();
+            for _ in 0..READS {
+                stream.write_all(&value).await.unwrap();
+            }
+            let mut left = WRITES;
+            let mut octets = vec![0; 1 << 16];
+            while left > 0 {
+                let read = stream.read(&mut octets).await.unwrap();
+                left -= octets[..read].iter().filter(|octet| **octet == b'!').count();
+            }
+            stream.write_all("HD\r\n".repeat(WRITES).as_bytes()).await.unwrap();
+        });
+        let get = Request::Get { keys: vec!["k".to_owned()], any_copy: false };
+        let value = [&[b'v'; 1000][..], b"!"].concat();
+        let put = Request::Put { key: "k".to_owned(), value, expiry: None, expect: Expect::Any };
+        let mut requests = vec![get; READS];
+        requests.resize(READS + WRITES, put);
+        let server = Server::Socket { path: path.to_str().unwrap().to_owned(), weight: 1 };
+        let mut connection = AsyncConnection::dial(&server, &[], false).await.unwrap();
+        let mut exchange = Exchange::new(&requests, 0);
+        let limit = Duration::from_secs(10);
+        tokio::time::timeout(limit, connection.exchange(&mut exchange)).await.unwrap().unwrap();
+        let responses = exchange.into_responses();
+        assert_eq!(responses.len(), READS + WRITES);
+        assert!(matches!(responses.last(), Some(Ok(Response::Done))));
+    }
+}

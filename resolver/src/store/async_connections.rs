@@ -105,7 +105,8 @@ impl AsyncConnections {
 
     async fn exchange(&self, exchange: &mut Exchange<'_>, deadline: Instant) -> Result<(), ResolverError> {
         let slot = self.slots.acquire();
-        let _slot = by(deadline, slot).await.ok_or_else(|| self.timed_out())?.map_err(|_| self.timed_out())?;
+        let _slot =
+            by(deadline, slot).await.ok_or_else(|| self.timed_out())?.map_err(|_| self.timed_out())?;
         let mut kept = self.kept();
         loop {
             let was_kept = kept.is_some();
@@ -122,7 +123,11 @@ impl AsyncConnections {
                 // An idle connection may be closed by the server at the very moment when it is taken up again. Every
                 // request may be repeated: writes are bound to what was read before, so a second one that finds
                 // the first done is a lost race.
-                Some(Err(Error::Io(error))) if was_kept && was_closed(error.kind()) => exchange.restart(),
+                Some(Err(Error::Io(error))) if was_kept && was_closed(error.kind()) => {
+                    // A server that was restarted has closed the others as well.
+                    self.idle().clear();
+                    exchange.restart();
+                }
                 Some(Err(error)) => return Err(self.failed(error)),
                 None => return Err(self.timed_out()),
             }
@@ -154,7 +159,8 @@ impl AsyncConnections {
         let mut idle = self.idle();
         idle.push((open, Instant::now()));
         // The one that was idle longest is never taken while there are younger ones.
-        if !self.is_least() && idle.first().is_some_and(|(_, since)| since.elapsed() >= MAX_IDLE) {
+        let old = |since: &Instant| !self.is_least() && since.elapsed() >= MAX_IDLE;
+        if idle.first().is_some_and(|(open, since)| old(since) || !open.connection.is_fit()) {
             idle.remove(0);
         }
     }

@@ -68,7 +68,8 @@ mod tests {
         let requests = [Request::Get { keys: vec!["k".to_owned()], any_copy: false }];
         let mut exchange = Exchange::new(&requests, 0);
         let mut buffer = Buffer::new();
-        let mut left = [format!("VA {MAX_VALUE} c1\r\n").as_bytes(), &vec![b'v'; MAX_VALUE], b"\r\n"].concat();
+        let mut left =
+            [format!("VA {MAX_VALUE} c1\r\n").as_bytes(), &vec![b'v'; MAX_VALUE], b"\r\n"].concat();
         let whole = left.len();
         while !exchange.is_over() {
             let came = whole - left.len();

@@ -192,9 +192,7 @@ fn answer(octets: &[u8]) -> Result<Option<(Answer<'_>, usize)>, Error> {
     let Some(end) = octets.iter().take(MAX_LINE).position(|octet| *octet == b'\n') else {
         return match octets.len() < MAX_LINE {
             true => Ok(None),
-            false => {
-                Err(Error::Protocol(format!("an answer of more than {MAX_LINE} octets without an end")))
-            }
+            false => Err(Error::Protocol(format!("an answer of more than {MAX_LINE} octets without an end"))),
         };
     };
     let line = octets.get(..end).unwrap_or_default();
@@ -301,7 +299,8 @@ mod tests {
                 kept.drain(..used);
             }
             assert!(exchange.is_over() && kept.is_empty(), "in pieces of {piece}");
-            let responses: Vec<Response> = exchange.into_responses().into_iter().map(Result::unwrap).collect();
+            let responses: Vec<Response> =
+                exchange.into_responses().into_iter().map(Result::unwrap).collect();
             assert_eq!(responses, expected, "in pieces of {piece}");
         }
     }
