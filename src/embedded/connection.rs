@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::SemaphorePermit;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::request::{MAX_LINE, Reading, Request, read, words};
 use super::shared::Shared;
@@ -24,7 +24,8 @@ const FLUSH: usize = 64 * 1024;
 
 /// Serves a client until it goes, or until it breaks a limit.
 pub(super) async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin, shared: &Shared) -> io::Result<()> {
-    let mut client = Client { stream, shared, input: vec![0; USUAL], begin: 0, end: 0, out: Vec::new() };
+    let mut client =
+        Client { stream, shared, input: vec![0; USUAL], begin: 0, end: 0, out: Vec::new(), begun: None };
     let mut large: Option<SemaphorePermit<'_>> = None;
     loop {
         match client.step().await? {
@@ -33,7 +34,8 @@ pub(super) async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin, shared: &
             Next::Read { least } => {
                 // All that it asked for is answered before it is waited for.
                 client.flush().await?;
-                if least > USUAL && large.is_none() {
+                // For what has come, not for what is claimed.
+                if client.end - client.begin >= USUAL && large.is_none() {
                     large = Some(shared.large(least).await?);
                 }
                 if least <= USUAL && large.is_some() && client.shrink() {
@@ -55,6 +57,8 @@ struct Client<'s, S> {
     begin: usize,
     end: usize,
     out: Vec<u8>,
+    /// When a request was found that is not whole yet.
+    begun: Option<Instant>,
 }
 
 /// What follows a step.
@@ -96,6 +100,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<'_, S> {
         };
         self.input = input;
         self.begin += used;
+        if used > 0 {
+            self.begun = None;
+        }
         if skip > 0 {
             self.skip(skip).await?;
         }
@@ -141,10 +148,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<'_, S> {
                 meta::delete(key, flags, &mut shared.store(), now_ms, &mut self.out);
             }
             Request::MetaNoop => text::line(&mut self.out, "MN"),
-            Request::Statistics { whole } => {
-                if whole {
-                    shared.rows(&mut self.out);
-                }
+            Request::Statistics => {
+                shared.rows(&mut self.out);
                 text::line(&mut self.out, "END");
             }
             Request::Quit => return Ok(Next::End),
@@ -156,8 +161,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<'_, S> {
     /// Reads what is there, at least one octet; 0 at the end. Room for more than usual is made as octets come.
     async fn read(&mut self, least: usize) -> io::Result<usize> {
         let waits = match self.begin == self.end {
-            true => self.shared.config.idle,
-            false => self.shared.config.patience,
+            true => {
+                self.begun = None;
+                self.shared.config.idle
+            }
+            // For the whole request: one octet now and then does not buy more time.
+            false => {
+                let begun = *self.begun.get_or_insert_with(Instant::now);
+                self.shared.config.patience.saturating_sub(begun.elapsed())
+            }
         };
         self.input.copy_within(self.begin..self.end, 0);
         (self.begin, self.end) = (0, self.end - self.begin);
@@ -186,6 +198,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<'_, S> {
     /// Passes over octets that belong to a refused request.
     async fn skip(&mut self, mut left: u64) -> io::Result<()> {
         self.flush().await?;
+        let begun = Instant::now();
         loop {
             let there = self.end - self.begin;
             let part = usize::try_from(left).map_or(there, |left| left.min(there));
@@ -195,7 +208,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<'_, S> {
                 return Ok(());
             }
             (self.begin, self.end) = (0, 0);
-            let read = in_time(self.shared.config.patience, self.stream.read(&mut self.input)).await?;
+            let waits = self.shared.config.patience.saturating_sub(begun.elapsed());
+            let read = in_time(waits, self.stream.read(&mut self.input)).await?;
             if read == 0 {
                 return Err(ErrorKind::UnexpectedEof.into());
             }

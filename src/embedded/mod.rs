@@ -183,3 +183,6 @@ fn prepare(stream: &TcpStream) -> io::Result<()> {
     sockopt::set_socket_keepalive(stream, true)?;
     Ok(())
 }
+
+#[cfg(test)]
+mod fuzz;

@@ -42,8 +42,8 @@ pub(super) enum Request<'o> {
     MetaNoop,
     /// `lru_crawler metadump all`.
     Keys,
-    /// `stats` without a subject; others have no rows.
-    Statistics { whole: bool },
+    /// `stats` without a subject.
+    Statistics,
     /// `version`.
     Version,
     /// `verbosity`: changes nothing.
@@ -71,6 +71,9 @@ pub(super) enum Reading<'o> {
 const ERROR: &str = "ERROR";
 const BAD_LINE: &str = "CLIENT_ERROR bad command line format";
 const BAD_VALUE: &str = "CLIENT_ERROR bad data chunk";
+const BAD_DELETE: &str = "CLIENT_ERROR bad command line format.  Usage: delete <key> [noreply]";
+const BAD_DELTA: &str = "CLIENT_ERROR invalid numeric delta argument";
+const BAD_EXPIRY: &str = "CLIENT_ERROR invalid exptime argument";
 const TOO_LARGE: &str = "SERVER_ERROR object too large for cache";
 
 pub(super) fn read(octets: &[u8]) -> Reading<'_> {
@@ -91,38 +94,56 @@ pub(super) fn read(octets: &[u8]) -> Reading<'_> {
     let (key, behind) = word(rest);
     let quiet = rest.ends_with(b" noreply");
     let put = |mode, with_version| put(octets, used, rest, mode, with_version);
-    let request = match command {
-        b"get" | b"gets" => Some(Request::Get { keys: rest, versions: command == b"gets" })
-            .filter(|_| words(rest).next().is_some() && words(rest).all(is_key)),
-        b"set" => return put(Mode::Set, false),
-        b"add" => return put(Mode::Add, false),
-        b"replace" => return put(Mode::Replace, false),
-        b"append" => return put(Mode::Append, false),
-        b"prepend" => return put(Mode::Prepend, false),
-        b"cas" => return put(Mode::Set, true),
-        b"ms" => return meta_put(octets, used, rest),
-        // An old client says a time behind the key, which must be 0.
-        b"delete" => Some(Request::Delete { key, quiet })
-            .filter(|_| is_key(key) && matches!(behind, b"" | b"0" | b"noreply" | b"0 noreply")),
-        b"touch" => number(word(behind).0).map(|expiry_s| Request::Touch { key, expiry_s, quiet }),
-        b"incr" | b"decr" => {
-            number(word(behind).0).map(|by| Request::Count { key, by, up: command == b"incr", quiet })
+    let whole = |request| Reading::Whole(request, used);
+    match command {
+        b"get" | b"gets" => match words(rest).next() {
+            None => refused(ERROR),
+            Some(_) if words(rest).all(is_key) => {
+                whole(Request::Get { keys: rest, versions: command == b"gets" })
+            }
+            Some(_) => refused(BAD_LINE),
+        },
+        b"set" => put(Mode::Set, false),
+        b"add" => put(Mode::Add, false),
+        b"replace" => put(Mode::Replace, false),
+        b"append" => put(Mode::Append, false),
+        b"prepend" => put(Mode::Prepend, false),
+        b"cas" => put(Mode::Set, true),
+        b"ms" if !key.is_empty() => meta_put(octets, used, rest),
+        b"mn" => whole(Request::MetaNoop),
+        // Others, a delay say, change more than is served here.
+        b"flush_all" if matches!(rest, b"" | b"0" | b"noreply" | b"0 noreply") => {
+            whole(Request::Flush { quiet: rest.ends_with(b"noreply") })
         }
-        b"mg" => Some(Request::MetaGet { key, flags: behind }),
-        b"md" => Some(Request::MetaDelete { key, flags: behind }),
-        b"mn" => return Reading::Whole(Request::MetaNoop, used),
-        b"flush_all" => return Reading::Whole(Request::Flush { quiet: quiet || rest == b"noreply" }, used),
-        b"stats" => return Reading::Whole(Request::Statistics { whole: rest.is_empty() }, used),
-        b"lru_crawler" if rest == b"metadump all" => return Reading::Whole(Request::Keys, used),
-        b"version" => return Reading::Whole(Request::Version, used),
-        b"verbosity" => return Reading::Whole(Request::Verbosity { quiet }, used),
-        b"quit" => return Reading::Whole(Request::Quit, used),
-        _ => return refused(ERROR),
-    };
-    match request {
-        Some(request) if is_key(key) => Reading::Whole(request, used),
-        _ if key.is_empty() => refused(ERROR),
-        _ => refused(BAD_LINE),
+        b"flush_all" => refused(BAD_EXPIRY),
+        b"stats" if rest.is_empty() => whole(Request::Statistics),
+        b"lru_crawler" if rest == b"metadump all" => whole(Request::Keys),
+        b"version" => whole(Request::Version),
+        b"verbosity" if key == b"noreply" || (quiet && !key.is_empty()) => {
+            whole(Request::Verbosity { quiet: true })
+        }
+        b"verbosity" if key.is_empty() || !behind.is_empty() => refused(ERROR),
+        b"verbosity" if number::<u32>(key).is_none() => refused(BAD_LINE),
+        b"verbosity" => whole(Request::Verbosity { quiet: false }),
+        b"quit" => whole(Request::Quit),
+        b"delete" | b"touch" | b"incr" | b"decr" | b"mg" | b"md" if key.is_empty() => refused(ERROR),
+        b"delete" | b"touch" | b"incr" | b"decr" | b"mg" | b"md" if !is_key(key) => refused(BAD_LINE),
+        // An old client says a time behind the key, which must be 0.
+        b"delete" => match behind {
+            b"" | b"0" | b"noreply" | b"0 noreply" => whole(Request::Delete { key, quiet }),
+            _ => refused(BAD_DELETE),
+        },
+        b"touch" => match number(word(behind).0) {
+            Some(expiry_s) => whole(Request::Touch { key, expiry_s, quiet }),
+            None => refused(BAD_EXPIRY),
+        },
+        b"incr" | b"decr" => match number(word(behind).0) {
+            Some(by) => whole(Request::Count { key, by, up: command == b"incr", quiet }),
+            None => refused(BAD_DELTA),
+        },
+        b"mg" => whole(Request::MetaGet { key, flags: behind }),
+        b"md" => whole(Request::MetaDelete { key, flags: behind }),
+        _ => refused(ERROR),
     }
 }
 
@@ -168,7 +189,7 @@ fn value<'o>(
     request: impl FnOnce(&'o [u8]) -> Option<Request<'o>>,
 ) -> Reading<'o> {
     let Some(length) = number::<u32>(length) else {
-        return Reading::Refused { answer: BAD_VALUE, used, skip: 0 };
+        return Reading::Refused { answer: BAD_LINE, used, skip: 0 };
     };
     let skip = u64::from(length) + 2;
     if !(line_is_good && is_key(key)) {
@@ -250,8 +271,8 @@ mod tests {
             ("md k\r\n", Request::MetaDelete { key: b"k", flags: b"" }),
             ("mn\r\n", Request::MetaNoop),
             ("lru_crawler metadump all\r\n", Request::Keys),
-            ("stats\r\n", Request::Statistics { whole: true }),
-            ("stats slabs\r\n", Request::Statistics { whole: false }),
+            ("stats\r\n", Request::Statistics),
+            ("verbosity 1\r\n", Request::Verbosity { quiet: false }),
             ("version\r\n", Request::Version),
             ("quit\r\n", Request::Quit),
         ] {
@@ -275,18 +296,20 @@ mod tests {
             ("get a\u{1} b\r\n", BAD_LINE, 0),
             (&format!("get a {long}\r\n"), BAD_LINE, 0),
             (&format!("mg {long} v\r\n"), BAD_LINE, 0),
-            ("touch k x\r\n", BAD_LINE, 0),
-            ("delete k 5\r\n", BAD_LINE, 0),
-            ("incr k -1\r\n", BAD_LINE, 0),
+            ("touch k x\r\n", BAD_EXPIRY, 0),
+            ("delete k 5\r\n", BAD_DELETE, 0),
+            ("incr k -1\r\n", BAD_DELTA, 0),
             ("set k 0 0\r\n", ERROR, 0),
-            ("set k 0 0 -1\r\n", BAD_VALUE, 0),
+            ("set k 0 0 -1\r\n", BAD_LINE, 0),
             ("set k x 0 5\r\n", BAD_LINE, 7),
             ("cas k 0 0 5 x\r\n", BAD_LINE, 7),
             ("set k 0 0 5 noreply x\r\n", BAD_LINE, 7),
             (&format!("set {long} 0 0 5\r\n"), BAD_LINE, 7),
             ("set k 0 0 1048577\r\n", TOO_LARGE, 1_048_579),
             ("ms k 4294967295\r\n", TOO_LARGE, 4_294_967_297),
-            ("ms k x\r\n", BAD_VALUE, 0),
+            ("ms k x\r\n", BAD_LINE, 0),
+            ("stats slabs\r\n", ERROR, 0),
+            ("flush_all 10\r\n", BAD_EXPIRY, 0),
         ] {
             assert_eq!(refused(text), (answer, skip), "{text:?}");
         }

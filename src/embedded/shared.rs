@@ -116,7 +116,7 @@ impl Shared {
             ("cmd_get", statistics.gets),
             ("cmd_set", statistics.puts),
             ("get_hits", statistics.hits),
-            ("get_misses", statistics.gets - statistics.hits.min(statistics.gets)),
+            ("get_misses", statistics.gets.saturating_sub(statistics.hits)),
             ("limit_maxbytes", u64::try_from(statistics.max_octets).unwrap_or(u64::MAX)),
             ("bytes", u64::try_from(statistics.octets).unwrap_or(u64::MAX)),
             ("curr_items", u64::try_from(statistics.records).unwrap_or(u64::MAX)),
