@@ -67,8 +67,8 @@ impl Resolver {
         Ok(listeners(cn, response, self.charset))
     }
 
-    /// Who listens for each of several users, in their order, in as few round trips as can be: a sixth of what as many
-    /// single look-ups cost. Users of a server that fails get its error, the others their listeners.
+    /// Who listens for each of several users, in their order, in as few round trips as can be.
+    /// Users of a server that fails get its error, the others their listeners.
     pub async fn lookup_many(&self, cns: &[Cn]) -> Vec<Result<Listeners, ResolverError>> {
         let mut found = Vec::with_capacity(cns.len());
         for some in cns.chunks(MOST_AT_ONCE) {
