@@ -82,7 +82,7 @@ pub(super) fn put(key: &[u8], value: &[u8], flags: &[u8], store: &mut Store, now
     end(outcome, quiet && matches!(outcome, Outcome::Done(_)), key, flags, out);
 }
 
-/// `md`: `C` only of this version; `k` and `O` as above, `q` says nothing of what is gone.
+/// `md`: `C` only of this version; `k`, `O` and `q` as with `ms`.
 pub(super) fn delete(key: &[u8], flags: &[u8], store: &mut Store, now_ms: u64, out: &mut Vec<u8>) {
     let (mut quiet, mut version) = (false, None);
     for flag in words(flags) {
@@ -97,7 +97,7 @@ pub(super) fn delete(key: &[u8], flags: &[u8], store: &mut Store, now_ms: u64, o
         }
     }
     let outcome = store.delete(key, version, now_ms);
-    end(outcome, quiet && outcome != Outcome::Exists, key, flags, out);
+    end(outcome, quiet && matches!(outcome, Outcome::Done(_)), key, flags, out);
 }
 
 fn end(outcome: Outcome, silent: bool, key: &[u8], flags: &[u8], out: &mut Vec<u8>) {
