@@ -29,7 +29,10 @@ pub(super) fn get(key: &[u8], flags: &[u8], store: &mut Store, now_ms: u64, out:
         None => store.get(key, now_ms),
     };
     let Some(item) = found else {
-        return if quiet { () } else { line(out, "EN") };
+        if !quiet {
+            line(out, "EN");
+        }
+        return;
     };
     // Writing to memory does not fail.
     let _ = match value {

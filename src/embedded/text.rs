@@ -25,7 +25,12 @@ pub(super) fn answer(request: &Request<'_>, store: &mut Store, now_ms: u64, out:
             (if found { "TOUCHED" } else { "NOT_FOUND" }, quiet)
         }
         Request::Count { key, by, up, quiet } => match count(store, key, by, up, now_ms) {
-            Ok(number) => return if quiet { () } else { line(out, &number.to_string()) },
+            Ok(number) => {
+                if !quiet {
+                    line(out, &number.to_string());
+                }
+                return;
+            }
             Err(said) => (said, quiet),
         },
         Request::Flush { quiet } => {
