@@ -3,18 +3,21 @@
 //! * [`bus`]: events within one process, over tokio channels. Needs no server at all.
 //! * [`subscriber`]: an endpoint that other processes send events to, registered with the resolver.
 //! * [`publisher`]: sends events to every endpoint of a user.
+//! * [`embedded`]: a resolver of the process's own, for those who want no memcached.
 //! * [`sandbox`]: a private Dovecot and memcached, for the demo, the tests and the benches.
 //!
 //! The formats are in [`ocbus_wire`], who listens for a user in [`ocbus_resolver`]. Both are re-exported here,
 //! so that a program needs this crate only.
 
 pub mod bus;
+pub mod embedded;
 pub mod publisher;
 pub mod sandbox;
 mod sockets;
 pub mod subscriber;
 
 pub use bus::Bus;
+pub use embedded::Embedded;
 pub use ocbus_resolver as resolver;
 pub use ocbus_wire as wire;
 pub use ocbus_wire::{Event, EventKind, Mailbox};

@@ -40,11 +40,7 @@ impl IpcServer {
         mode: Option<u32>,
         handler: Handler,
     ) -> io::Result<IpcServer> {
-        remove_stale(path)?;
-        let listener = UnixListener::bind(path)?;
-        if let Some(mode) = mode {
-            std::fs::set_permissions(path, Permissions::from_mode(mode))?;
-        }
+        let listener = listen_unix(path, mode)?;
         let acceptor = tokio::spawn(accept(listener, role, handler));
         Ok(IpcServer { path: path.to_owned(), acceptor })
     }
@@ -57,6 +53,16 @@ impl Drop for IpcServer {
         let _ = std::fs::remove_file(&self.path);
         self.acceptor.abort();
     }
+}
+
+/// Listens at a path, with this mode of its file or as the umask has it. What a killed process left there goes.
+pub(crate) fn listen_unix(path: &Path, mode: Option<u32>) -> io::Result<UnixListener> {
+    remove_stale(path)?;
+    let listener = UnixListener::bind(path)?;
+    if let Some(mode) = mode {
+        std::fs::set_permissions(path, Permissions::from_mode(mode))?;
+    }
+    Ok(listener)
 }
 
 /// Removes a socket's file that nobody listens at: what a killed process leaves behind.
