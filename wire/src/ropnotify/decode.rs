@@ -36,19 +36,23 @@ impl RopNotify {
 /// The replies that stand end to end, as in OpenChange's `deliver:` records. Behind one that cannot be read it is
 /// unknown where the next begins: an error is the last item. Its offset counts from the beginning of `octets`.
 pub fn split(octets: &[u8]) -> impl Iterator<Item = Result<RopNotify, DecodeError>> {
-    let mut at = 0;
+    split_with_octets(octets).map(|reply| Ok(reply?.0))
+}
+
+/// The same, each with its octets.
+pub(crate) fn split_with_octets(
+    octets: &[u8],
+) -> impl Iterator<Item = Result<(RopNotify, &[u8]), DecodeError>> {
+    let mut rest = octets;
     std::iter::from_fn(move || {
-        let rest = octets.get(at..).filter(|rest| !rest.is_empty())?;
-        Some(match RopNotify::decode(rest) {
-            Ok((reply, length)) => {
-                at += length;
-                Ok(reply)
-            }
-            Err(error) => {
-                let begun = std::mem::replace(&mut at, octets.len());
-                Err(error.behind(begun))
-            }
-        })
+        let begun = octets.len() - rest.len();
+        let from = Some(std::mem::take(&mut rest)).filter(|from| !from.is_empty())?;
+        let read = RopNotify::decode(from).map_err(|error| error.behind(begun));
+        Some(read.map(|(reply, length)| {
+            let (own, behind) = from.split_at_checked(length).unwrap_or((from, &[]));
+            rest = behind;
+            (reply, own)
+        }))
     })
 }
 

@@ -46,6 +46,7 @@ mod table;
 
 pub use class::MessageClass;
 pub use decode::split;
+pub(crate) use decode::split_with_octets;
 pub use error::{DecodeError, EncodeError, Malformed};
 pub use flags::NotificationTypes;
 pub use id::{FolderId, MessageId};
