@@ -92,6 +92,13 @@ fn ropnotify_a_larger_reply_is_refused_on_reading() {
         assert_eq!((error.offset(), error.reason()), (at, &Malformed::TooLarge { max: 32_758 }));
         assert_prefixes_refused(&there[..1000], RopNotify::decode);
     }
+    // By one octet.
+    let row = |length: u16| {
+        let row = head("0001 0300 0000000000000000 0000000000000000");
+        [row, length.to_le_bytes().to_vec(), vec![7; usize::from(length)], vec![8]].concat()
+    };
+    assert_eq!(RopNotify::decode(&row(32_758 - 28)).unwrap().1, 32_758);
+    assert!(matches!(RopNotify::decode(&row(32_758 - 27)).unwrap_err().reason(), Malformed::TooLarge { .. }));
     // The largest number of tags is refused by what is there, before memory is taken for it.
     let error = RopNotify::decode(&[folder_modified.as_slice(), b"\xfe\xff\0\0\0"].concat()).unwrap_err();
     assert_eq!(
