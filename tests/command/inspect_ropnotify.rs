@@ -75,7 +75,7 @@ fn every_notification_of_openchange_goes_both_ways() {
                 assert_eq!(replies.as_array().unwrap().len(), blobs.len());
                 for (reply, blob) in replies.as_array().unwrap().iter().zip(blobs) {
                     let alone = inspect(&["decode", "ropnotify", blob.as_str().unwrap()]).json();
-                    assert_eq!(alone, [reply.clone()]);
+                    assert_eq!(alone, std::slice::from_ref(reply));
                 }
             }
             _ => continue,
