@@ -129,6 +129,11 @@ impl<E: Edit> Update<E> {
         }
     }
 
+    /// What the caller learns when the store, or this, fails in the middle.
+    pub(crate) fn failed(self, error: ResolverError) -> Result<E::Outcome, ResolverError> {
+        self.edit.failed(error)
+    }
+
     /// How long to wait before what is asked next: where many write one record, whoever is a little slower than the
     /// others would lose each time. Any number up to a limit that grows with the attempts.
     pub(crate) fn pause(&self, random: u64) -> Duration {
@@ -170,7 +175,7 @@ mod tests {
             "k".to_owned()
         }
 
-        fn apply(&self, current: Option<&[u8]>) -> Result<(Change, usize), ResolverError> {
+        fn apply(&mut self, current: Option<&[u8]>) -> Result<(Change, usize), ResolverError> {
             let mut value = current.unwrap_or_default().to_vec();
             value.push(self.0);
             let len = value.len();
