@@ -27,6 +27,10 @@ pub(crate) trait Edit {
     /// What the caller learns.
     type Outcome;
 
+    /// Attempts before a record that others keep changing is given up. One writer succeeds in each round, so this
+    /// many can write one record at the same instant.
+    const MAX_ATTEMPTS: u32 = 64;
+
     /// The record's key.
     fn key(&self) -> String;
 

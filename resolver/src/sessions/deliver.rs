@@ -16,6 +16,10 @@ use crate::error::ResolverError;
 /// itself beside the value.
 pub const MAX_DELIVER_OCTETS: usize = deliver::MAX_OCTETS - 1024;
 
+/// Attempts until the call's deadline ends them: OpenChange's append heeds nobody, and where it comes without a pause
+/// most attempts of ours are lost.
+const MANY_ATTEMPTS: u32 = 100_000;
+
 /// What became of replies that were to wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -63,6 +67,8 @@ impl Append<'_> {
 
 impl Edit for Append<'_> {
     type Outcome = Result<Appended, SessionsError>;
+
+    const MAX_ATTEMPTS: u32 = MANY_ATTEMPTS;
 
     fn key(&self) -> String {
         deliver_key(&self.session)
@@ -130,6 +136,8 @@ impl Take {
 
 impl Edit for Take {
     type Outcome = Taken;
+
+    const MAX_ATTEMPTS: u32 = MANY_ATTEMPTS;
 
     fn key(&self) -> String {
         deliver_key(&self.session)
