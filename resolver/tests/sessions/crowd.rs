@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::thread::JoinHandle;
 
 use ocbus_resolver::{Appended, SessionsError};
 use ocbus_wire::openchange::Subscription;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 
 use super::openchange::OpenChange;
 use super::*;
@@ -49,18 +50,17 @@ async fn eight_tasks_append_a_thousand_each_and_one_takes() {
     let memcached = Memcached::start();
     let records = connect(memcached.port).await;
     let mut writers = JoinSet::new();
-    let left = Arc::new(AtomicUsize::new(WRITERS as usize));
+    let mut handles = Vec::new();
     for writer in 0..WRITERS {
-        let (records, left) = (records.clone(), Arc::clone(&left));
-        writers.spawn(async move {
+        let records = records.clone();
+        handles.push(writers.spawn(async move {
             for number in 0..EACH {
                 let appended = records.append(&SESSION, &blob(writer, number), &reply(RESYNC)).await.unwrap();
                 assert!(matches!(appended, Appended::Waiting { .. }), "{appended:?}");
             }
-            left.fetch_sub(1, SeqCst);
-        });
+        }));
     }
-    let (came, times) = take_all(&records, || left.load(SeqCst) == 0).await;
+    let (came, times) = take_all(&records, || handles.iter().all(AbortHandle::is_finished)).await;
     while let Some(ended) = writers.join_next().await {
         ended.unwrap();
     }
@@ -84,34 +84,29 @@ async fn openchange_appends_as_well() {
     let records = connect(port).await;
     // OpenChange's add loses against another writer's: the first one is ours.
     records.append(&SESSION, &blob(0, 0), b"").await.unwrap();
-    let over = Arc::new(AtomicUsize::new(0));
     let mut threads = Vec::new();
     for writer in [1, 2] {
-        let over = Arc::clone(&over);
         threads.push(std::thread::spawn(move || {
             let mut openchange = OpenChange::connect(port);
             for number in 0..EACH {
                 assert!(openchange.deliver_add(KEY, &blob(writer, number)), "{writer}: {number}");
             }
-            over.fetch_add(1, SeqCst);
         }));
     }
-    let one_more = Arc::clone(&over);
     threads.push(std::thread::spawn(move || {
         let mut records = blocking(port);
         for number in 0..EACH {
             records.append(&SESSION, &blob(3, number), b"", Instant::now() + 20 * SECOND).unwrap();
         }
-        one_more.fetch_add(1, SeqCst);
     }));
-    let (writer, one_more) = (records.clone(), Arc::clone(&over));
+    let writer = records.clone();
     let task = tokio::spawn(async move {
         for number in 1..EACH {
             writer.append(&SESSION, &blob(0, number), b"").await.unwrap();
         }
-        one_more.fetch_add(1, SeqCst);
     });
-    let (came, _) = take_all(&records, || over.load(SeqCst) == 4).await;
+    let over = || task.is_finished() && threads.iter().all(JoinHandle::is_finished);
+    let (came, _) = take_all(&records, over).await;
     task.await.unwrap();
     threads.into_iter().for_each(|thread| thread.join().unwrap());
     let by_writer = by_writer(&came);
