@@ -9,6 +9,8 @@ mod endpoints;
 mod events;
 #[path = "command/inspect.rs"]
 mod inspect;
+#[path = "command/inspect_ropnotify.rs"]
+mod inspect_ropnotify;
 #[path = "command/support.rs"]
 mod support;
 #[path = "command/usage.rs"]

@@ -27,11 +27,23 @@ pub(crate) trait Edit {
     /// What the caller learns.
     type Outcome;
 
+    /// Attempts before a record that others keep changing is given up. One writer succeeds in each round, so this
+    /// many can write one record at the same instant.
+    const MAX_ATTEMPTS: u32 = 64;
+
     /// The record's key.
     fn key(&self) -> String;
 
     /// The change to the stored value; called again when another writer came first.
-    fn apply(&self, current: Option<&[u8]>) -> Result<(Change, Self::Outcome), ResolverError>;
+    fn apply(&mut self, current: Option<&[u8]>) -> Result<(Change, Self::Outcome), ResolverError>;
+
+    /// What the caller learns when the store fails in the middle.
+    fn failed(self, error: ResolverError) -> Result<Self::Outcome, ResolverError>
+    where
+        Self: Sized,
+    {
+        Err(error)
+    }
 }
 
 /// What became of a registration.
@@ -145,7 +157,7 @@ impl Edit for Register<'_> {
         self.cn.lease_key()
     }
 
-    fn apply(&self, current: Option<&[u8]>) -> Result<(Change, Registered), ResolverError> {
+    fn apply(&mut self, current: Option<&[u8]>) -> Result<(Change, Registered), ResolverError> {
         let key = self.key();
         let mut leases = leases(&key, current)?;
         let Registration { endpoint, legacy, subscriber, lease } = self.registration;
@@ -181,7 +193,7 @@ impl Edit for Leave<'_> {
         self.cn.lease_key()
     }
 
-    fn apply(&self, current: Option<&[u8]>) -> Result<(Change, bool), ResolverError> {
+    fn apply(&mut self, current: Option<&[u8]>) -> Result<(Change, bool), ResolverError> {
         let key = self.key();
         if current.is_none() {
             return Ok((Change::Keep, false));
@@ -203,7 +215,7 @@ impl Edit for SettleNative<'_> {
         self.cn.lease_key()
     }
 
-    fn apply(&self, current: Option<&[u8]>) -> Result<(Change, usize), ResolverError> {
+    fn apply(&mut self, current: Option<&[u8]>) -> Result<(Change, usize), ResolverError> {
         let key = self.key();
         let before = leases(&key, current)?;
         let mut after = before.clone();
@@ -237,7 +249,7 @@ impl Edit for EditLegacy<'_> {
         self.cn.resolver_key()
     }
 
-    fn apply(&self, current: Option<&[u8]>) -> Result<(Change, bool), ResolverError> {
+    fn apply(&mut self, current: Option<&[u8]>) -> Result<(Change, bool), ResolverError> {
         let key = self.key();
         let mut hosts = match ResolverRecord::decode(current.unwrap_or_default(), self.charset) {
             Ok(record) => record.hosts,
@@ -348,7 +360,7 @@ mod tests {
         let (one, _) = register(None, "tcp://h:1", Uuid::from_u128(1), NOW);
         let seen = LeaseRecord::decode(value(&one)).unwrap().leases;
         let settlement = Settlement { missed: vec![(seen[0].clone(), 3)], ..Settlement::default() };
-        let edit = SettleNative { cn: &cn(), settlement: &settlement, now_ms: NOW };
+        let mut edit = SettleNative { cn: &cn(), settlement: &settlement, now_ms: NOW };
         let (marked, _) = edit.apply(Some(value(&one))).unwrap();
         let (renewed, registered) = register(Some(value(&marked)), "tcp://h:1", Uuid::from_u128(1), NOW + 5);
         assert_eq!(registered, Registered { new: false, missed: 3 });

@@ -6,6 +6,8 @@
 //!   Both are thin: what a call does to a record is decided in `edit`, and the compare-and-swap loop is one
 //!   state machine without I/O, in `update`.
 //! * [`Census`]: everybody who is registered.
+//! * [`BlockingSessionRecords`] and `SessionRecords` (tokio): OpenChange's records of sessions, their subscriptions, and
+//!   what waits for them.
 //! * [`delivery`]: which endpoints get which octets, and what a failed send means for the records. Shared by
 //!   the plugin and the async publisher, so that both decide alike.
 
@@ -21,6 +23,7 @@ mod listeners;
 mod names;
 mod resolver;
 mod selection;
+mod sessions;
 mod store;
 #[cfg_attr(not(feature = "tokio"), allow(dead_code, reason = "as above"))]
 mod update;
@@ -39,4 +42,7 @@ pub use resolver::BlockingResolver;
 #[cfg(feature = "tokio")]
 pub use resolver::Resolver;
 pub use selection::{Distribution, KeyHash, Ring, Selection};
+#[cfg(feature = "tokio")]
+pub use sessions::SessionRecords;
+pub use sessions::{Appended, BlockingSessionRecords, MAX_DELIVER_OCTETS, SessionsError, Taken};
 pub use store::MemoryStore;

@@ -5,15 +5,14 @@ use std::time::Duration;
 use crate::edit::{Change, Edit};
 use crate::error::ResolverError;
 
-/// Attempts before a record that others keep changing is given up. One writer succeeds in each round, so this
-/// many can write one record at the same instant.
-const MAX_ATTEMPTS: u32 = 64;
-
 /// Attempts without a pause in between.
 const EAGER_ATTEMPTS: u32 = 4;
 
 /// How much longer the pause may be after each further attempt.
 const PAUSE_US: u64 = 100;
+
+/// Attempts after which it grows no more.
+const LATEST: u32 = 64;
 
 /// What to ask of a store.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -120,7 +119,7 @@ impl<E: Edit> Update<E> {
         match (response, self.outcome.take()) {
             (Response::Items(items), _) => self.edit_item(items.into_iter().next().flatten()),
             (Response::Done, Some(outcome)) => Ok(Step::Over(outcome)),
-            (Response::Done | Response::NotDone, _) if self.attempts < MAX_ATTEMPTS => {
+            (Response::Done | Response::NotDone, _) if self.attempts < E::MAX_ATTEMPTS => {
                 Ok(Step::Ask(self.begin()))
             }
             (Response::Done | Response::NotDone, _) => {
@@ -129,10 +128,15 @@ impl<E: Edit> Update<E> {
         }
     }
 
+    /// What the caller learns when the store, or this, fails in the middle.
+    pub(crate) fn failed(self, error: ResolverError) -> Result<E::Outcome, ResolverError> {
+        self.edit.failed(error)
+    }
+
     /// How long to wait before what is asked next: where many write one record, whoever is a little slower than the
     /// others would lose each time. Any number up to a limit that grows with the attempts.
     pub(crate) fn pause(&self, random: u64) -> Duration {
-        let late = self.attempts.saturating_sub(EAGER_ATTEMPTS);
+        let late = self.attempts.min(LATEST).saturating_sub(EAGER_ATTEMPTS);
         match self.outcome {
             None if late > 0 => Duration::from_micros(random % (PAUSE_US * u64::from(late))),
             _ => Duration::ZERO,
@@ -170,7 +174,7 @@ mod tests {
             "k".to_owned()
         }
 
-        fn apply(&self, current: Option<&[u8]>) -> Result<(Change, usize), ResolverError> {
+        fn apply(&mut self, current: Option<&[u8]>) -> Result<(Change, usize), ResolverError> {
             let mut value = current.unwrap_or_default().to_vec();
             value.push(self.0);
             let len = value.len();
@@ -201,7 +205,7 @@ mod tests {
     #[test]
     fn an_endless_race_is_given_up() {
         let mut update = Update::new(Append(9));
-        for attempt in 1..MAX_ATTEMPTS {
+        for attempt in 1..Append::MAX_ATTEMPTS {
             assert!(matches!(update.step(item(&[], 1)).unwrap(), Step::Ask(Request::Put { .. })));
             assert!(update.pause(u64::MAX).is_zero(), "a write follows its read at once");
             assert!(matches!(update.step(Response::NotDone).unwrap(), Step::Ask(Request::Get { .. })));
@@ -212,7 +216,7 @@ mod tests {
         assert!(matches!(update.step(item(&[], 1)).unwrap(), Step::Ask(_)));
         assert!(matches!(
             update.step(Response::NotDone),
-            Err(ResolverError::Contended { attempts: MAX_ATTEMPTS, .. })
+            Err(ResolverError::Contended { attempts: Append::MAX_ATTEMPTS, .. })
         ));
     }
 }

@@ -88,7 +88,7 @@ mod tests {
             self.0.to_owned()
         }
 
-        fn apply(&self, current: Option<&[u8]>) -> Result<(Change, Vec<u8>), ResolverError> {
+        fn apply(&mut self, current: Option<&[u8]>) -> Result<(Change, Vec<u8>), ResolverError> {
             if self.1 == 9 {
                 return Err(ResolverError::Unwritable { key: self.key(), why: "a nine".to_owned() });
             }

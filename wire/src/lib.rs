@@ -5,6 +5,7 @@
 //! * [`Event`]: what happened in a mailbox, in the names of RFC 5423.
 //! * [`native`]: batches of events and their acknowledgement (MessagePack), and the lease record.
 //! * [`openchange`]: the records and the new-mail payload of OpenChange 2.x, octet for octet.
+//! * [`ropnotify`]: the ROPs of MAPI notifications, which an emsmdb server sends to Outlook.
 //! * [`sp`]: the handshake and the frames of nanomsg's SP protocols over tcp and ipc.
 //! * [`Endpoint`]: where a subscriber listens.
 //!
@@ -13,7 +14,9 @@
 mod endpoint;
 mod event;
 pub mod native;
+mod octets;
 pub mod openchange;
+pub mod ropnotify;
 pub mod sp;
 
 pub use endpoint::{Endpoint, EndpointError};

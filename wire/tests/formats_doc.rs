@@ -15,6 +15,10 @@ use ocbus_wire::native::Batch;
 use ocbus_wire::openchange::{
     DosCharset, NewMail, ResolverRecord, SessionRecord, Subscription, SubscriptionRecord, deliver,
 };
+use ocbus_wire::ropnotify::{
+    FolderId, FolderRow, MessageClass, MessageId, MessageRow, Notification, NotificationTypes,
+    RegisterNotification, RegisterNotificationResponse, RopNotify, RopPending, Scope, TableEvent, Tags,
+};
 use ocbus_wire::sp::{Exchange, Handshake, Protocol, Transport, encode_frame};
 use uuid::uuid;
 
@@ -91,7 +95,8 @@ fn written() -> BTreeMap<&'static str, Vec<u8>> {
     for blob in vector("deliver_newmail_plus_table")["input"]["blobs"].as_array().unwrap() {
         deliver::append(&mut waiting, &unhex(blob.as_str().unwrap())).unwrap();
     }
-    BTreeMap::from([
+    let mut written = notifications();
+    written.extend([
         ("push-tcp", Exchange::push(Transport::Tcp, &newmail).output().to_vec()),
         ("push-ipc", Exchange::push(Transport::Ipc, &newmail).output().to_vec()),
         ("pull", Handshake::new(Protocol::Pull).to_octets().to_vec()),
@@ -106,6 +111,41 @@ fn written() -> BTreeMap<&'static str, Vec<u8>> {
         ("lease", samples::golden_lease().encode().unwrap()),
         ("batch", batch),
         ("ack", ack),
+    ]);
+    written
+}
+
+/// The ROPs of notifications, as they are in the reference's worked examples.
+fn notifications() -> BTreeMap<&'static str, Vec<u8>> {
+    let folder = |counter| FolderId::from_parts(1, counter).unwrap();
+    let (inbox, message) = (folder(0x1234), MessageId::from_parts(1, 0xab_cdef).unwrap());
+    let reply = |handle, notification| RopNotify { handle, logon_id: 0, notification }.encode().unwrap();
+    let new_mail =
+        Notification::NewMail { folder: inbox, message, message_flags: 2, class: MessageClass::default() };
+    let (tags, total, unread) = (Tags::default(), Some(42), Some(3));
+    let data = unhex("00000000005e3cdb01");
+    let row = FolderRow { folder: folder(0x1240) };
+    let added = TableEvent::RowAdded { row, after: FolderRow { folder: inbox }, data };
+    let deleted = TableEvent::RowDeleted { row: MessageRow { folder: inbox, message, instance: 0 } };
+    let request = RegisterNotification {
+        logon_id: 0,
+        input_handle_index: 0,
+        output_handle_index: 1,
+        types: NotificationTypes::NEW_MAIL,
+        scope: Scope::Folder(inbox),
+    };
+    let answer = RegisterNotificationResponse { output_handle_index: 1, return_value: 0 };
+    BTreeMap::from([
+        ("ropnotify", reply(0x29, new_mail)),
+        (
+            "ropnotify-counts",
+            reply(0x29, Notification::FolderModified { folder: inbox, tags, total, unread }),
+        ),
+        ("ropnotify-row-added", reply(0x31, Notification::HierarchyTable(added))),
+        ("ropnotify-row-deleted", reply(0x32, Notification::ContentsTable(deleted))),
+        ("roppending", RopPending { session_index: 7 }.encode().to_vec()),
+        ("ropregister", request.encode().unwrap()),
+        ("ropregister-answer", answer.encode().to_vec()),
     ])
 }
 
@@ -153,7 +193,7 @@ fn the_lines_to_copy_are_the_dumps() {
         assert_eq!(unhex(hex), dumps[dump], "{kind}");
         seen += 1;
     }
-    assert_eq!(seen, 5);
+    assert_eq!(seen, 9);
 }
 
 /// Every field that the code writes stands in the tables, and every name of a kind and a reason.

@@ -2,7 +2,7 @@
 //! is what we write, what it read we read, and what it refused we refuse.
 //!
 //! Each test asserts how many cases of each sort it met, so that a case which is skipped, or added later, fails
-//! it. Kinds `ropnotify` (RopNotify replies) and `api` (calls on records, kept by the resolver) are not
+//! it. Kinds `ropnotify` (`tests/ropnotify`) and `api` (calls on records, kept by the resolver) are not
 //! about these formats; the checks of a cn, which make some `resolver` cases fail, are in the resolver too.
 
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used, reason = "tests")]

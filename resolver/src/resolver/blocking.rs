@@ -64,13 +64,24 @@ impl BlockingResolver {
         Ok(())
     }
 
-    fn update<E: Edit>(&mut self, edit: E, deadline: Instant) -> Result<E::Outcome, ResolverError> {
+    /// For strings in OpenChange's records.
+    pub(crate) fn charset(&self) -> DosCharset {
+        self.charset
+    }
+
+    pub(crate) fn update<E: Edit>(
+        &mut self,
+        edit: E,
+        deadline: Instant,
+    ) -> Result<E::Outcome, ResolverError> {
         let mut update = Update::new(edit);
         let mut request = update.begin();
         loop {
-            match update.step(self.run(request, deadline)?)? {
-                Step::Ask(next) => request = next,
-                Step::Over(outcome) => return Ok(outcome),
+            let step = self.run(request, deadline).and_then(|response| update.step(response));
+            match step {
+                Ok(Step::Ask(next)) => request = next,
+                Ok(Step::Over(outcome)) => return Ok(outcome),
+                Err(error) => return update.failed(error),
             }
             let left = deadline.saturating_duration_since(Instant::now());
             let pause = update.pause(random()).min(left);

@@ -173,15 +173,22 @@ impl Resolver {
         }
     }
 
-    async fn update<E: Edit>(&self, edit: E) -> Result<E::Outcome, ResolverError> {
+    /// For strings in OpenChange's records.
+    pub(crate) fn charset(&self) -> DosCharset {
+        self.charset
+    }
+
+    pub(crate) async fn update<E: Edit>(&self, edit: E) -> Result<E::Outcome, ResolverError> {
         let mut update = Update::new(edit);
         let mut request = update.begin();
         // One time limit for the whole call: each request of an endless race would have its own.
         let deadline = self.deadline();
         loop {
-            match update.step(self.run(request, deadline).await?)? {
-                Step::Ask(next) => request = next,
-                Step::Over(outcome) => return Ok(outcome),
+            let step = self.run(request, deadline).await.and_then(|response| update.step(response));
+            match step {
+                Ok(Step::Ask(next)) => request = next,
+                Ok(Step::Over(outcome)) => return Ok(outcome),
+                Err(error) => return update.failed(error),
             }
             rest(update.pause(random())).await;
         }

@@ -56,6 +56,24 @@ impl Fields {
         }
     }
 
+    pub(super) fn boolean(&mut self, name: &str) -> Result<Option<bool>, String> {
+        match self.take(name) {
+            None => Ok(None),
+            Some(Value::Bool(value)) => Ok(Some(value)),
+            Some(other) => Err(format!("{}: {}: expected true or false", self.place(name), shown(&other))),
+        }
+    }
+
+    /// Whether a field is there.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.fields.get(name).is_some_and(|value| !value.is_null())
+    }
+
+    /// Whether a field is this text.
+    pub(super) fn is(&self, name: &str, text: &str) -> bool {
+        self.fields.get(name).is_some_and(|value| value == text)
+    }
+
     pub(super) fn strings(&mut self, name: &str) -> Result<Vec<String>, String> {
         let place = self.place(name);
         let text = |(at, value)| match value {

@@ -4,6 +4,8 @@ mod event;
 mod fields;
 mod hex;
 mod records;
+mod ropnotify;
+mod rops;
 mod selection;
 
 use std::fmt;
@@ -31,6 +33,11 @@ KIND and its JSON:
   resolver      {\"hosts\":[\"tcp://127.0.0.1:9005\"]}
   subscription  {\"subscriptions\":[{\"handle\":66,\"flags\":2,\"fid\":\"0x1\",\"mid\":\"0x0\",\"properties\":[\"0x37001f\"]}]}
   newmail       {\"backend\":\"sogo\",\"eml\":\"1.eml\",\"folder\":\"INBOX\",\"separator\":47}
+  ropnotify     {\"handle\":41,\"kind\":\"NewMail\",\"fid\":\"0x3412000000000001\",\"mid\":\"0xefcdab0000000001\"}
+  deliver       {\"replies\":[...]}: the value of a key deliver:, RopNotify replies end to end
+  roppending    {\"session_index\":7}
+  ropregister   {\"input_handle_index\":0,\"output_handle_index\":1,\"types\":\"0x0002\",\"whole_store\":true}
+                or its answer: {\"output_handle_index\":1,\"return_value\":0}
   event         {\"v\":1,\"events\":[...],\"skipped\":0}: a native batch; the events as `ocbus watch --json` prints them
 
 What cannot be read or written: one line on standard error that says where and why, and status 1. Octets and
@@ -91,6 +98,14 @@ enum Kind {
     Subscription,
     /// The payload that OpenChange's Dovecot plugin pushes.
     Newmail,
+    /// A RopNotify reply: what tells Outlook of a new mail.
+    Ropnotify,
+    /// OpenChange's record `deliver:`: RopNotify replies, end to end.
+    Deliver,
+    /// RopPending: more replies wait.
+    Roppending,
+    /// RopRegisterNotification: Outlook asks to be told; or the answer to it.
+    Ropregister,
     /// A native batch of events.
     Event,
 }
@@ -102,6 +117,10 @@ impl fmt::Display for Kind {
             Kind::Resolver => "resolver",
             Kind::Subscription => "subscription",
             Kind::Newmail => "newmail",
+            Kind::Ropnotify => "ropnotify",
+            Kind::Deliver => "deliver",
+            Kind::Roppending => "roppending",
+            Kind::Ropregister => "ropregister",
             Kind::Event => "event",
         })
     }
@@ -152,6 +171,10 @@ fn json(kind: Kind, octets: &[u8], charset: DosCharset) -> Result<String, String
         Kind::Resolver => records::resolver_json(octets, charset),
         Kind::Subscription => records::subscription_json(octets),
         Kind::Newmail => records::new_mail_json(octets, charset),
+        Kind::Ropnotify => ropnotify::json(octets),
+        Kind::Deliver => ropnotify::deliver_json(octets),
+        Kind::Roppending => rops::pending_json(octets),
+        Kind::Ropregister => rops::register_json(octets),
         Kind::Event => event::json(octets),
     }
 }
@@ -162,6 +185,10 @@ fn octets(kind: Kind, text: &str, charset: DosCharset) -> Result<Vec<u8>, String
         Kind::Resolver => records::resolver_octets(text, charset),
         Kind::Subscription => records::subscription_octets(text),
         Kind::Newmail => records::new_mail_octets(text, charset),
+        Kind::Ropnotify => ropnotify::octets(text),
+        Kind::Deliver => ropnotify::deliver_octets(text),
+        Kind::Roppending => rops::pending_octets(text),
+        Kind::Ropregister => rops::register_octets(text),
         Kind::Event => event::octets(text),
     }
 }

@@ -1,12 +1,11 @@
 //! `deliver:<session>`: what waits to be told to a session. The value is packed RopNotify replies one after
 //! the other, with neither version nor framing: each reply says by its own fields where it ends. OpenChange
 //! appends to it on one side; on the other it reads, then deletes, and what is appended in between is lost.
-//!
-//! Splitting a value into its replies takes the RopNotify format, which is not in this room.
 
 use uuid::Uuid;
 
 use super::error::EncodeError;
+use crate::ropnotify;
 
 /// How large a value may grow: memcached's usual limit for an item. What is larger is refused for certain. What
 /// is almost as large may be, since memcached counts the key and its own header in.
@@ -28,9 +27,30 @@ pub fn append(waiting: &mut Vec<u8>, reply: &[u8]) -> Result<(), EncodeError> {
     Ok(())
 }
 
+/// The octets of each reply of a value, in order, to be passed on as they are. Behind octets that are no reply
+/// it is unknown where the next one begins: an error is the last item. What they say:
+/// [`ropnotify::split`].
+pub fn split(waiting: &[u8]) -> impl Iterator<Item = Result<&[u8], ropnotify::DecodeError>> {
+    ropnotify::split_with_octets(waiting).map(|reply| Ok(reply?.1))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn replies_come_apart_again() {
+        let replies: [&[u8]; 2] = [b"\x2a\x31\0\0\0\0\0\x01\x01\0", b"\x2a\x32\0\0\0\0\0\x81\x07\0"];
+        let value = replies.concat();
+        assert!(split(&value).eq(replies.map(Ok)));
+        assert!(split(b"").next().is_none());
+
+        let broken = [value.as_slice(), b"\x2b", &value].concat();
+        let split: Vec<_> = split(&broken).collect();
+        assert_eq!(split.len(), 3, "what follows octets that are no reply is lost");
+        let error = split[2].clone().unwrap_err();
+        assert_eq!(error.to_string(), "at octet 20: RopId 0x2b: expected 0x2a");
+    }
 
     #[test]
     fn replies_stand_end_to_end() {

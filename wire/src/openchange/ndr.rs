@@ -1,16 +1,17 @@
-//! A bounded little-endian reader and writer: the part of DCE/RPC's NDR that OpenChange's formats use. No
-//! padding, strings of single octets that end with a NUL, and before an array its length, twice.
+//! The part of DCE/RPC's NDR that OpenChange's formats use: no padding, strings of single octets that end with a
+//! NUL, and before an array its length, twice.
 
 use super::{
     DosCharset, VERSION,
     error::{DecodeError, EncodeError, Malformed},
 };
+use crate::octets::Short;
+pub(super) use crate::octets::{Reader, Writer};
 
-/// Reads from the front of a slice and knows how far it is.
-#[derive(Debug)]
-pub(super) struct Reader<'a> {
-    rest: &'a [u8],
-    offset: usize,
+impl From<Short> for DecodeError {
+    fn from(Short { offset, what, needed, left }: Short) -> Self {
+        Self::new(offset, Malformed::Truncated { what, needed, left })
+    }
 }
 
 /// How a string may end.
@@ -23,40 +24,11 @@ pub(super) enum End {
     NulOrInput,
 }
 
-impl<'a> Reader<'a> {
-    pub(super) fn new(input: &'a [u8]) -> Self {
-        Self { rest: input, offset: 0 }
-    }
-
-    pub(super) fn array<const N: usize>(&mut self, what: &'static str) -> Result<[u8; N], DecodeError> {
-        let Some((head, rest)) = self.rest.split_first_chunk::<N>() else {
-            return Err(self.truncated(what, N));
-        };
-        self.rest = rest;
-        self.offset += N;
-        Ok(*head)
-    }
-
-    pub(super) fn u8(&mut self, what: &'static str) -> Result<u8, DecodeError> {
-        self.array(what).map(u8::from_le_bytes)
-    }
-
-    pub(super) fn u16(&mut self, what: &'static str) -> Result<u16, DecodeError> {
-        self.array(what).map(u16::from_le_bytes)
-    }
-
-    pub(super) fn u32(&mut self, what: &'static str) -> Result<u32, DecodeError> {
-        self.array(what).map(u32::from_le_bytes)
-    }
-
-    pub(super) fn u64(&mut self, what: &'static str) -> Result<u64, DecodeError> {
-        self.array(what).map(u64::from_le_bytes)
-    }
-
+impl Reader<'_> {
     /// The version octet of a record, which must be the one that is known. OpenChange crashed on most other
     /// values, and took some for an empty record.
     pub(super) fn version(&mut self) -> Result<(), DecodeError> {
-        let offset = self.offset;
+        let offset = self.offset();
         match self.u8("version")? {
             VERSION => Ok(()),
             found => Err(DecodeError::new(offset, Malformed::Version { found })),
@@ -71,31 +43,19 @@ impl<'a> Reader<'a> {
         max: usize,
         entry_octets: usize,
     ) -> Result<usize, DecodeError> {
-        let first_at = self.offset;
+        let first_at = self.offset();
         let first = self.u32(what)?;
         let count = usize::try_from(first)
             .ok()
             .filter(|count| *count <= max)
             .ok_or_else(|| DecodeError::new(first_at, Malformed::TooMany { what, count: first, max }))?;
-        let second_at = self.offset;
+        let second_at = self.offset();
         let second = self.u32(what)?;
         if first != second {
             return Err(DecodeError::new(second_at, Malformed::CountsDisagree { what, first, second }));
         }
         self.holds(what, count, entry_octets)?;
         Ok(count)
-    }
-
-    /// Checks that `count` entries of at least `entry_octets` each can be there, before any memory is taken
-    /// for them.
-    pub(super) fn holds(
-        &self,
-        what: &'static str,
-        count: usize,
-        entry_octets: usize,
-    ) -> Result<(), DecodeError> {
-        let needed = count.saturating_mul(entry_octets);
-        if needed > self.rest.len() { Err(self.truncated(what, needed)) } else { Ok(()) }
     }
 
     /// A string, without its NUL.
@@ -105,65 +65,24 @@ impl<'a> Reader<'a> {
         charset: DosCharset,
         end: End,
     ) -> Result<String, DecodeError> {
-        let start = self.offset;
-        let (octets, rest) = match self.rest.iter().position(|octet| *octet == 0) {
-            Some(nul) => {
-                let (octets, rest) = self.rest.split_at(nul);
-                (octets, rest.split_first().map_or(rest, |(_nul, rest)| rest))
-            }
-            None if self.rest.is_empty() => return Err(self.truncated(what, 1)),
-            None if end == End::NulOrInput => (self.rest, [].as_slice()),
+        let start = self.offset();
+        let rest = self.rest();
+        let (count, with_end) = match rest.iter().position(|octet| *octet == 0) {
+            Some(nul) => (nul, nul + 1),
+            None if rest.is_empty() => return Err(self.short(what, 1).into()),
+            None if end == End::NulOrInput => (rest.len(), rest.len()),
             None => return Err(DecodeError::new(start, Malformed::Unterminated { what })),
         };
-        let text = charset.decode(octets).map_err(|error| {
+        let octets = self.octets(what, with_end)?;
+        let octets = octets.get(..count).unwrap_or(octets);
+        charset.decode(octets).map_err(|error| {
             let reason = Malformed::Undecodable { what, octet: error.octet, charset: error.charset };
             DecodeError::new(start + error.position, reason)
-        })?;
-        self.offset += self.rest.len() - rest.len();
-        self.rest = rest;
-        Ok(text)
+        })
     }
-
-    fn truncated(&self, what: &'static str, needed: usize) -> DecodeError {
-        DecodeError::new(self.offset, Malformed::Truncated { what, needed, left: self.rest.len() })
-    }
-}
-
-/// Collects octets.
-#[derive(Debug, Default)]
-pub(super) struct Writer {
-    octets: Vec<u8>,
 }
 
 impl Writer {
-    pub(super) fn new() -> Self {
-        Self::default()
-    }
-
-    pub(super) fn finish(self) -> Vec<u8> {
-        self.octets
-    }
-
-    pub(super) fn array<const N: usize>(&mut self, octets: [u8; N]) {
-        self.octets.extend_from_slice(&octets);
-    }
-
-    pub(super) fn u8(&mut self, value: u8) {
-        self.array(value.to_le_bytes());
-    }
-
-    pub(super) fn u16(&mut self, value: u16) {
-        self.array(value.to_le_bytes());
-    }
-
-    pub(super) fn u32(&mut self, value: u32) {
-        self.array(value.to_le_bytes());
-    }
-
-    pub(super) fn u64(&mut self, value: u64) {
-        self.array(value.to_le_bytes());
-    }
-
     pub(super) fn version(&mut self) {
         self.u8(VERSION);
     }
@@ -191,7 +110,7 @@ impl Writer {
             return Err(EncodeError::InnerNul { field, position });
         }
         let octets = charset.encode(text).map_err(|reason| EncodeError::Charset { field, reason })?;
-        self.octets.extend_from_slice(&octets);
+        self.octets(&octets);
         self.u8(0);
         Ok(())
     }
@@ -206,39 +125,12 @@ mod tests {
     }
 
     #[test]
-    fn integers_are_little_endian_and_advance() {
-        let mut reader = Reader::new(b"\x01\x02\x03\x04\x05\x06\x07\x08\x09\x0a\x0b\x0c\x0d\x0e\x0f");
-        assert_eq!(reader.u8("a"), Ok(0x01));
-        assert_eq!(reader.u16("b"), Ok(0x0302));
-        assert_eq!(reader.u32("c"), Ok(0x0706_0504));
-        assert_eq!(reader.u64("d"), Ok(0x0f0e_0d0c_0b0a_0908));
-        assert_eq!(reader.offset, 15);
-
-        let mut writer = Writer::new();
-        writer.u8(0x01);
-        writer.u16(0x0302);
-        writer.u32(0x0706_0504);
-        writer.u64(0x0f0e_0d0c_0b0a_0908);
-        assert_eq!(writer.finish(), b"\x01\x02\x03\x04\x05\x06\x07\x08\x09\x0a\x0b\x0c\x0d\x0e\x0f");
-    }
-
-    #[test]
-    fn a_truncated_integer_names_its_field_and_start() {
-        let mut reader = Reader::new(b"\x01\x02");
-        reader.u8("version").unwrap();
-        assert_eq!(
-            reason(reader.u16("type").unwrap_err()),
-            (1, "the input ends too early for the type: at least 2 octets needed, 1 left".to_owned())
-        );
-    }
-
-    #[test]
     fn strings_end_with_a_nul_or_where_the_caller_allows_it_with_the_input() {
         let charset = DosCharset::default();
         let mut reader = Reader::new(b"a\0\0\x81");
         assert_eq!(reader.string("x", charset, End::Nul).unwrap(), "a");
         assert_eq!(reader.string("x", charset, End::Nul).unwrap(), "");
-        assert_eq!(reader.offset, 3);
+        assert_eq!(reader.offset(), 3);
         let error = reader.string("x", charset, End::Nul).unwrap_err();
         assert_eq!((error.offset(), error.reason()), (3, &Malformed::Unterminated { what: "x" }));
         assert_eq!(reader.string("x", charset, End::NulOrInput).unwrap(), "ü");

@@ -1,0 +1,103 @@
+use ocbus_wire::openchange::{SessionRecord, Subscription, deliver_key, session_key, subscription_key};
+use uuid::Uuid;
+
+use super::deliver::{Append, Peek, Take};
+use super::edit::{Register, Remove, Session, Subscribe, Subscriptions, Unsubscribe};
+use super::{Appended, MAX_DELIVER_OCTETS, SessionsError, Taken, note};
+use crate::edit::Edit;
+use crate::resolver::Resolver;
+
+/// OpenChange's `session:`, `subscription:` and `deliver:` records, for tasks on tokio. Over a resolver's
+/// connections; clones share them.
+#[derive(Debug, Clone)]
+pub struct SessionRecords {
+    resolver: Resolver,
+    limit: usize,
+}
+
+impl SessionRecords {
+    /// The records where a resolver has its own.
+    pub fn new(resolver: &Resolver) -> SessionRecords {
+        SessionRecords { resolver: resolver.clone(), limit: MAX_DELIVER_OCTETS }
+    }
+
+    /// Lets at most so many octets wait for a session, up to [`MAX_DELIVER_OCTETS`], which is the default.
+    pub fn with_deliver_limit(self, octets: usize) -> SessionRecords {
+        SessionRecords { limit: octets.min(MAX_DELIVER_OCTETS), ..self }
+    }
+
+    /// Ties a waiting session to an emsmdb session and its user.
+    pub async fn register(&self, async_session: &Uuid, record: &SessionRecord) -> Result<(), SessionsError> {
+        let charset = self.resolver.charset();
+        self.update(Register { async_session: *async_session, record, charset }).await
+    }
+
+    /// Whom a waiting session belongs to.
+    pub async fn session(&self, async_session: &Uuid) -> Result<SessionRecord, SessionsError> {
+        self.update(Session { async_session: *async_session, charset: self.resolver.charset() }).await
+    }
+
+    /// Forgets a waiting session.
+    pub async fn unregister(&self, async_session: &Uuid) -> Result<(), SessionsError> {
+        self.update(Remove { key: session_key(async_session) }).await
+    }
+
+    /// Adds a subscription to an emsmdb session.
+    pub async fn subscribe(&self, session: &Uuid, subscription: &Subscription) -> Result<(), SessionsError> {
+        self.update(Subscribe { session: *session, subscription }).await
+    }
+
+    /// Takes a subscription out.
+    pub async fn unsubscribe(&self, session: &Uuid, handle: u32) -> Result<(), SessionsError> {
+        self.update(Unsubscribe { session: *session, handle }).await
+    }
+
+    /// The subscriptions of a session, in the order in which they were made.
+    pub async fn subscriptions(&self, session: &Uuid) -> Result<Vec<Subscription>, SessionsError> {
+        self.update(Subscriptions { session: *session }).await
+    }
+
+    /// Takes all subscriptions of a session out.
+    pub async fn unsubscribe_all(&self, session: &Uuid) -> Result<(), SessionsError> {
+        self.update(Remove { key: subscription_key(session) }).await
+    }
+
+    /// Lets packed RopNotify replies wait for a session, behind those that do. Where they do not fit, `resync` takes
+    /// the place of all that waits: it must make the client look again at whatever it has open.
+    ///
+    /// Of many writers each one's replies stay in order. After an error they may wait or not.
+    pub async fn append(
+        &self,
+        session: &Uuid,
+        replies: &[u8],
+        resync: &[u8],
+    ) -> Result<Appended, SessionsError> {
+        let appended = self.update(Append { session: *session, replies, resync, limit: self.limit }).await?;
+        note(session, appended);
+        Ok(appended)
+    }
+
+    /// Takes all that waits for a session. One taker at a time: of two, both may get the same.
+    ///
+    /// Let it come to its end: when it is dropped in the middle, what it has taken out is lost.
+    pub async fn take(&self, session: &Uuid) -> Result<Taken, SessionsError> {
+        Ok(self.resolver.update(Take::new(*session)).await?)
+    }
+
+    /// What waits for a session; it goes on waiting.
+    pub async fn waiting(&self, session: &Uuid) -> Result<Vec<u8>, SessionsError> {
+        self.update(Peek { session: *session }).await
+    }
+
+    /// Drops what waits for a session that has ended, and its key.
+    pub async fn discard(&self, session: &Uuid) -> Result<(), SessionsError> {
+        self.update(Remove { key: deliver_key(session) }).await
+    }
+
+    async fn update<T, E>(&self, edit: E) -> Result<T, SessionsError>
+    where
+        E: Edit<Outcome = Result<T, SessionsError>>,
+    {
+        self.resolver.update(edit).await?
+    }
+}
