@@ -9,6 +9,7 @@
 //! so that a program needs this crate only.
 
 pub mod bus;
+pub mod emsmdb;
 pub mod publisher;
 pub mod sandbox;
 mod sockets;
