@@ -16,6 +16,7 @@ mod sockets;
 pub mod subscriber;
 
 pub use bus::Bus;
+pub use emsmdb::Emsmdb;
 pub use ocbus_resolver as resolver;
 pub use ocbus_wire as wire;
 pub use ocbus_wire::{Event, EventKind, Mailbox};

@@ -82,7 +82,10 @@ mod tests {
     fn a_message_is_named_by_its_uid_or_by_its_name() {
         let folder = uri("bob", "INBOX", '/');
         assert_eq!(message_uri(&folder, Some(7), None), "sogo://bob:bob@mail/folderINBOX/7.eml");
-        assert_eq!(message_uri(&folder, Some(7), Some("8 a.eml")), "sogo://bob:bob@mail/folderINBOX/8_SP_a.eml");
+        assert_eq!(
+            message_uri(&folder, Some(7), Some("8 a.eml")),
+            "sogo://bob:bob@mail/folderINBOX/8_SP_a.eml"
+        );
         assert_eq!(message_uri(&folder, None, None), folder);
     }
 }

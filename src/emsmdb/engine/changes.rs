@@ -1,7 +1,9 @@
 //! From an event to what is told of it: the table of section 6 of the reference (`docs/formats.md` names the
 //! notifications), as a function of the event and the ids that were found.
 
-use ocbus_wire::ropnotify::{FolderId, MessageClass, MessageId, Notification, NotificationTypes, Scope, Tags};
+use ocbus_wire::ropnotify::{
+    FolderId, MessageClass, MessageId, Notification, NotificationTypes, Scope, Tags,
+};
 use ocbus_wire::{Event, EventKind, NewMessage, Transfer};
 
 use super::Subscription;
@@ -14,7 +16,6 @@ const MESSAGE_UNMODIFIED: u32 = 0x02;
 /// The ids of an event, as far as they were found.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Found<'a> {
-    pub(super) folder: Option<FolderId>,
     pub(super) parent: Option<FolderId>,
     pub(super) old_folder: Option<FolderId>,
     pub(super) old_parent: Option<FolderId>,
@@ -61,11 +62,7 @@ pub(super) enum Row<Id> {
 }
 
 impl Announcement {
-    pub(super) fn folder_modified(
-        folder: FolderId,
-        total: Option<u32>,
-        unread: Option<u32>,
-    ) -> Announcement {
+    pub(super) fn folder_modified(folder: FolderId, total: Option<u32>, unread: Option<u32>) -> Announcement {
         Announcement::of_folders(
             NotificationTypes::OBJECT_MODIFIED,
             &[folder],
@@ -109,12 +106,7 @@ impl Announcement {
 }
 
 /// What to tell of an event whose folder is known. A resync of all mailboxes is not one of these.
-pub(super) fn changes(
-    event: &Event,
-    folder: FolderId,
-    found: &Found<'_>,
-    class: &MessageClass,
-) -> Changes {
+pub(super) fn changes(event: &Event, folder: FolderId, found: &Found<'_>, class: &MessageClass) -> Changes {
     let mut maker = Maker { event, folder, found, changes: Changes::default() };
     match &event.kind {
         EventKind::MessageNew(message) => maker.new_message(Some((message, class))),
@@ -286,10 +278,7 @@ impl Maker<'_> {
         notification: Notification,
     ) {
         let folders = [self.folder, old_folder];
-        self.announce(Announcement {
-            messages,
-            ..Announcement::of_folders(types, &folders, notification)
-        });
+        self.announce(Announcement { messages, ..Announcement::of_folders(types, &folders, notification) });
     }
 
     fn deleted(&mut self, folder: FolderId, message: MessageId) {

@@ -14,8 +14,8 @@ use super::changes::{Changes, Row, TableChange, changes, folder_changed};
 use super::folders::{FolderKey, Lookup, parent};
 use super::handles::OpenTable;
 use super::pending::{
-    FolderSlots, Parents, Pending, PendingRow, Slot, Stage, is_told, message_refs, message_types,
-    old_mailbox, old_message_refs, parents,
+    FolderSlots, Parents, Pending, PendingRow, Slot, Stage, is_told, message_counts, message_refs,
+    message_types, old_mailbox, old_message_refs, parents,
 };
 use super::query::{Asked, Queries, Waiting};
 use super::queue::Bounds;
@@ -131,7 +131,9 @@ impl Engine {
         let Some(user) = self.users.get_mut(&cn) else { return };
         let waiting = match waiting {
             Waiting::Event(number) => {
-                let Ok(at) = user.pending.binary_search_by_key(&number, |pending| pending.number) else { return };
+                let Ok(at) = user.pending.binary_search_by_key(&number, |pending| pending.number) else {
+                    return;
+                };
                 if let Some(pending) = user.pending.get_mut(at) {
                     fill(pending, id, answer, &self.config, &mut self.counters);
                 }
@@ -254,7 +256,9 @@ impl Asker<'_> {
         let wants_parents = match parents(&event.kind) {
             Parents::Always => true,
             Parents::Never => false,
-            Parents::ForTables => self.user.sessions.iter().filter_map(|guid| sessions.get(*guid)).any(wants_parents),
+            Parents::ForTables => {
+                self.user.sessions.iter().filter_map(|guid| sessions.get(*guid)).any(wants_parents)
+            }
         };
         let slots = FolderSlots {
             folder: self.folder(Some(mailbox)),
@@ -421,9 +425,7 @@ fn wanted_row(change: &TableChange, open: &OpenTable) -> Option<(FolderId, Optio
 fn shows(open: &OpenTable, change: &TableChange) -> bool {
     let table = &open.table;
     match *change {
-        TableChange::Contents { folder, .. } => {
-            table.kind == TableKind::Contents && table.folder == folder
-        }
+        TableChange::Contents { folder, .. } => table.kind == TableKind::Contents && table.folder == folder,
         TableChange::Hierarchy { parent, .. } => {
             table.kind == TableKind::Hierarchy
                 && (table.depth || parent.is_none_or(|parent| parent == table.folder))
@@ -432,11 +434,18 @@ fn shows(open: &OpenTable, change: &TableChange) -> bool {
 }
 
 /// Puts the answer into the event that asked.
-fn fill(pending: &mut Pending, id: QueryId, answer: Answer, config: &EngineConfig, counters: &mut Statistics) {
-    for slot in [&mut pending.messages, &mut pending.old_messages] {
+fn fill(
+    pending: &mut Pending,
+    id: QueryId,
+    answer: Answer,
+    config: &EngineConfig,
+    counters: &mut Statistics,
+) {
+    let (count, old_count) = message_counts(&pending.event);
+    for (slot, count) in [(&mut pending.messages, count), (&mut pending.old_messages, old_count)] {
         if *slot == Slot::Asked(id) {
             *slot = match answer {
-                Answer::Messages(messages) => {
+                Answer::Messages(messages) if u64::try_from(messages.len()) == Ok(count) => {
                     let unknown = messages.iter().filter(|message| message.is_none()).count();
                     counters.query_unknown += u64::try_from(unknown).unwrap_or(u64::MAX);
                     Slot::Known(messages)
@@ -517,7 +526,9 @@ fn tell(
     let made = match (&pending.changes, found.old_folder) {
         (Some(made), _) => made,
         // Moved to where the host has no folder: what is left behind has changed.
-        (None, Some(old)) if matches!(pending.event.kind, EventKind::MessageMove(_) | EventKind::MailboxRename { .. }) => {
+        (None, Some(old))
+            if matches!(pending.event.kind, EventKind::MessageMove(_) | EventKind::MailboxRename { .. }) =>
+        {
             changed_only = folder_changed(old, found.old_parent);
             &changed_only
         }
@@ -554,7 +565,12 @@ fn tell(
 }
 
 /// What a table is told: the row, where it is needed and known.
-fn table_notification(change: &TableChange, pending: &Pending, session: Uuid, open: &OpenTable) -> Notification {
+fn table_notification(
+    change: &TableChange,
+    pending: &Pending,
+    session: Uuid,
+    open: &OpenTable,
+) -> Notification {
     let row = |folder, message| {
         let asked = pending.rows.iter().find(|row| {
             (row.session, row.handle, row.serial) == (session, open.table.handle, open.serial)
@@ -583,7 +599,12 @@ fn table_notification(change: &TableChange, pending: &Pending, session: Uuid, op
             match row(folder, None) {
                 Some(found) => {
                     let after = FolderRow { folder: found.after.folder };
-                    Notification::HierarchyTable(row_event(change, FolderRow { folder }, after, found.data.clone()))
+                    Notification::HierarchyTable(row_event(
+                        change,
+                        FolderRow { folder },
+                        after,
+                        found.data.clone(),
+                    ))
                 }
                 None => table_changed(TableKind::Hierarchy),
             }

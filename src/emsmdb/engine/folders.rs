@@ -178,6 +178,9 @@ mod tests {
         assert_eq!(folders.lookup(&key("a/x")), Lookup::Asked(second));
         folders.answered(&key("a/x"), second, Some(FolderId::from_u64(2)));
         folders.stale(None);
-        assert_eq!((folders.lookup(&key("a/x")), folders.ids()), (Lookup::Unknown, vec![FolderId::from_u64(2)]));
+        assert_eq!(
+            (folders.lookup(&key("a/x")), folders.ids()),
+            (Lookup::Unknown, vec![FolderId::from_u64(2)])
+        );
     }
 }

@@ -370,6 +370,16 @@ impl Engine {
         self.queries.next()
     }
 
+    /// Whether there is a question to be fetched.
+    pub fn has_queries(&self) -> bool {
+        self.queries.has_outgoing()
+    }
+
+    /// The users whose events are wanted.
+    pub fn users(&self) -> impl Iterator<Item = &Cn> {
+        self.users.keys()
+    }
+
     /// The next user whose events are wanted, or not any more.
     pub fn next_user(&mut self) -> Option<UserChange> {
         self.user_changes.pop_front()

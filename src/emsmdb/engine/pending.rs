@@ -114,9 +114,8 @@ impl Pending {
     }
 
     pub(super) fn found(&self) -> Found<'_> {
-        let FolderSlots { folder, parent, old_folder, old_parent } = &self.folders;
+        let FolderSlots { parent, old_folder, old_parent, .. } = &self.folders;
         Found {
-            folder: folder.known().copied(),
             parent: parent.known().copied(),
             old_folder: old_folder.known().copied(),
             old_parent: old_parent.known().copied(),
@@ -134,6 +133,22 @@ impl Pending {
             Slot::Empty | Slot::Asked(_) => false,
         };
         folders || lacks(&self.messages) || lacks(&self.old_messages)
+    }
+}
+
+/// How many messages the event is about, here and where they came from.
+pub(super) fn message_counts(event: &Event) -> (u64, u64) {
+    match &event.kind {
+        EventKind::MessageNew(_) | EventKind::MessageAppend(_) => (1, 0),
+        EventKind::MessageCopy(transfer) | EventKind::MessageMove(transfer) => {
+            (transfer.uids.len(), transfer.old_uids.len())
+        }
+        EventKind::MessageRead { uids }
+        | EventKind::MessageTrash { uids }
+        | EventKind::MessageExpunge { uids }
+        | EventKind::FlagsSet { uids, .. }
+        | EventKind::FlagsClear { uids, .. } => (uids.len(), 0),
+        _ => (0, 0),
     }
 }
 
@@ -157,7 +172,9 @@ pub(super) enum Parents {
 
 pub(super) fn parents(kind: &EventKind) -> Parents {
     match kind {
-        EventKind::MailboxCreate | EventKind::MailboxDelete | EventKind::MailboxRename { .. } => Parents::Always,
+        EventKind::MailboxCreate | EventKind::MailboxDelete | EventKind::MailboxRename { .. } => {
+            Parents::Always
+        }
         EventKind::MessageTrash { .. } => Parents::Never,
         _ => Parents::ForTables,
     }
@@ -165,10 +182,7 @@ pub(super) fn parents(kind: &EventKind) -> Parents {
 
 /// Whether anybody could be told anything of it.
 pub(super) fn is_told(kind: &EventKind) -> bool {
-    !matches!(
-        kind,
-        EventKind::MailboxSubscribe | EventKind::MailboxUnsubscribe | EventKind::Unknown { .. }
-    )
+    !matches!(kind, EventKind::MailboxSubscribe | EventKind::MailboxUnsubscribe | EventKind::Unknown { .. })
 }
 
 /// The types of notifications that name the event's messages.

@@ -157,6 +157,10 @@ impl Queries {
         std::iter::from_fn(|| self.outgoing.pop_front()).find(|query| self.asked.contains_key(&query.id))
     }
 
+    pub(super) fn has_outgoing(&self) -> bool {
+        !self.outgoing.is_empty()
+    }
+
     /// Takes a question off: it is answered, or nobody waits any more. `None` if it was not there.
     pub(super) fn close(&mut self, id: QueryId) -> Option<Asked> {
         let asked = self.asked.remove(&id)?;

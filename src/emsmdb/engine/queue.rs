@@ -393,7 +393,9 @@ fn note(lost: &mut Lost, reply: &RopNotify, by_folder: bool) {
 fn encode(reply: &RopNotify) -> Option<Vec<u8>> {
     reply
         .encode()
-        .inspect_err(|error| tracing::warn!(event = "reply_refused", reason = %error, "a reply could not be written"))
+        .inspect_err(
+            |error| tracing::warn!(event = "reply_refused", reason = %error, "a reply could not be written"),
+        )
         .ok()
 }
 

@@ -207,7 +207,8 @@ impl Session {
             {
                 let notification = folder_modified(folder.folder, folder.total, folder.unread);
                 let Subscription { handle, logon_id, .. } = *subscription;
-                full = full || queue.try_append(&RopNotify { handle, logon_id, notification }, bounds).is_none();
+                full =
+                    full || queue.try_append(&RopNotify { handle, logon_id, notification }, bounds).is_none();
             }
             if full {
                 // Told again to those who were told: that is harmless, and simpler than to remember them.
