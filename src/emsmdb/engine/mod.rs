@@ -35,8 +35,6 @@ mod queue;
 mod session;
 mod sessions;
 mod statistics;
-#[cfg(test)]
-mod tests;
 mod wait;
 
 pub(crate) use config::count;
