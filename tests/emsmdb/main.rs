@@ -4,7 +4,7 @@
 
 mod events;
 mod ids;
-// mod model;
+mod model;
 mod queue;
 mod rig;
 // mod service;
