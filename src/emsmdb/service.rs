@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -221,7 +222,7 @@ impl Inner {
             (result, state.collect(&self.members))
         };
         for (done, outcome) in after.completed {
-            done(outcome);
+            survive("wait", || done(outcome));
         }
         if after.earlier {
             self.earlier.notify_one();
@@ -235,30 +236,22 @@ impl Inner {
     /// Hands questions to the host until there are none. Only one thread does at a time: an answer that is given at
     /// once may lead to the next question, which is then handed out here and not from within the answer.
     fn ask(self: &Arc<Self>) {
-        struct Asking<'a>(&'a Inner);
-        impl Drop for Asking<'_> {
-            // Also when the host panics.
-            fn drop(&mut self) {
-                self.0.lock().asking = false;
-            }
-        }
-        let asking = Asking(self);
         loop {
             let (limit, queries) = {
                 let mut state = self.lock();
                 let limit = state.engine.config().query_timeout;
                 let queries: Vec<_> = std::iter::from_fn(|| state.engine.next_query()).take(BATCH).collect();
-                if queries.is_empty() {
-                    // Under the same lock that saw that there is none.
-                    state.asking = false;
-                    std::mem::forget(asking);
-                    return;
-                }
+                // Under the same lock that saw that there is none.
+                state.asking = !queries.is_empty();
                 (limit, queries)
             };
+            if queries.is_empty() {
+                return;
+            }
             for query in queries {
                 let reply = Reply { id: Some(query.id), inner: Arc::downgrade(self), limit };
-                self.ids.ask(query, reply);
+                // Unwinding drops the reply, which answers that it failed.
+                survive("ids", || self.ids.ask(query, reply));
             }
         }
     }
@@ -287,6 +280,13 @@ impl Inner {
         let mut state = self.lock();
         state.planned = state.engine.next_deadline();
         state.planned.map(|deadline| self.origin + deadline)
+    }
+}
+
+/// Calls the host, whose panic must not end what serves all sessions.
+fn survive(callback: &str, call: impl FnOnce()) {
+    if std::panic::catch_unwind(AssertUnwindSafe(call)).is_err() {
+        tracing::error!(event = "callback_panicked", callback, "the host's callback panicked");
     }
 }
 

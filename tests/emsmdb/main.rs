@@ -7,7 +7,7 @@ mod ids;
 mod model;
 mod queue;
 mod rig;
-// mod service;
+mod service;
 mod sessions;
 mod tables;
 mod waits;
