@@ -277,6 +277,8 @@ fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async { tokio::spawn(wake_up()).await.unwrap() });
     runtime.block_on(memory());
+    // With its tasks, which hold the sessions.
+    drop(runtime);
     queued();
     Criterion::default().configure_from_args().final_summary();
 }

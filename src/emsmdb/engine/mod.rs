@@ -22,6 +22,8 @@
 //! Earlier than that, replies fold: the sixth row event of a table makes all of them one TableChanged; a second
 //! folder-modified puts its counts into the first; a second message-modified is dropped.
 
+mod answers;
+mod asking;
 mod changes;
 mod config;
 mod error;
@@ -35,6 +37,7 @@ mod queue;
 mod session;
 mod sessions;
 mod statistics;
+mod telling;
 mod wait;
 
 pub(crate) use config::count;
