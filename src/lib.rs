@@ -2,6 +2,7 @@
 //!
 //! * [`bus`]: events within one process, over tokio channels. Needs no server at all.
 //! * [`subscriber`]: an endpoint that other processes send events to, registered with the resolver.
+//! * [`emsmdb`]: the sessions of a MAPI server: what makes Outlook refresh.
 //! * [`publisher`]: sends events to every endpoint of a user.
 //! * [`sandbox`]: a private Dovecot and memcached, for the demo, the tests and the benches.
 //!
