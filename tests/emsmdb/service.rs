@@ -173,7 +173,11 @@ fn it_works_from_threads_without_a_runtime() {
     }
     let Parked::Parked(wait) = session.park(move |outcome| done.send(outcome).unwrap()) else { panic!() };
     assert!(session.cancel(wait) && !session.cancel(wait));
-    assert_eq!(completed.try_recv(), Err(mpsc::TryRecvError::Disconnected), "its callback is dropped");
+    assert_eq!(
+        completed.recv_timeout(LIMIT),
+        Err(mpsc::RecvTimeoutError::Disconnected),
+        "its callback is dropped, and was not called"
+    );
     host.join().unwrap();
 }
 
