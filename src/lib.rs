@@ -2,6 +2,7 @@
 //!
 //! * [`bus`]: events within one process, over tokio channels. Needs no server at all.
 //! * [`subscriber`]: an endpoint that other processes send events to, registered with the resolver.
+//! * [`emsmdb`]: the sessions of a MAPI server: what makes Outlook refresh.
 //! * [`publisher`]: sends events to every endpoint of a user.
 //! * [`embedded`]: a resolver of the process's own, for those who want no memcached.
 //! * [`sandbox`]: a private Dovecot and memcached, for the demo, the tests and the benches.
@@ -11,6 +12,7 @@
 
 pub mod bus;
 pub mod embedded;
+pub mod emsmdb;
 pub mod publisher;
 pub mod sandbox;
 mod sockets;
@@ -18,6 +20,7 @@ pub mod subscriber;
 
 pub use bus::Bus;
 pub use embedded::Embedded;
+pub use emsmdb::Emsmdb;
 pub use ocbus_resolver as resolver;
 pub use ocbus_wire as wire;
 pub use ocbus_wire::{Event, EventKind, Mailbox};

@@ -1,0 +1,132 @@
+//! A user's sessions are told of an event whose ids are known, or will not be.
+
+use std::time::Duration;
+
+use ocbus_wire::EventKind;
+use ocbus_wire::ropnotify::{FolderId, FolderRow, MessageRow, Notification, TableEvent};
+use uuid::Uuid;
+
+use super::asking::shows;
+use super::changes::{Changes, Row, TableChange, folder_changed};
+use super::handles::OpenTable;
+use super::pending::{Pending, Slot};
+use super::queue::Bounds;
+use super::session::table_changed;
+use super::sessions::Sessions;
+use super::{EngineConfig, Statistics, TableKind, User};
+
+/// Tells the user's sessions what happened.
+pub(super) fn tell(
+    pending: &Pending,
+    user: &mut User,
+    sessions: &mut Sessions,
+    counters: &mut Statistics,
+    config: &EngineConfig,
+    now: Duration,
+) {
+    let bounds = Bounds::from(config);
+    let resync_of_all = pending.keys.is_none();
+    if pending.lacks_ids() {
+        counters.events_without_ids += 1;
+    }
+    let failed = |slot: &Slot<FolderId>| *slot == Slot::Failed;
+    let lost_track = failed(&pending.folders.folder) || failed(&pending.folders.old_folder);
+    let found = pending.found();
+    let changed_only;
+    let made = match (&pending.changes, found.old_folder) {
+        (Some(made), _) => made,
+        // Moved to where the host has no folder: what is left behind has changed.
+        (None, Some(old))
+            if matches!(pending.event.kind, EventKind::MessageMove(_) | EventKind::MailboxRename { .. }) =>
+        {
+            changed_only = folder_changed(old, found.old_parent);
+            &changed_only
+        }
+        _ => &Changes::default(),
+    };
+    let ids = if resync_of_all || lost_track { user.folders.ids() } else { Vec::new() };
+    for guid in &user.sessions {
+        sessions.tell(*guid, now, |session, tally| {
+            for announcement in &made.announcements {
+                session.announce(announcement, &bounds, tally);
+            }
+            for change in &made.tables {
+                let concerned: Vec<u32> = session
+                    .tables
+                    .iter()
+                    .filter(|open| open.listens() && shows(open, change))
+                    .map(|open| open.table.handle)
+                    .collect();
+                for handle in concerned {
+                    if let Some(open) = session.table(handle) {
+                        let notification = table_notification(change, pending, *guid, open);
+                        session.tell_table(handle, notification, &bounds, tally);
+                    }
+                }
+            }
+            if resync_of_all || lost_track {
+                session.resync(&ids, &bounds, tally);
+            }
+        });
+    }
+    if resync_of_all {
+        user.folders.stale(None);
+    }
+}
+
+/// What a table is told: the row, where it is needed and known.
+fn table_notification(
+    change: &TableChange,
+    pending: &Pending,
+    session: Uuid,
+    open: &OpenTable,
+) -> Notification {
+    let row = |folder, message| {
+        let asked = pending.rows.iter().find(|row| {
+            (row.session, row.handle, row.serial) == (session, open.table.handle, open.serial)
+                && (row.folder, row.message) == (folder, message)
+        });
+        asked.and_then(|row| row.row.known())
+    };
+    match *change {
+        TableChange::Contents { folder, row: Row::Deleted(message) } => {
+            let row = MessageRow { folder, message, instance: 0 };
+            Notification::ContentsTable(TableEvent::RowDeleted { row })
+        }
+        TableChange::Contents { folder, row: change @ (Row::Added(message) | Row::Modified(message)) } => {
+            match row(folder, Some(message)) {
+                Some(found) => {
+                    let row = MessageRow { folder, message, instance: found.instance };
+                    Notification::ContentsTable(row_event(change, row, found.after, found.data.clone()))
+                }
+                None => table_changed(TableKind::Contents),
+            }
+        }
+        TableChange::Hierarchy { row: Row::Deleted(folder), .. } => {
+            Notification::HierarchyTable(TableEvent::RowDeleted { row: FolderRow { folder } })
+        }
+        TableChange::Hierarchy { row: change @ (Row::Added(folder) | Row::Modified(folder)), .. } => {
+            match row(folder, None) {
+                Some(found) => {
+                    let after = FolderRow { folder: found.after.folder };
+                    Notification::HierarchyTable(row_event(
+                        change,
+                        FolderRow { folder },
+                        after,
+                        found.data.clone(),
+                    ))
+                }
+                None => table_changed(TableKind::Hierarchy),
+            }
+        }
+        TableChange::Contents { row: Row::Changed, .. } => table_changed(TableKind::Contents),
+        TableChange::Hierarchy { row: Row::Changed, .. } => table_changed(TableKind::Hierarchy),
+    }
+}
+
+fn row_event<Id, R>(change: Row<Id>, row: R, after: R, data: Vec<u8>) -> TableEvent<R> {
+    match change {
+        Row::Modified(_) => TableEvent::RowModified { row, after, data },
+        _ => TableEvent::RowAdded { row, after, data },
+    }
+}

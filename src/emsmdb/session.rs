@@ -1,0 +1,142 @@
+use std::fmt;
+use std::sync::Arc;
+
+use ocbus_wire::ropnotify::Notification;
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+use super::engine::{
+    HandleError, NotifyError, Parked, Subscription, Table, Taken, UnknownSession, WaitId, WaitOutcome,
+};
+use super::service::{Emsmdb, Inner};
+
+/// A session of an [`Emsmdb`]. A handle: clones are the same session, and dropping them closes nothing, since Outlook
+/// does not say goodbye. A session ends by [`Session::close`], or when nobody has called it for
+/// [`idle`](super::EngineConfig::idle).
+#[derive(Clone)]
+pub struct Session {
+    emsmdb: Emsmdb,
+    guid: Uuid,
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Session").field(&self.guid).finish()
+    }
+}
+
+impl Session {
+    pub(super) fn new(emsmdb: Emsmdb, guid: Uuid) -> Session {
+        Session { emsmdb, guid }
+    }
+
+    /// Which.
+    pub fn guid(&self) -> Uuid {
+        self.guid
+    }
+
+    /// The client made any call: the session lives on. All other calls but [`Session::has_replies`] say so too.
+    pub fn touch(&self) -> Result<(), UnknownSession> {
+        self.emsmdb.inner.with(|engine, now| engine.touch(self.guid, now))
+    }
+
+    /// Adds a subscription (RopRegisterNotification).
+    pub fn subscribe(&self, subscription: Subscription) -> Result<(), HandleError> {
+        self.emsmdb.inner.with(|engine, now| engine.subscribe(self.guid, subscription, now))
+    }
+
+    /// Adds a table (RopGetHierarchyTable, RopGetContentsTable). Nothing is told of it before [`Session::open_view`].
+    pub fn add_table(&self, table: Table) -> Result<(), HandleError> {
+        self.emsmdb.inner.with(|engine, now| engine.add_table(self.guid, table, now))
+    }
+
+    /// The client set the columns of a table (RopSetColumns): see
+    /// [`Engine::set_columns`](super::Engine::set_columns).
+    pub fn set_columns(&self, handle: u32, columns: &[u32]) -> Result<(), HandleError> {
+        self.emsmdb.inner.with(|engine, now| engine.set_columns(self.guid, handle, columns, now))
+    }
+
+    /// The client has read rows of a table: from now on it is told of changes.
+    pub fn open_view(&self, handle: u32) -> Result<(), HandleError> {
+        self.emsmdb.inner.with(|engine, now| engine.open_view(self.guid, handle, now))
+    }
+
+    /// The client has reset a table (RopResetTable): nothing is told of it until the next [`Session::open_view`].
+    pub fn reset_table(&self, handle: u32) -> Result<(), HandleError> {
+        self.emsmdb.inner.with(|engine, now| engine.reset_table(self.guid, handle, now))
+    }
+
+    /// Removes a subscription or a table (RopRelease). Says whether it was there.
+    pub fn unsubscribe(&self, handle: u32) -> Result<bool, UnknownSession> {
+        self.emsmdb.inner.with(|engine, now| engine.release(self.guid, handle, now))
+    }
+
+    /// Queues what the host has seen itself, and the bus does not tell.
+    pub fn notify(&self, handle: u32, notification: Notification) -> Result<(), NotifyError> {
+        self.emsmdb.inner.with(|engine, now| engine.notify(self.guid, handle, notification, now))
+    }
+
+    /// Waits as EcDoAsyncWaitEx and NotificationWait do. Dropped before it is ready, the wait is taken back: what
+    /// would have ended it is still queued, and ends the next one at once.
+    pub async fn wait(&self) -> WaitOutcome {
+        let (done, completed) = oneshot::channel();
+        let done = move |outcome| {
+            // The receiver may be gone, just before it takes the wait back.
+            let _ = done.send(outcome);
+        };
+        match self.park(done) {
+            Parked::Done(outcome) => outcome,
+            Parked::Parked(wait) => {
+                let inner = Arc::clone(&self.emsmdb.inner);
+                let mut parked = Cancel { inner, session: self.guid, wait: Some(wait) };
+                let outcome = completed.await;
+                parked.wait = None;
+                // Its sender only goes unused when everything is dropped.
+                outcome.unwrap_or(WaitOutcome::Exiting)
+            }
+        }
+    }
+
+    /// Waits without a future: `done` is called once, from any thread and soon; it may call back here. Not called
+    /// if the wait is answered at once ([`Parked::Done`]) or taken back by [`Session::cancel`].
+    pub fn park(&self, done: impl FnOnce(WaitOutcome) + Send + 'static) -> Parked {
+        self.emsmdb.inner.park(self.guid, Box::new(done))
+    }
+
+    /// Takes a parked wait back, as the client is gone. Says whether it was parked still: if not, its `done` was called or
+    /// is being called.
+    pub fn cancel(&self, wait: WaitId) -> bool {
+        self.emsmdb.inner.cancel(self.guid, wait)
+    }
+
+    /// Whether replies wait.
+    pub fn has_replies(&self) -> bool {
+        self.emsmdb.inner.with(|engine, _| engine.has_replies(self.guid))
+    }
+
+    /// Moves whole replies behind `out`, in order, and RopPending behind them if some are left: no more than
+    /// `free_octets` ([`notification_room`](super::notification_room)) altogether. What does not fit stays in front.
+    pub fn take(&self, free_octets: usize, out: &mut Vec<u8>) -> Result<Taken, UnknownSession> {
+        self.emsmdb.inner.with(|engine, now| engine.take(self.guid, free_octets, out, now))
+    }
+
+    /// Ends the session: its wait is answered, its replies are dropped. Says whether it was open.
+    pub fn close(&self) -> bool {
+        self.emsmdb.inner.with(|engine, now| engine.close(self.guid, now))
+    }
+}
+
+/// Takes a wait back when its future is dropped.
+struct Cancel {
+    inner: Arc<Inner>,
+    session: Uuid,
+    wait: Option<WaitId>,
+}
+
+impl Drop for Cancel {
+    fn drop(&mut self) {
+        if let Some(wait) = self.wait {
+            self.inner.cancel(self.session, wait);
+        }
+    }
+}
