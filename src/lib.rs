@@ -10,6 +10,7 @@
 
 pub mod bus;
 pub mod publisher;
+pub mod registration;
 pub mod sandbox;
 mod sockets;
 pub mod subscriber;

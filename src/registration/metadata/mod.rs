@@ -1,0 +1,12 @@
+//! Metadata by IMAP: GETMETADATA and SETMETADATA (RFC 5464) on the mailbox `""`, logged in as each user.
+//!
+//! * `command`: what is said to the server, as text. No I/O.
+//! * `client`: the exchange, over async-imap.
+//!
+//! async-imap is what Delta Chat speaks with its Dovecots, GETMETADATA included; it is released, runs on tokio, and
+//! leaves the connection to us. (imap-next and imap-codec have typed commands, but are alpha.)
+
+mod client;
+mod command;
+
+pub use client::{Imap, ImapConfig, ImapEndpoint, ImapError, Login};
