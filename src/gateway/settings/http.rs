@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use serde::Deserialize;
 
@@ -16,6 +17,9 @@ pub struct HttpSettings {
     /// Addresses and ports; port 0 is any free one. None: no HTTP.
     #[serde(deserialize_with = "one_or_many")]
     pub listen: Vec<SocketAddr>,
+    /// The paths at which OX notifications are taken, whatever Dovecot's URL names.
+    #[serde(deserialize_with = "one_or_many")]
+    pub notify_paths: Vec<UrlPath>,
     /// Whose connections are taken. Others are told 403 and closed before anything is read.
     #[serde(deserialize_with = "networks")]
     pub trusted_networks: TrustedNetworks,
@@ -47,6 +51,7 @@ impl Default for HttpSettings {
     fn default() -> HttpSettings {
         HttpSettings {
             listen: vec![SocketAddr::from(([127, 0, 0, 1], 8009))],
+            notify_paths: vec![UrlPath("/preliminary/http-notify/v1/notify".to_owned())],
             trusted_networks: TrustedNetworks::default(),
             credentials: Vec::new(),
             tls: None,
@@ -68,6 +73,31 @@ impl HttpSettings {
     pub(super) fn reached_by_others(&self) -> Option<SocketAddr> {
         let outside = |address: &&SocketAddr| !address.ip().to_canonical().is_loopback();
         self.listen.iter().find(outside).copied()
+    }
+}
+
+/// A path as it stands in a request, as `/preliminary/http-notify/v1/notify`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UrlPath(String);
+
+impl UrlPath {
+    /// The path.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for UrlPath {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<UrlPath, &'static str> {
+        let fits = |octet: u8| octet.is_ascii_alphanumeric() || b"-._~/%".contains(&octet);
+        // The others have a meaning of their own.
+        let taken = ["/", "/v1/events", "/healthz", "/metrics"].contains(&text);
+        match text.starts_with('/') && !taken && text.len() <= 255 && text.bytes().all(fits) {
+            true => Ok(UrlPath(text.to_owned())),
+            false => Err("expected a path of its own, as /preliminary/http-notify/v1/notify"),
+        }
     }
 }
 

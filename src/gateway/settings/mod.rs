@@ -8,12 +8,16 @@ mod changes;
 mod error;
 mod http;
 mod secret;
+mod sections;
 mod summary;
 mod values;
 
+pub use changes::Changes;
 pub use error::SettingsError;
 pub use http::{CredentialKind, CredentialSettings, HttpSettings, TlsSettings};
+pub(super) use secret::readable_by_others;
 pub use secret::{Secret, SecretError, SecretSource};
+pub use sections::{HandOverSettings, IpcEndpoint, OutboxSettings, PublisherSettings, SocketMode};
 pub use values::Bounded;
 
 use std::fs::File;
@@ -22,7 +26,6 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use ocbus_resolver::Config;
-use ocbus_wire::openchange::DosCharset;
 use serde::Deserialize;
 
 use super::credentials::Credentials;
@@ -51,6 +54,10 @@ pub struct Settings {
     pub users: UsersSettings,
     /// `[publisher]`.
     pub publisher: PublisherSettings,
+    /// `[outbox]`.
+    pub outbox: OutboxSettings,
+    /// `[handover]`.
+    pub handover: HandOverSettings,
 }
 
 impl Default for Settings {
@@ -62,6 +69,8 @@ impl Default for Settings {
             http: HttpSettings::default(),
             users: UsersSettings::default(),
             publisher: PublisherSettings::default(),
+            outbox: OutboxSettings::default(),
+            handover: HandOverSettings::default(),
         }
     }
 }
@@ -78,33 +87,6 @@ pub enum ResolverSettings {
     },
     /// A resolver within the daemon, for sites without memcached.
     Memory,
-}
-
-/// `[publisher]`: how events are sent to endpoints, as the plugin's settings of the same names.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct PublisherSettings {
-    /// Time for the look-up and all sends of one try.
-    pub budget_ms: Bounded<1, 60_000>,
-    /// The backend that a legacy payload names.
-    #[serde(deserialize_with = "backend")]
-    pub backend: String,
-    /// The charset of legacy payloads and records.
-    #[serde(deserialize_with = "values::text")]
-    pub charset: DosCharset,
-    /// Keep legacy endpoints that refuse in their record.
-    pub keep_refused: bool,
-}
-
-impl Default for PublisherSettings {
-    fn default() -> PublisherSettings {
-        PublisherSettings {
-            budget_ms: Bounded::of(1000),
-            backend: "sogo".to_owned(),
-            charset: DosCharset::default(),
-            keep_refused: false,
-        }
-    }
 }
 
 impl Default for ResolverSettings {
@@ -135,17 +117,6 @@ impl FromStr for ResolverSettings {
 impl<'de> Deserialize<'de> for ResolverSettings {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<ResolverSettings, D::Error> {
         values::text(deserializer)
-    }
-}
-
-fn backend<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    match text.is_empty() || text.len() > 255 || text.chars().any(char::is_control) {
-        true => Err(serde::de::Error::custom(format_args!(
-            "'{}': expected 1 to 255 octets without control characters",
-            text.escape_debug()
-        ))),
-        false => Ok(text),
     }
 }
 
@@ -207,6 +178,7 @@ impl Loaded {
         if settings.http.credentials.iter().any(CredentialSettings::is_plain) {
             warnings.extend(secret::readable_by_others(path));
         }
+        settings.outbox.config().check().map_err(|error| unusable("outbox".to_owned(), error.to_string()))?;
         if settings.http.credentials.is_empty() {
             let others = settings.http.reached_by_others();
             if let Some(address) = others.filter(|_| !settings.http.trusted_networks.only_this_host()) {
