@@ -4,7 +4,6 @@
 //! fault is one line there. Exit status: 0 done, 1 failed, 2 wrong usage.
 
 mod demo;
-mod event_json;
 mod failure;
 mod flush;
 mod inspect;

@@ -6,14 +6,20 @@
 //! * [`native`]: batches of events and their acknowledgement (MessagePack), and the lease record.
 //! * [`openchange`]: the records and the new-mail payload of OpenChange 2.x, octet for octet.
 //! * [`sp`]: the handshake and the frames of nanomsg's SP protocols over tcp and ipc.
+//! * [`json`]: events as JSON, for `POST /v1/events`, `ocbus inspect` and `ocbus watch --json`.
+//! * [`ox`]: the JSON that Dovecot's own push driver sends.
 //! * [`Endpoint`]: where a subscriber listens.
 //!
 //! `docs/formats.md` shows each format with a worked example in hex.
 
 mod endpoint;
 mod event;
+#[cfg(feature = "json")]
+pub mod json;
 pub mod native;
 pub mod openchange;
+#[cfg(feature = "json")]
+pub mod ox;
 pub mod sp;
 
 pub use endpoint::{Endpoint, EndpointError};
