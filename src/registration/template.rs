@@ -70,6 +70,12 @@ impl FromStr for Template {
     }
 }
 
+impl Default for Template {
+    fn default() -> Template {
+        Template("{user}".to_owned())
+    }
+}
+
 impl fmt::Display for Template {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)

@@ -134,6 +134,7 @@ impl Core {
         let taken = self.change(now, cn, |user| {
             user.added = true;
             user.barred = false;
+            user.not_before = None;
         });
         self.generation += 1;
         if taken { Ok(()) } else { Err(Refusal::Full(cn.clone())) }

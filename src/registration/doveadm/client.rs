@@ -168,6 +168,8 @@ impl Doveadm {
         &self,
         commands: &[Command<'_>],
     ) -> Result<Vec<Result<Value, CommandError>>, DoveadmError> {
+        // Whoever waits here waits for others' deadlines. The semaphore is never closed.
+        let _permit = self.shared.permits.acquire().await;
         let deadline = self.shared.config.deadline;
         match timeout(deadline, self.try_in_turn(commands)).await {
             Ok(result) => result,
@@ -180,8 +182,6 @@ impl Doveadm {
         commands: &[Command<'_>],
     ) -> Result<Vec<Result<Value, CommandError>>, DoveadmError> {
         let shared = &self.shared;
-        // The semaphore is never closed.
-        let _permit = shared.permits.acquire().await;
         let request = body(commands)
             .map_err(|source| DoveadmError::Api { endpoint: "(request)".to_owned(), source })?;
         let request = Bytes::from(request);

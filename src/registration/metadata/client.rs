@@ -212,6 +212,8 @@ impl Imap {
         key: &str,
         act: Act<'_>,
     ) -> Result<String, ImapError> {
+        // Whoever waits here waits for others' deadlines. The semaphore is never closed.
+        let _permit = self.shared.permits.acquire().await;
         let deadline = self.shared.config.deadline;
         match timeout(deadline, self.try_in_turn(user, key, act)).await {
             Ok(result) => result,
@@ -223,8 +225,6 @@ impl Imap {
         let shared = &self.shared;
         let (name, password) = shared.credentials(user)?;
         command::check_login(&name)?;
-        // The semaphore is never closed.
-        let _permit = shared.permits.acquire().await;
         let order = shared.endpoints().order(Instant::now());
         let mut failure = ImapError::AllAside;
         for index in order {

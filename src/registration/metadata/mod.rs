@@ -9,4 +9,5 @@
 mod client;
 mod command;
 
+pub(super) use client::Act;
 pub use client::{Imap, ImapConfig, ImapEndpoint, ImapError, Login};
