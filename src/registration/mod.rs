@@ -29,6 +29,7 @@ mod tls;
 #[path = "../gateway/settings/values.rs"]
 mod values;
 
+pub use core::{Entry, Refusal, State};
 pub use http::router;
 pub use registrar::{Registrar, RegistrarStatistics, Sessions};
 pub use settings::{RegistrationConfig, RegistrationError, RegistrationSettings};

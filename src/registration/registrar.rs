@@ -179,12 +179,13 @@ impl Registrar {
         shared.write_file().await;
     }
 
-    pub(super) fn list(&self) -> Vec<Entry> {
+    /// Everybody of whom this daemon knows.
+    pub fn list(&self) -> Vec<Entry> {
         self.shared.core().list(now())
     }
 
     /// Makes a user permanent and waits until that is done, has failed, or takes longer than `limit`.
-    pub(super) async fn register(&self, cn: &Cn, limit: Duration) -> Result<Option<Entry>, Refusal> {
+    pub async fn register(&self, cn: &Cn, limit: Duration) -> Result<Option<Entry>, Refusal> {
         self.shared.core().register(now(), cn)?;
         self.shared.wake.notify_one();
         let settled = |entry: Option<&Entry>| {
@@ -194,7 +195,7 @@ impl Registrar {
     }
 
     /// Takes a user's registration back, likewise. `None`: it is gone.
-    pub(super) async fn unregister(&self, cn: &Cn, limit: Duration) -> Result<Option<Entry>, Refusal> {
+    pub async fn unregister(&self, cn: &Cn, limit: Duration) -> Result<Option<Entry>, Refusal> {
         self.shared.core().unregister(now(), cn)?;
         self.shared.wake.notify_one();
         let settled = |entry: Option<&Entry>| {

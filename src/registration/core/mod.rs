@@ -13,7 +13,7 @@ mod model;
 #[cfg(test)]
 mod tests;
 
-pub(super) use roll::{Entry, Refusal, State};
+pub use roll::{Entry, Refusal, State};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};

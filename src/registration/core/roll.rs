@@ -14,28 +14,31 @@ const LINGER: u32 = 2;
 
 /// A user in the list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(in crate::registration) struct Entry {
+#[non_exhaustive]
+pub struct Entry {
     /// The cn.
-    pub(in crate::registration) user: String,
+    pub user: String,
     /// By the settings or by a request; else by a session.
-    pub(in crate::registration) permanent: bool,
+    pub permanent: bool,
     /// Whether it has a session now.
-    pub(in crate::registration) session: bool,
+    pub session: bool,
     /// The daemon that looks after it.
-    pub(in crate::registration) daemon: String,
-    pub(in crate::registration) state: State,
+    pub daemon: String,
+    /// How it stands.
+    pub state: State,
     /// Since when it is registered, in microseconds since the Unix epoch.
-    pub(in crate::registration) since_us: Option<u64>,
+    pub since_us: Option<u64>,
     /// The last event of it, likewise.
-    pub(in crate::registration) last_event_us: Option<u64>,
+    pub last_event_us: Option<u64>,
     /// What went wrong last, if it did.
-    pub(in crate::registration) fault: Option<String>,
+    pub fault: Option<String>,
 }
 
 /// How it stands with a user's registration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(in crate::registration) enum State {
+#[non_exhaustive]
+pub enum State {
     /// The value is ours.
     Registered,
     /// Not yet.
@@ -50,9 +53,10 @@ pub(in crate::registration) enum State {
     Leaving,
 }
 
-/// Why a user is not unregistered.
+/// Why a user is not registered or unregistered.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(in crate::registration) enum Refusal {
+#[non_exhaustive]
+pub enum Refusal {
     /// Nobody.
     #[error("'{0}' is not registered")]
     NotThere(Cn),
@@ -63,7 +67,12 @@ pub(in crate::registration) enum Refusal {
     Listed(Cn),
     /// Another daemon would register it again.
     #[error("'{user}' is looked after by the daemon '{daemon}': ask that one")]
-    Elsewhere { user: Cn, daemon: String },
+    Elsewhere {
+        /// The user.
+        user: Cn,
+        /// That daemon.
+        daemon: String,
+    },
     /// There are too many.
     #[error("'{0}' is not registered: there are {MAX_USERS} users already")]
     Full(Cn),
