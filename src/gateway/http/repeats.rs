@@ -6,7 +6,7 @@ use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher as _, Hash, Hasher as _};
 use std::time::{Duration, Instant};
 
-use ocbus_wire::{Event, EventKind, NewMessage};
+use ocbus_wire::{Event, EventKind, NewMessage, UidSet};
 
 /// What makes a request the same as an earlier one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,13 +37,15 @@ impl Repeats {
 
     /// The fingerprint of a request with this body, which says these events.
     ///
-    /// A UID becomes a new message once: such requests are the same whatever else they say (`unseen` may have
+    /// A UID comes and goes once: such requests are the same whatever else they say (`unseen` may have
     /// changed), and whatever came in between. Flags may be set, cleared and set again: other requests are the same
     /// only as the one before them about the same mailbox.
     pub(super) fn fingerprint(&self, events: &[Event], body: &[u8]) -> Fingerprint {
         let (subjects, contents) = &self.hash;
-        match arrivals(events) {
-            Some(arrivals) => Fingerprint { subject: subjects.hash_one(&arrivals), content: contents.hash_one(&arrivals) },
+        match once(events) {
+            Some(once) => {
+                Fingerprint { subject: subjects.hash_one(&once), content: contents.hash_one(&once) }
+            }
             None => {
                 let mut subject = subjects.build_hasher();
                 for event in events.iter().take(1) {
@@ -82,30 +84,30 @@ impl Repeats {
     }
 }
 
-/// Kind, user, mailbox, UIDVALIDITY and UID of each event, if all of them are messages that became new.
-fn arrivals(events: &[Event]) -> Option<Vec<(&str, &str, &str, u32, u32)>> {
+/// What happens once: kind, user, mailbox, UIDVALIDITY and UIDs of each event, if all are messages that came or went.
+type Once<'a> = Vec<(&'a str, &'a str, &'a str, u32, UidSet)>;
+
+fn once(events: &[Event]) -> Option<Once<'_>> {
     if events.is_empty() {
         return None;
     }
-    let arrival = |event| match event {
-        Event {
-            user,
-            mailbox: Some(mailbox),
-            uidvalidity: Some(uidvalidity),
-            kind:
-                kind @ (EventKind::MessageNew(NewMessage { uid: Some(uid), .. })
-                | EventKind::MessageAppend(NewMessage { uid: Some(uid), .. })),
-            ..
-        } => Some((kind.name(), user.as_str(), mailbox.name.as_str(), *uidvalidity, *uid)),
-        _ => None,
+    events.iter().map(happens_once).collect()
+}
+
+fn happens_once(event: &Event) -> Option<(&str, &str, &str, u32, UidSet)> {
+    let uids = match &event.kind {
+        EventKind::MessageNew(NewMessage { uid: Some(uid), .. })
+        | EventKind::MessageAppend(NewMessage { uid: Some(uid), .. }) => UidSet::from_iter([*uid]),
+        EventKind::MessageExpunge { uids } => uids.clone(),
+        _ => return None,
     };
-    events.iter().map(arrival).collect()
+    Some((event.kind.name(), &event.user, &event.mailbox.as_ref()?.name, event.uidvalidity?, uids))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ocbus_wire::{Mailbox, UidSet};
+    use ocbus_wire::Mailbox;
     use uuid::Uuid;
 
     const WINDOW: Duration = Duration::from_secs(60);

@@ -138,7 +138,8 @@ impl Gateway {
 
     /// What the end-points have done so far.
     pub fn statistics(&self) -> HttpStatistics {
-        let counts = Count::ALL.map(|count| self.counter(count).map_or(0, |counter| counter.load(Ordering::Relaxed)));
+        let counts =
+            Count::ALL.map(|count| self.counter(count).map_or(0, |counter| counter.load(Ordering::Relaxed)));
         HttpStatistics { counts, open: self.0.open.load(Ordering::Relaxed) }
     }
 

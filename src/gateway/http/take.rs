@@ -37,14 +37,19 @@ struct Taken {
 }
 
 /// Most lines about what was left out.
-const MAX_SKIPPED: usize = 16;
+pub(super) const MAX_SKIPPED: usize = 16;
 
 /// Reads the body.
-pub(super) async fn receive(gateway: &Gateway, request: Request, source: Source) -> Result<Received, Refusal> {
+pub(super) async fn receive(
+    gateway: &Gateway,
+    request: Request,
+    source: Source,
+) -> Result<Received, Refusal> {
     let limits = &gateway.settings().settings.http;
     let (head, body) = request.into_parts();
     let peer = head.extensions.get::<Peer>().copied();
-    let body = body::read(&head.headers, body, limits.max_body_octets.count(), limits.body_timeout_ms.ms()).await;
+    let body =
+        body::read(&head.headers, body, limits.max_body_octets.count(), limits.body_timeout_ms.ms()).await;
     match body {
         Ok(body) => Ok(Received { body, peer, source }),
         Err(refusal) => {

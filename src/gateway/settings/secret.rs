@@ -99,7 +99,8 @@ impl SecretSource {
         if path.is_absolute() {
             return path.to_path_buf();
         }
-        let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(|folder| Path::new(&folder).join(path));
+        let credentials =
+            std::env::var_os("CREDENTIALS_DIRECTORY").map(|folder| Path::new(&folder).join(path));
         credentials.filter(|path| path.is_file()).unwrap_or_else(|| beside.join(path))
     }
 
@@ -143,10 +144,14 @@ impl SecretSource {
 }
 
 /// A warning when everybody on this host may read a file that holds a secret.
-pub(super) fn readable_by_others(path: &Path) -> Option<String> {
+pub(in crate::gateway) fn readable_by_others(path: &Path) -> Option<String> {
     let mode = std::fs::metadata(path).ok()?.mode();
     (mode & 0o004 != 0).then(|| {
-        format!("{}: mode {:04o}: everybody may read the secret in it: chmod o-r", path.display(), mode & 0o7777)
+        format!(
+            "{}: mode {:04o}: everybody may read the secret in it: chmod o-r",
+            path.display(),
+            mode & 0o7777
+        )
     })
 }
 

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use serde::de::{Deserializer, Error, Visitor};
 use serde::Deserialize;
+use serde::de::{Deserializer, Error, Visitor};
 
 /// A whole number from `MIN` to `MAX`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,7 +58,9 @@ impl<'de, const MIN: u64, const MAX: u64> Deserialize<'de> for Bounded<MIN, MAX>
             fn visit_u64<E: Error>(self, value: u64) -> Result<u64, E> {
                 match (MIN..=MAX).contains(&value) {
                     true => Ok(value),
-                    false => Err(E::custom(format_args!("{value}: expected a whole number from {MIN} to {MAX}"))),
+                    false => {
+                        Err(E::custom(format_args!("{value}: expected a whole number from {MIN} to {MAX}")))
+                    }
                 }
             }
 
@@ -95,7 +97,8 @@ where
         Texts::Many(texts) => texts,
     };
     let read = |text: &String| {
-        text.parse().map_err(|error: T::Err| D::Error::custom(format_args!("'{}': {error}", text.escape_debug())))
+        text.parse()
+            .map_err(|error: T::Err| D::Error::custom(format_args!("'{}': {error}", text.escape_debug())))
     };
     texts.iter().map(read).collect()
 }
