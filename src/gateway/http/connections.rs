@@ -61,7 +61,8 @@ pub(in crate::gateway) async fn serve(
             }
             Err(error) if of_the_peer(&error) => {}
             Err(error) => {
-                if let Some(passed_over) = gateway.may_log() {
+                gateway.count(Count::AcceptFailed);
+                if let Some(passed_over) = gateway.may_log(Count::AcceptFailed) {
                     tracing::warn!(event = "accept_failed", %error, passed_over, "no connection taken");
                 }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -91,7 +92,7 @@ fn admit(gateway: &Gateway, stream: &TcpStream, peer: SocketAddr) -> Option<Ente
         }
     };
     gateway.count(count);
-    if let Some(passed_over) = gateway.may_log() {
+    if let Some(passed_over) = gateway.may_log(count) {
         tracing::warn!(event = "turned_away", %peer, reason = why, passed_over, "connection refused");
     }
     if settings.tls.is_none() {

@@ -17,31 +17,29 @@ pub(super) struct Fingerprint {
     content: u64,
 }
 
+/// Makes fingerprints: by hashes that nobody outside can foresee.
+#[derive(Debug, Default)]
+pub(super) struct Fingerprints {
+    subjects: RandomState,
+    contents: RandomState,
+}
+
 /// The requests of late.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Repeats {
-    hash: (RandomState, RandomState),
     known: HashMap<u64, (u64, Instant)>,
     /// Oldest first; an entry whose time is not that of `known` was replaced.
     order: VecDeque<(u64, Instant)>,
 }
 
-impl Repeats {
-    pub(super) fn new() -> Repeats {
-        Repeats {
-            hash: (RandomState::new(), RandomState::new()),
-            known: HashMap::new(),
-            order: VecDeque::new(),
-        }
-    }
-
+impl Fingerprints {
     /// The fingerprint of a request with this body, which says these events.
     ///
     /// A UID comes and goes once: such requests are the same whatever else they say (`unseen` may have
     /// changed), and whatever came in between. Flags may be set, cleared and set again: other requests are the same
     /// only as the one before them about the same mailbox.
-    pub(super) fn fingerprint(&self, events: &[Event], body: &[u8]) -> Fingerprint {
-        let (subjects, contents) = &self.hash;
+    pub(super) fn of(&self, events: &[Event], body: &[u8]) -> Fingerprint {
+        let Fingerprints { subjects, contents } = self;
         match once(events) {
             Some(once) => {
                 Fingerprint { subject: subjects.hash_one(&once), content: contents.hash_one(&once) }
@@ -55,7 +53,9 @@ impl Repeats {
             }
         }
     }
+}
 
+impl Repeats {
     /// Whether it came within `window` already.
     pub(super) fn has(&self, fingerprint: Fingerprint, now: Instant, window: Duration) -> bool {
         self.known.get(&fingerprint.subject).is_some_and(|(content, at)| {
@@ -130,17 +130,17 @@ mod tests {
         })
     }
 
-    struct Run(Repeats, Instant);
+    struct Run(Repeats, Instant, Fingerprints);
 
     impl Run {
         fn new() -> Run {
-            Run(Repeats::new(), Instant::now())
+            Run(Repeats::default(), Instant::now(), Fingerprints::default())
         }
 
         /// Whether a request after so many seconds is a repeated one.
         fn takes(&mut self, seconds: u64, events: &[Event], body: &str) -> bool {
             let now = self.1 + Duration::from_secs(seconds);
-            let fingerprint = self.0.fingerprint(events, body.as_bytes());
+            let fingerprint = self.2.of(events, body.as_bytes());
             let repeated = self.0.has(fingerprint, now, WINDOW);
             if !repeated {
                 self.0.remember(fingerprint, now, WINDOW, 3);

@@ -142,7 +142,7 @@ impl Settings {
 
 fn one_line(text: &str) -> String {
     let text = text.split('\n').map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ");
-    text.replace("unknown field", "unknown key")
+    text.replace("unknown field", "unknown key").replace("unknown variant", "unknown value").replace('`', "'")
 }
 
 /// Settings with all that they name: secrets, certificates.
