@@ -5,12 +5,14 @@
 //! * [`publisher`]: sends events to every endpoint of a user.
 //! * [`outbox`]: what the daemon holds for others: it looks up, sends, and tries again.
 //! * [`handover`]: the socket at which our Dovecot plugin gives its events to the outbox.
+//! * [`gateway`]: the daemon `ocbus serve`: settings, HTTP end-points, signals.
 //! * [`sandbox`]: a private Dovecot and memcached, for the demo, the tests and the benches.
 //!
 //! The formats are in [`ocbus_wire`], who listens for a user in [`ocbus_resolver`]. Both are re-exported here,
 //! so that a program needs this crate only.
 
 pub mod bus;
+pub mod gateway;
 pub mod handover;
 pub mod outbox;
 pub mod publisher;

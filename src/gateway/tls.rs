@@ -51,8 +51,11 @@ impl Identity {
         if chain.is_empty() {
             return Err(of_certificate(pem::Error::NoItemsFound));
         }
-        let private = PrivateKeyDer::from_pem_file(&key)
-            .map_err(|source| IdentityError::File { path: key.clone(), expected: "a private key", source })?;
+        let private = PrivateKeyDer::from_pem_file(&key).map_err(|source| IdentityError::File {
+            path: key.clone(),
+            expected: "a private key",
+            source,
+        })?;
         warnings.extend(super::settings::readable_by_others(&key));
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut config = ServerConfig::builder_with_provider(provider)

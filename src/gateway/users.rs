@@ -62,7 +62,9 @@ enum Part {
 #[non_exhaustive]
 pub enum PatternError {
     /// A brace without its partner, or something else than a name in it.
-    #[error("'{0}': expected names in braces, as {{user}} or {{user:digits}}, of ASCII letters, digits and '_'")]
+    #[error(
+        "'{0}': expected names in braces, as {{user}} or {{user:digits}}, of ASCII letters, digits and '_'"
+    )]
     Braces(String),
     /// Nothing says where the first ends.
     #[error("'{0}': two names side by side: expected text between them, as in {{user}}@{{domain}}")]
@@ -146,7 +148,8 @@ impl Pattern {
                         _ => rest.len(),
                     };
                     let (value, behind) = rest.split_at_checked(end)?;
-                    let fits = !value.is_empty() && (!digits || value.bytes().all(|octet| octet.is_ascii_digit()));
+                    let fits =
+                        !value.is_empty() && (!digits || value.bytes().all(|octet| octet.is_ascii_digit()));
                     if !fits {
                         return None;
                     }
@@ -160,9 +163,10 @@ impl Pattern {
         }
         let value = |part: &Part| match part {
             Part::Text(text) => text.clone(),
-            Part::Name { name, .. } => {
-                values.iter().find(|(known, _)| known == name).map_or_else(String::new, |(_, value)| (*value).to_owned())
-            }
+            Part::Name { name, .. } => values
+                .iter()
+                .find(|(known, _)| known == name)
+                .map_or_else(String::new, |(_, value)| (*value).to_owned()),
         };
         Some(self.cn.iter().map(value).collect())
     }
@@ -236,7 +240,11 @@ fn table<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<S
     let table = BTreeMap::<String, String>::deserialize(deserializer)?;
     for (user, cn) in &table {
         Cn::new(cn).map_err(|error| {
-            serde::de::Error::custom(format_args!("'{}' = '{}': {error}", user.escape_debug(), cn.escape_debug()))
+            serde::de::Error::custom(format_args!(
+                "'{}' = '{}': {error}",
+                user.escape_debug(),
+                cn.escape_debug()
+            ))
         })?;
     }
     Ok(table.into_iter().map(|(user, cn)| (user.to_ascii_lowercase(), cn)).collect())

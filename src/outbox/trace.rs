@@ -1,5 +1,6 @@
 //! What became of events, step by step, for `ocbus trace` and the status page. Never a mail's content.
 
+use ocbus_wire::Event;
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -42,6 +43,8 @@ pub enum Reason {
     Abandoned,
     /// The user had more waiting than one user may have.
     Overflow,
+    /// None of the endpoints took it, and there is none to be asked again.
+    Refused,
     /// The daemon was stopped first.
     Stopped,
     /// It has no user, or one whose name cannot be a cn.
@@ -50,11 +53,12 @@ pub enum Reason {
 
 impl Reason {
     /// All of them, in the order of [`Statistics::dropped`](super::Statistics::dropped).
-    pub const ALL: [Reason; 6] = [
+    pub const ALL: [Reason; 7] = [
         Reason::Unheard,
         Reason::Expired,
         Reason::Abandoned,
         Reason::Overflow,
+        Reason::Refused,
         Reason::Stopped,
         Reason::NoUser,
     ];
@@ -66,6 +70,7 @@ impl Reason {
             Reason::Expired => "expired",
             Reason::Abandoned => "abandoned",
             Reason::Overflow => "overflow",
+            Reason::Refused => "refused",
             Reason::Stopped => "stopped",
             Reason::NoUser => "no-user",
         }
@@ -114,6 +119,18 @@ pub struct TracedEvent {
     pub time_us: u64,
     /// The mailbox's name, if it has one.
     pub mailbox: Option<String>,
+}
+
+impl TracedEvent {
+    /// What may be told of an event.
+    pub(super) fn of(event: &Event) -> TracedEvent {
+        TracedEvent {
+            id: event.id,
+            kind: event.kind.name().to_owned(),
+            time_us: event.time_us,
+            mailbox: event.mailbox.as_ref().map(|mailbox| mailbox.name.clone()),
+        }
+    }
 }
 
 /// One step on the way of one user's events.

@@ -21,7 +21,10 @@ pub(super) async fn read(
 ) -> Result<Bytes, Refusal> {
     let length = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     let too_large = |octets: String| {
-        Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, format!("body of {octets} octets: expected at most {max_octets}"))
+        Refusal::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!("body of {octets} octets: expected at most {max_octets}"),
+        )
     };
     if let Some(length) = length.filter(|length| *length > max_octets as u64) {
         // Whoever waits for 100 Continue has not begun, and will not.

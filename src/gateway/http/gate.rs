@@ -22,7 +22,7 @@ pub(super) async fn pass(State(gateway): State<Gateway>, request: Request, next:
         Err(why) => {
             let peer = request.extensions().get::<Peer>().map(|peer| peer.0);
             gateway.count(Count::Unauthorized);
-            if let Some(passed_over) = gateway.may_log() {
+            if let Some(passed_over) = gateway.may_log(Count::Unauthorized) {
                 tracing::warn!(event = "unauthorized", ?peer, path = request.uri().path(), reason = %why, passed_over,
                     "request refused");
             }

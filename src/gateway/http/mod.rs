@@ -20,7 +20,7 @@ mod state;
 mod take;
 
 pub use gate::Peer;
-pub use state::{Gateway, HttpStatistics};
+pub use state::{Count, Gateway, HttpStatistics};
 
 use axum::Router;
 use axum::http::StatusCode;
@@ -46,7 +46,10 @@ pub fn router(gateway: &Gateway) -> Router {
 }
 
 async fn nothing_here() -> Refusal {
-    Refusal::new(StatusCode::NOT_FOUND, "nothing here: expected /preliminary/http-notify/v1/notify or /v1/events")
+    Refusal::new(
+        StatusCode::NOT_FOUND,
+        "nothing here: expected /preliminary/http-notify/v1/notify or /v1/events",
+    )
 }
 
 async fn wrong_method() -> Refusal {

@@ -6,7 +6,7 @@ use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher as _, Hash, Hasher as _};
 use std::time::{Duration, Instant};
 
-use ocbus_wire::{Event, EventKind, NewMessage};
+use ocbus_wire::{Event, EventKind, NewMessage, UidSet};
 
 /// What makes a request the same as an earlier one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,33 +17,33 @@ pub(super) struct Fingerprint {
     content: u64,
 }
 
+/// Makes fingerprints: by hashes that nobody outside can foresee.
+#[derive(Debug, Default)]
+pub(super) struct Fingerprints {
+    subjects: RandomState,
+    contents: RandomState,
+}
+
 /// The requests of late.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Repeats {
-    hash: (RandomState, RandomState),
     known: HashMap<u64, (u64, Instant)>,
     /// Oldest first; an entry whose time is not that of `known` was replaced.
     order: VecDeque<(u64, Instant)>,
 }
 
-impl Repeats {
-    pub(super) fn new() -> Repeats {
-        Repeats {
-            hash: (RandomState::new(), RandomState::new()),
-            known: HashMap::new(),
-            order: VecDeque::new(),
-        }
-    }
-
+impl Fingerprints {
     /// The fingerprint of a request with this body, which says these events.
     ///
-    /// A UID becomes a new message once: such requests are the same whatever else they say (`unseen` may have
+    /// A UID comes and goes once: such requests are the same whatever else they say (`unseen` may have
     /// changed), and whatever came in between. Flags may be set, cleared and set again: other requests are the same
     /// only as the one before them about the same mailbox.
-    pub(super) fn fingerprint(&self, events: &[Event], body: &[u8]) -> Fingerprint {
-        let (subjects, contents) = &self.hash;
-        match arrivals(events) {
-            Some(arrivals) => Fingerprint { subject: subjects.hash_one(&arrivals), content: contents.hash_one(&arrivals) },
+    pub(super) fn of(&self, events: &[Event], body: &[u8]) -> Fingerprint {
+        let Fingerprints { subjects, contents } = self;
+        match once(events) {
+            Some(once) => {
+                Fingerprint { subject: subjects.hash_one(&once), content: contents.hash_one(&once) }
+            }
             None => {
                 let mut subject = subjects.build_hasher();
                 for event in events.iter().take(1) {
@@ -53,7 +53,9 @@ impl Repeats {
             }
         }
     }
+}
 
+impl Repeats {
     /// Whether it came within `window` already.
     pub(super) fn has(&self, fingerprint: Fingerprint, now: Instant, window: Duration) -> bool {
         self.known.get(&fingerprint.subject).is_some_and(|(content, at)| {
@@ -82,30 +84,30 @@ impl Repeats {
     }
 }
 
-/// Kind, user, mailbox, UIDVALIDITY and UID of each event, if all of them are messages that became new.
-fn arrivals(events: &[Event]) -> Option<Vec<(&str, &str, &str, u32, u32)>> {
+/// What happens once: kind, user, mailbox, UIDVALIDITY and UIDs of each event, if all are messages that came or went.
+type Once<'a> = Vec<(&'a str, &'a str, &'a str, u32, UidSet)>;
+
+fn once(events: &[Event]) -> Option<Once<'_>> {
     if events.is_empty() {
         return None;
     }
-    let arrival = |event| match event {
-        Event {
-            user,
-            mailbox: Some(mailbox),
-            uidvalidity: Some(uidvalidity),
-            kind:
-                kind @ (EventKind::MessageNew(NewMessage { uid: Some(uid), .. })
-                | EventKind::MessageAppend(NewMessage { uid: Some(uid), .. })),
-            ..
-        } => Some((kind.name(), user.as_str(), mailbox.name.as_str(), *uidvalidity, *uid)),
-        _ => None,
+    events.iter().map(happens_once).collect()
+}
+
+fn happens_once(event: &Event) -> Option<(&str, &str, &str, u32, UidSet)> {
+    let uids = match &event.kind {
+        EventKind::MessageNew(NewMessage { uid: Some(uid), .. })
+        | EventKind::MessageAppend(NewMessage { uid: Some(uid), .. }) => UidSet::from_iter([*uid]),
+        EventKind::MessageExpunge { uids } => uids.clone(),
+        _ => return None,
     };
-    events.iter().map(arrival).collect()
+    Some((event.kind.name(), &event.user, &event.mailbox.as_ref()?.name, event.uidvalidity?, uids))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ocbus_wire::{Mailbox, UidSet};
+    use ocbus_wire::Mailbox;
     use uuid::Uuid;
 
     const WINDOW: Duration = Duration::from_secs(60);
@@ -128,17 +130,17 @@ mod tests {
         })
     }
 
-    struct Run(Repeats, Instant);
+    struct Run(Repeats, Instant, Fingerprints);
 
     impl Run {
         fn new() -> Run {
-            Run(Repeats::new(), Instant::now())
+            Run(Repeats::default(), Instant::now(), Fingerprints::default())
         }
 
         /// Whether a request after so many seconds is a repeated one.
         fn takes(&mut self, seconds: u64, events: &[Event], body: &str) -> bool {
             let now = self.1 + Duration::from_secs(seconds);
-            let fingerprint = self.0.fingerprint(events, body.as_bytes());
+            let fingerprint = self.2.of(events, body.as_bytes());
             let repeated = self.0.has(fingerprint, now, WINDOW);
             if !repeated {
                 self.0.remember(fingerprint, now, WINDOW, 3);

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use ocbus_resolver::Resolver;
 
 use super::health::LastLook;
-use super::repeats::Repeats;
+use super::repeats::{Fingerprints, Repeats};
 use crate::gateway::settings::Loaded;
 use crate::outbox::Outbox;
 
@@ -22,12 +22,13 @@ struct Inner {
     settings: RwLock<Arc<Loaded>>,
     outbox: Outbox,
     resolver: Resolver,
+    fingerprints: Fingerprints,
     repeats: Mutex<Repeats>,
     counters: [AtomicU64; Count::ALL.len()],
     open: AtomicU64,
     last_look: LastLook,
-    /// When a refusal was logged, and how many were not since.
-    last_line: Mutex<(Option<Instant>, u64)>,
+    /// For each [`Count`], when one was logged, and how many were not since.
+    last_lines: Mutex<[(Option<Instant>, u64); Count::ALL.len()]>,
 }
 
 /// What became of requests and connections.
@@ -55,11 +56,13 @@ pub enum Count {
     Crowded,
     /// Connections that were taken.
     Connections,
+    /// Connections that could not be taken: no descriptors, no memory.
+    AcceptFailed,
 }
 
 impl Count {
     /// All of them, in the order of [`HttpStatistics::counts`].
-    pub const ALL: [Count; 11] = [
+    pub const ALL: [Count; 12] = [
         Count::Accepted,
         Count::Repeated,
         Count::NoUser,
@@ -71,6 +74,7 @@ impl Count {
         Count::Untrusted,
         Count::Crowded,
         Count::Connections,
+        Count::AcceptFailed,
     ];
 
     /// Its name, for labels.
@@ -87,6 +91,7 @@ impl Count {
             Count::Untrusted => "untrusted",
             Count::Crowded => "crowded",
             Count::Connections => "connections",
+            Count::AcceptFailed => "accept-failed",
         }
     }
 }
@@ -108,11 +113,12 @@ impl Gateway {
             settings: RwLock::new(Arc::new(settings)),
             outbox,
             resolver,
-            repeats: Mutex::new(Repeats::new()),
+            fingerprints: Fingerprints::default(),
+            repeats: Mutex::default(),
             counters: Default::default(),
             open: AtomicU64::new(0),
             last_look: LastLook::default(),
-            last_line: Mutex::default(),
+            last_lines: Mutex::default(),
         }))
     }
 
@@ -138,7 +144,8 @@ impl Gateway {
 
     /// What the end-points have done so far.
     pub fn statistics(&self) -> HttpStatistics {
-        let counts = Count::ALL.map(|count| self.counter(count).map_or(0, |counter| counter.load(Ordering::Relaxed)));
+        let counts =
+            Count::ALL.map(|count| self.counter(count).map_or(0, |counter| counter.load(Ordering::Relaxed)));
         HttpStatistics { counts, open: self.0.open.load(Ordering::Relaxed) }
     }
 
@@ -150,6 +157,10 @@ impl Gateway {
 
     fn counter(&self, count: Count) -> Option<&AtomicU64> {
         self.0.counters.get(count as usize)
+    }
+
+    pub(super) fn fingerprints(&self) -> &Fingerprints {
+        &self.0.fingerprints
     }
 
     pub(super) fn repeats(&self) -> MutexGuard<'_, Repeats> {
@@ -174,10 +185,10 @@ impl Gateway {
         Some(Entered(self.clone()))
     }
 
-    /// Whether to write a line about a refusal; then how many were passed over since the last one.
-    pub(super) fn may_log(&self) -> Option<u64> {
-        let mut last = self.0.last_line.lock().unwrap_or_else(PoisonError::into_inner);
-        let (at, passed_over) = &mut *last;
+    /// Whether to write a line about one of these; then how many were passed over since the last one.
+    pub(super) fn may_log(&self, count: Count) -> Option<u64> {
+        let mut last = self.0.last_lines.lock().unwrap_or_else(PoisonError::into_inner);
+        let (at, passed_over) = last.get_mut(count as usize)?;
         if at.is_some_and(|at| at.elapsed() < LOG_EVERY) {
             *passed_over += 1;
             return None;

@@ -37,24 +37,28 @@ struct Taken {
 }
 
 /// Most lines about what was left out.
-const MAX_SKIPPED: usize = 16;
+pub(super) const MAX_SKIPPED: usize = 16;
 
 /// Reads the body.
-pub(super) async fn receive(gateway: &Gateway, request: Request, source: Source) -> Result<Received, Refusal> {
+pub(super) async fn receive(
+    gateway: &Gateway,
+    request: Request,
+    source: Source,
+) -> Result<Received, Refusal> {
     let limits = &gateway.settings().settings.http;
     let (head, body) = request.into_parts();
     let peer = head.extensions.get::<Peer>().copied();
-    let body = body::read(&head.headers, body, limits.max_body_octets.count(), limits.body_timeout_ms.ms()).await;
+    let body =
+        body::read(&head.headers, body, limits.max_body_octets.count(), limits.body_timeout_ms.ms()).await;
     match body {
         Ok(body) => Ok(Received { body, peer, source }),
         Err(refusal) => {
-            gateway.count(match refusal.status {
+            let count = match refusal.status {
                 StatusCode::PAYLOAD_TOO_LARGE => Count::TooLarge,
                 StatusCode::REQUEST_TIMEOUT => Count::Slow,
                 _ => Count::Malformed,
-            });
-            complain(gateway, peer, source, &refusal);
-            Err(refusal)
+            };
+            Err(refused(gateway, count, peer, source, refusal))
         }
     }
 }
@@ -62,10 +66,8 @@ pub(super) async fn receive(gateway: &Gateway, request: Request, source: Source)
 impl Received {
     /// A body that makes no sense.
     pub(super) fn malformed(&self, gateway: &Gateway, why: impl ToString) -> Refusal {
-        gateway.count(Count::Malformed);
         let refusal = Refusal::new(StatusCode::BAD_REQUEST, why);
-        complain(gateway, self.peer, self.source, &refusal);
-        refusal
+        refused(gateway, Count::Malformed, self.peer, self.source, refusal)
     }
 
     /// Gives the events to the outbox, and answers. Their users are still as the sender named them.
@@ -80,7 +82,10 @@ impl Received {
                 }
                 Err(why) => {
                     gateway.count(Count::NoUser);
-                    tracing::warn!(event = "no_user", user = %event.user.escape_debug(), reason = %why, "event left out");
+                    if let Some(passed_over) = gateway.may_log(Count::NoUser) {
+                        let user = event.user.escape_debug();
+                        tracing::warn!(event = "no_user", %user, reason = %why, passed_over, "event left out");
+                    }
                     if skipped.len() < MAX_SKIPPED {
                         skipped.push(format!("user '{}': {why}", event.user.escape_debug()));
                     }
@@ -92,9 +97,9 @@ impl Received {
         }
         let http = &settings.settings.http;
         let (now, window) = (Instant::now(), http.repeat_window_s.s());
-        // Held until it is accepted and remembered, so that two at the same time do not both pass; neither waits.
+        let fingerprint = gateway.fingerprints().of(&known, &self.body);
+        // Held until it is accepted and remembered, so that two at the same time do not both pass; nothing waits in it.
         let mut repeats = gateway.repeats();
-        let fingerprint = repeats.fingerprint(&known, &self.body);
         if repeats.has(fingerprint, now, window) {
             drop(repeats);
             gateway.count(Count::Repeated);
@@ -102,17 +107,17 @@ impl Received {
             return Ok(taken(Taken { repeated: true, skipped, ..Taken::default() }));
         }
         let accepted = known.len();
+        let user = known.first().map(|event| event.user.clone());
         if let Err(full) = gateway.outbox().accept(self.source, known) {
             drop(repeats);
-            gateway.count(Count::Full);
             let refusal = Refusal::new(StatusCode::SERVICE_UNAVAILABLE, full);
-            complain(gateway, self.peer, self.source, &refusal);
-            return Err(refusal);
+            return Err(refused(gateway, Count::Full, self.peer, self.source, refusal));
         }
         repeats.remember(fingerprint, now, window, http.repeat_requests.count());
         drop(repeats);
         gateway.count(Count::Accepted);
-        tracing::debug!(event = "accepted", peer = ?self.peer(), source = self.source.name(), events = accepted, "");
+        let (peer, source) = (self.peer(), self.source.name());
+        tracing::debug!(event = "accepted", ?peer, source, user, events = accepted, "on their way");
         Ok(taken(Taken { accepted, skipped, ..Taken::default() }))
     }
 
@@ -125,11 +130,13 @@ fn taken(taken: Taken) -> Response {
     answer::json(StatusCode::OK, &taken)
 }
 
-/// A line in the log, not more often than once a second.
-fn complain(gateway: &Gateway, peer: Option<Peer>, source: Source, refusal: &Refusal) {
-    if let Some(passed_over) = gateway.may_log() {
-        let peer = peer.map(|peer| peer.0);
+/// Counts a refusal, with a line in the log at most once a second.
+fn refused(gateway: &Gateway, count: Count, peer: Option<Peer>, source: Source, refusal: Refusal) -> Refusal {
+    gateway.count(count);
+    if let Some(passed_over) = gateway.may_log(count) {
+        let (peer, source) = (peer.map(|peer| peer.0), source.name());
         let (status, reason) = (refusal.status.as_u16(), &refusal.why);
-        tracing::warn!(event = "refused", ?peer, source = source.name(), status, %reason, passed_over, "request refused");
+        tracing::warn!(event = "refused", ?peer, source, status, %reason, passed_over, "request refused");
     }
+    refusal
 }

@@ -15,7 +15,7 @@ mod values;
 pub use changes::Changes;
 pub use error::SettingsError;
 pub use http::{CredentialKind, CredentialSettings, HttpSettings, TlsSettings};
-pub(super) use secret::readable_by_others;
+pub(in crate::gateway) use secret::readable_by_others;
 pub use secret::{Secret, SecretError, SecretSource};
 pub use sections::{HandOverSettings, IpcEndpoint, OutboxSettings, PublisherSettings, SocketMode};
 pub use values::Bounded;
@@ -125,7 +125,9 @@ impl Settings {
     pub fn parse(text: &str, path: &Path) -> Result<Settings, SettingsError> {
         let wrong = |span: Option<std::ops::Range<usize>>, key: String, reason: &str| SettingsError::Wrong {
             path: path.to_path_buf(),
-            line: span.and_then(|span| text.get(..span.start)).map_or(1, |head| head.matches('\n').count() + 1),
+            line: span
+                .and_then(|span| text.get(..span.start))
+                .map_or(1, |head| head.matches('\n').count() + 1),
             key,
             reason: one_line(reason),
         };
@@ -140,7 +142,7 @@ impl Settings {
 
 fn one_line(text: &str) -> String {
     let text = text.split('\n').map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ");
-    text.replace("unknown field", "unknown key")
+    text.replace("unknown field", "unknown key").replace("unknown variant", "unknown value").replace('`', "'")
 }
 
 /// Settings with all that they name: secrets, certificates.
@@ -169,14 +171,30 @@ impl Loaded {
         if octets > MAX_OCTETS {
             return Err(SettingsError::TooLong { path: path.to_path_buf(), octets, max: MAX_OCTETS });
         }
-        let settings = Settings::parse(&text, path)?;
+        Loaded::of(Settings::parse(&text, path)?, path)
+    }
+
+    /// The defaults, which name nothing.
+    pub fn defaults() -> Loaded {
+        Loaded {
+            path: DEFAULT_PATH.into(),
+            settings: Settings::default(),
+            credentials: Credentials::default(),
+            tls: None,
+            warnings: vec![format!("no {DEFAULT_PATH}: the defaults hold")],
+        }
+    }
+
+    /// Reads what settings name.
+    fn of(settings: Settings, path: &Path) -> Result<Loaded, SettingsError> {
         let mut warnings = Vec::new();
-        let unusable = |key: String, reason: String| SettingsError::Unusable { path: path.to_path_buf(), key, reason };
+        let unusable =
+            |key: String, reason: String| SettingsError::Unusable { path: path.to_path_buf(), key, reason };
         let beside = path.parent().unwrap_or(Path::new("."));
         let credentials = Credentials::read(&settings.http.credentials, beside, &mut warnings)
             .map_err(|(index, reason)| unusable(format!("http.credentials[{index}]"), reason))?;
         if settings.http.credentials.iter().any(CredentialSettings::is_plain) {
-            warnings.extend(secret::readable_by_others(path));
+            warnings.extend(readable_by_others(path));
         }
         settings.outbox.config().check().map_err(|error| unusable("outbox".to_owned(), error.to_string()))?;
         if settings.http.credentials.is_empty() {
@@ -184,12 +202,17 @@ impl Loaded {
             if let Some(address) = others.filter(|_| !settings.http.trusted_networks.only_this_host()) {
                 return Err(unusable(
                     "http.credentials".to_owned(),
-                    format!("none, and http.listen has {address}: expected at least one credential, or addresses and \
-                             trusted_networks of this host only"),
+                    format!(
+                        "none, and http.listen has {address}: expected at least one credential, or addresses and \
+                             trusted_networks of this host only"
+                    ),
                 ));
             }
             if !settings.http.listen.is_empty() {
-                warnings.push("http.credentials: none: every process of this host may tell events of any user".to_owned());
+                warnings.push(
+                    "http.credentials: none: every process of this host may tell events of any user"
+                        .to_owned(),
+                );
             }
         }
         let tls = match &settings.http.tls {

@@ -144,7 +144,7 @@ impl SecretSource {
 }
 
 /// A warning when everybody on this host may read a file that holds a secret.
-pub(super) fn readable_by_others(path: &Path) -> Option<String> {
+pub(in crate::gateway) fn readable_by_others(path: &Path) -> Option<String> {
     let mode = std::fs::metadata(path).ok()?.mode();
     (mode & 0o004 != 0).then(|| {
         format!(

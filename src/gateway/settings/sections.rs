@@ -43,11 +43,8 @@ impl Default for PublisherSettings {
 impl PublisherSettings {
     /// The same for a [`Publisher`](crate::Publisher).
     pub fn config(&self) -> PublisherConfig {
-        let options = Options {
-            backend: self.backend.clone(),
-            charset: self.charset,
-            keep_refused: self.keep_refused,
-        };
+        let options =
+            Options { backend: self.backend.clone(), charset: self.charset, keep_refused: self.keep_refused };
         PublisherConfig { options, budget: self.budget_ms.ms() }
     }
 }

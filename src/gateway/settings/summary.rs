@@ -26,7 +26,9 @@ impl Loaded {
                 CredentialKind::Basic { login, .. } => {
                     format!("takes requests of {}: login {login}, password {place}", credential.name)
                 }
-                CredentialKind::Bearer(_) => format!("takes requests of {}: bearer token {place}", credential.name),
+                CredentialKind::Bearer(_) => {
+                    format!("takes requests of {}: bearer token {place}", credential.name)
+                }
             });
         }
         if http.credentials.is_empty() && !http.listen.is_empty() {
