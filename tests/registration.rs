@@ -6,6 +6,7 @@ use std::collections::HashSet;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
+use std::process::Command;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
@@ -396,4 +397,95 @@ async fn without_a_memcached_every_daemon_looks_after_all() {
     });
     one.stop().await;
     two.stop().await;
+}
+
+/// Runs the command; its status, output and errors.
+fn ocbus(port: u16, arguments: &[&str]) -> (i32, String, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_ocbus"))
+        .arg("users")
+        .args(["--daemon", &format!("http://127.0.0.1:{port}")])
+        .args(arguments)
+        .env("OCBUS_CREDENTIALS", "admin:word")
+        .output()
+        .unwrap();
+    let text = |octets: &[u8]| String::from_utf8(octets.to_vec()).unwrap();
+    (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
+}
+
+#[test]
+fn the_command_lists_registers_and_unregisters_at_the_daemon() {
+    let sandbox = Sandbox::new().unwrap();
+    let memcached = sandbox.memcached().unwrap();
+    let users = [("bob", "b"), ("ann", "a"), ("eve@example.org", "e")];
+    // Dovecot tells the daemon; the daemon makes that Dovecot do so.
+    let port = free_port().unwrap();
+    let dovecot = sandbox.dovecot(ox(port).users(&users)).unwrap();
+    let settings = |permanent: &str| {
+        format!(
+            "resolver = '{}'\n[http]\nlisten = '127.0.0.1:{port}'\n\
+             [[http.credentials]]\nname = 'dovecot'\nlogin = 'login'\npassword = 'pass'\n\
+             [[http.credentials]]\nname = 'admin'\nlogin = 'admin'\npassword = 'word'\n\
+             [users]\ncn = 'email'\n\
+             [registration]\n{}permanent = [{permanent}]\ndaemon = 'mail1'\n",
+            memcached.configuration(),
+            doveadm(&dovecot),
+        )
+    };
+    let mut daemon = sandbox.daemon(&settings("'ann'")).unwrap();
+    until("ann is registered", LIMIT, || value(&dovecot, "ann") == "user=ann");
+
+    let (status, out, err) = ocbus(port, &[]);
+    assert_eq!((status, err.as_str()), (0, ""));
+    let line = out.lines().find(|line| line.starts_with("ann")).unwrap();
+    assert!(line.contains("permanent  registered") && line.ends_with("mail1"), "{out}");
+    let (status, out, err) = ocbus(port, &["register", "Eve@example.org"]);
+    assert_eq!((status, out.as_str(), err.as_str()), (0, "eve@example.org is registered, permanently\n", ""));
+    assert_eq!(value(&dovecot, "eve@example.org"), "user=eve@example.org");
+
+    // A mail of hers, and the list knows of it.
+    deliver(&dovecot, "eve@example.org");
+    let (status, out, _) = ocbus(port, &["--json"]);
+    let listed: Vec<serde_json::Value> =
+        out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let eve = listed.iter().find(|entry| entry["user"] == "eve@example.org").unwrap();
+    assert_eq!(
+        (status, eve["state"].as_str(), eve["daemon"].as_str()),
+        (0, Some("registered"), Some("mail1"))
+    );
+    let (since, last) = (eve["since_us"].as_u64().unwrap(), eve["last_event_us"].as_u64().unwrap());
+    assert!(last > since, "{eve}");
+    assert!(listed.iter().find(|entry| entry["user"] == "ann").unwrap()["last_event_us"].is_null());
+
+    let (status, out, _) = ocbus(port, &["unregister", "eve@example.org", "--json"]);
+    assert_eq!((status, out.as_str()), (0, "{\"state\":\"unregistered\",\"user\":\"eve@example.org\"}\n"));
+    assert_eq!(value(&dovecot, "eve@example.org"), "");
+
+    for (arguments, status, why) in [
+        (&["unregister", "ann"][..], 1, "409: 'ann' is permanent by the settings"),
+        (&["unregister", "nobody"], 1, "404: 'nobody' is not registered"),
+        (&["register", "mallory"], 1, "failed: Dovecot knows no such user"),
+        (&["register", "two words"], 2, "expected no spaces"),
+        (&["--daemon", "localhost:8009"], 2, "expected http://host:port"),
+    ] {
+        let (found, _, err) = ocbus(port, arguments);
+        assert!(
+            found == status && err.contains(why) && err.lines().count() == 1,
+            "{arguments:?}: {found} {err}"
+        );
+    }
+    let nobody = Command::new(env!("CARGO_BIN_EXE_ocbus"))
+        .args(["users", "--daemon", &format!("http://127.0.0.1:{port}")])
+        .env_remove("OCBUS_CREDENTIALS")
+        .output()
+        .unwrap();
+    assert!(String::from_utf8_lossy(&nobody.stderr).contains("401"), "{nobody:?}");
+
+    // Another list of permanent users, without a restart.
+    daemon.reload(&settings("'bob'")).unwrap();
+    until("bob is registered", LIMIT, || value(&dovecot, "bob") == "user=bob");
+    until("ann is not any more", LIMIT, || value(&dovecot, "ann").is_empty());
+    let log = daemon.wait_log("registration.permanent", LIMIT).unwrap();
+    assert!(!log.contains("s3cr3t") && !log.contains("word"), "{log}");
+    daemon.kill();
+    assert!(ocbus(port, &[]).2.contains("Connection refused"));
 }

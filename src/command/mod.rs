@@ -15,6 +15,7 @@ mod probing;
 mod send;
 mod serve;
 mod shell;
+mod users;
 mod watch;
 mod watch_line;
 
@@ -94,6 +95,7 @@ enum Command {
     Serve(serve::Serve),
     List(list::List),
     Flush(flush::Flush),
+    Users(users::Users),
     Inspect(inspect::Inspect),
     Demo(demo::Demo),
     Completions(shell::Completions),
@@ -129,6 +131,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Serve(serve) => serve.run(),
         Command::List(list) => on_runtime(list.run(&global)),
         Command::Flush(flush) => on_runtime(flush.run(&global)),
+        Command::Users(users) => on_runtime(users.run()),
         Command::Inspect(inspect) => inspect.run(),
         Command::Demo(demo) => demo.run(&global),
         Command::Completions(completions) => completions.run(),

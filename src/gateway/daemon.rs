@@ -15,6 +15,7 @@ use super::settings::{Changes, Loaded, ResolverSettings, SettingsError};
 use crate::handover::{HandOver, HandOverError};
 use crate::outbox::{Outbox, OutboxError};
 use crate::publisher::{PublishError, Publisher};
+use crate::registration::{Registrar, Sessions};
 
 /// A running daemon.
 pub struct Daemon {
@@ -56,12 +57,13 @@ impl Daemon {
     /// Within a tokio runtime.
     pub async fn start(loaded: Loaded) -> Result<Daemon, DaemonError> {
         let settings = loaded.settings.clone();
+        let store = MemoryStore::default();
         let resolver = match &settings.resolver {
             ResolverSettings::Memcached { config, .. } => {
                 Resolver::new(config, settings.publisher.charset, settings.resolver_timeout_ms.ms()).await?
             }
             // Branch `resolver` puts a server in front of it, at which subscribers register.
-            ResolverSettings::Memory => Resolver::in_memory(MemoryStore::default()),
+            ResolverSettings::Memory => Resolver::in_memory(store.clone()),
         };
         let publisher = Publisher::new(resolver.clone(), settings.publisher.config())?;
         let outbox = Outbox::start(publisher, resolver.clone(), settings.outbox.config())?;
@@ -75,7 +77,20 @@ impl Daemon {
             let listener = TcpListener::bind(address).await.map_err(of_address)?;
             bound.push((listener.local_addr().map_err(of_address)?, listener));
         }
-        let gateway = Gateway::new(loaded, outbox, resolver);
+        let registrar = match loaded.registration.clone() {
+            Some(config) => {
+                let sessions = match &settings.resolver {
+                    ResolverSettings::Memcached { config, .. } => Sessions::Memcached {
+                        config: config.clone(),
+                        limit: settings.resolver_timeout_ms.ms(),
+                    },
+                    ResolverSettings::Memory => Sessions::Memory(store),
+                };
+                Some(Registrar::start(config, resolver.clone(), sessions).await)
+            }
+            None => None,
+        };
+        let gateway = Gateway::new(loaded, outbox, resolver, registrar);
         let router = http::router(&gateway);
         let (stop, stopped) = watch::channel(false);
         let (mut listeners, mut addresses) = (JoinSet::new(), Vec::new());
@@ -107,6 +122,9 @@ impl Daemon {
         let (settings, changes) = self.gateway.settings().settings.take_over(&loaded.settings);
         loaded.settings = settings;
         let warnings = loaded.warnings.clone();
+        if let (Some(registrar), Some(config)) = (self.gateway.registrar(), &loaded.registration) {
+            registrar.set_permanent(config.permanent());
+        }
         self.gateway.set_settings(loaded);
         Ok((changes, warnings))
     }
@@ -123,6 +141,9 @@ impl Daemon {
         }
         listeners.shutdown().await;
         drop(handover);
+        if let Some(registrar) = gateway.registrar() {
+            registrar.stop().await;
+        }
         gateway.outbox().drain(end.saturating_duration_since(Instant::now())).await;
     }
 }

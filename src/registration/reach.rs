@@ -21,6 +21,14 @@ pub(super) struct Request {
 }
 
 impl Mailboxes {
+    /// The way and the servers, for people.
+    pub(super) fn told(&self) -> (&'static str, String) {
+        match self {
+            Mailboxes::Doveadm(doveadm) => ("the DoveAdm API", doveadm.endpoints()),
+            Mailboxes::Imap(imap) => ("IMAP METADATA", imap.endpoints()),
+        }
+    }
+
     /// Does all of them, in one request where that can be; an outcome for each.
     pub(super) async fn run(&self, requests: &[Request]) -> Vec<Outcome> {
         match self {

@@ -138,9 +138,12 @@ impl Registrar {
         self.shared.wake.notify_one();
     }
 
-    /// An event of a user was seen: for the list.
+    /// An event of a user was seen: for the list. It is passed over when the list is just being made.
     pub fn saw(&self, cn: &Cn, unix_us: u64) {
-        self.shared.core().saw(cn, unix_us);
+        // Whoever takes events does not wait for somebody who lists all users.
+        if let Ok(mut core) = self.shared.core.try_lock() {
+            core.saw(cn, unix_us);
+        }
     }
 
     /// What has been done so far, and how it stands.
@@ -165,7 +168,7 @@ impl Registrar {
     }
 
     /// Ends: others may take its users over at once. Registrations stay as they are.
-    pub async fn stop(self) {
+    pub async fn stop(&self) {
         let shared = &self.shared;
         let tasks = std::mem::take(&mut *shared.tasks.lock().unwrap_or_else(PoisonError::into_inner));
         for task in tasks {

@@ -18,10 +18,9 @@ use super::core::Pace;
 use super::doveadm::{Auth, Doveadm, DoveadmConfig};
 use super::metadata::{Imap, ImapConfig, ImapEndpoint, Login};
 use super::reach::Mailboxes;
-use super::secret::{Secret, SecretSource};
 use super::template::Template;
 use super::tls;
-use super::values::Bounded;
+use crate::gateway::settings::{Bounded, Secret, SecretSource, readable_by_others};
 
 /// The longest file of users or passwords.
 const MAX_FILE: u64 = 64 << 20;
@@ -170,6 +169,25 @@ pub struct RegistrationConfig {
     pub(super) group: Cn,
     pub(super) lease: Duration,
     pub(super) state_file: Option<PathBuf>,
+}
+
+impl RegistrationConfig {
+    /// Who is permanent.
+    pub fn permanent(&self) -> &HashSet<Cn> {
+        &self.listed
+    }
+
+    /// What is done by it, without any secret.
+    pub fn summary(&self) -> String {
+        let (way, endpoints) = self.mailboxes.told();
+        format!(
+            "registers users with Dovecot by {way} ({endpoints}): those with sessions and {} permanent ones, as the \
+             daemon {} of the group {}",
+            self.listed.len(),
+            self.daemon,
+            self.group
+        )
+    }
 }
 
 impl RegistrationSettings {
@@ -382,7 +400,7 @@ fn is_local(host: &str) -> bool {
 }
 
 fn passwords(path: &Path, warnings: &mut Vec<String>) -> Result<HashMap<String, Secret>, RegistrationError> {
-    warnings.extend(super::secret::readable_by_others(path));
+    warnings.extend(readable_by_others(path));
     let mut passwords = HashMap::new();
     for (number, line) in lines(path).map_err(|why| wrong("passwords_file", why))? {
         // The line is not told: it has a password.

@@ -2,6 +2,7 @@
 //!
 //! * `notify`: what Dovecot's OX driver sends, `PUT /preliminary/http-notify/v1/notify`;
 //! * `events`: `POST /v1/events`, for our Lua script and anybody else;
+//! * `/v1/users`, where users are registered with Dovecot: `crate::registration`;
 //! * `health`: `GET /healthz`;
 //! * `gate`: who may send; `body`: bounded bodies; `repeats`: what comes twice; `answer`: how we answer.
 //!
@@ -30,11 +31,16 @@ use axum::routing::{get, post, put};
 
 use answer::Refusal;
 
+use crate::registration;
+
 /// All end-points. More that want credentials are to be merged in front of the gate.
 pub fn router(gateway: &Gateway) -> Router {
     let mut closed = Router::new().route("/v1/events", post(events::take));
     for path in &gateway.settings().settings.http.notify_paths {
         closed = closed.route(path.as_str(), put(notify::take).post(notify::take));
+    }
+    if let Some(registrar) = gateway.registrar() {
+        closed = closed.merge(registration::router(registrar.clone()));
     }
     let gate = middleware::from_fn_with_state(gateway.clone(), gate::pass);
     closed

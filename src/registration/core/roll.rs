@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use ocbus_resolver::Cn;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::user::{Known, User};
 use super::{Core, MAX_USERS, Now};
@@ -13,7 +13,7 @@ use super::{Core, MAX_USERS, Now};
 const LINGER: u32 = 2;
 
 /// A user in the list.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Entry {
     /// The cn.
@@ -35,7 +35,7 @@ pub struct Entry {
 }
 
 /// How it stands with a user's registration.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum State {

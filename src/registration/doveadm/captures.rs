@@ -4,8 +4,8 @@ use std::fs;
 use std::path::Path;
 
 use super::super::KEY;
-use super::super::secret::Secret;
 use super::codec::{ApiError, Auth, Command, CommandError, Value, body, outcomes};
+use crate::gateway::settings::Secret;
 
 /// One recorded exchange.
 struct Capture {

@@ -133,6 +133,12 @@ impl Doveadm {
         Ok(Doveadm { shared: Arc::new(Shared { config, authorization, client, endpoints, permits }) })
     }
 
+    /// Its servers, for people.
+    pub(in crate::registration) fn endpoints(&self) -> String {
+        let endpoints: Vec<String> = self.shared.config.endpoints.iter().map(ToString::to_string).collect();
+        endpoints.join(", ")
+    }
+
     /// A user's value under `key` on the mailbox `""`; empty when there is none.
     pub async fn get(&self, user: &str, key: &str) -> Result<Result<Value, CommandError>, DoveadmError> {
         self.one(Command::Get { user, key }).await
@@ -258,7 +264,7 @@ impl Shared {
 }
 
 /// An error and its sources in one line: hyper's own says little.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(in crate::registration) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(source) = next {

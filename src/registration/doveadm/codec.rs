@@ -11,7 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::ser::SerializeTuple as _;
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::super::secret::Secret;
+use crate::gateway::settings::Secret;
 
 /// The path of the API.
 pub(super) const PATH: &str = "/doveadm/v1";

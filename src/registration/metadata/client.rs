@@ -19,8 +19,8 @@ use tokio_rustls::rustls::ClientConfig;
 use tokio_rustls::rustls::pki_types::ServerName;
 
 use super::command::{self, Unquotable};
+use crate::gateway::settings::Secret;
 use crate::registration::endpoints::Endpoints;
-use crate::registration::secret::Secret;
 
 /// The most octets that a server may send in one session: greeting, capabilities, a few answers.
 const MAX_ANSWER: usize = 256 * 1024;
@@ -188,6 +188,12 @@ impl Imap {
         let endpoints = Mutex::new(Endpoints::new(config.endpoints.len(), config.retry));
         let permits = Semaphore::new(config.pool_size.max(1));
         Imap { shared: Arc::new(Shared { config, endpoints, permits }) }
+    }
+
+    /// Its servers, for people.
+    pub(in crate::registration) fn endpoints(&self) -> String {
+        let endpoints: Vec<String> = self.shared.config.endpoints.iter().map(ToString::to_string).collect();
+        endpoints.join(", ")
     }
 
     /// A user's value under `key` on the mailbox `""`; empty when there is none.
