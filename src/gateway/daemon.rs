@@ -15,7 +15,7 @@ use super::settings::{Changes, Loaded, ResolverSettings, SettingsError};
 use crate::handover::{HandOver, HandOverError};
 use crate::outbox::{Outbox, OutboxError};
 use crate::publisher::{PublishError, Publisher};
-use crate::registration::{Registrar, Sessions};
+use crate::registration::{self, Registrar, Sessions};
 
 /// A running daemon.
 pub struct Daemon {
@@ -91,7 +91,8 @@ impl Daemon {
             None => None,
         };
         let gateway = Gateway::new(loaded, outbox, resolver, registrar);
-        let router = http::router(&gateway);
+        let more = gateway.registrar().cloned().map(registration::router).unwrap_or_default();
+        let router = http::router(&gateway, more);
         let (stop, stopped) = watch::channel(false);
         let (mut listeners, mut addresses) = (JoinSet::new(), Vec::new());
         for (address, listener) in bound {
