@@ -465,7 +465,6 @@ fn the_command_lists_registers_and_unregisters_at_the_daemon() {
         (&["unregister", "nobody"], 1, "404: 'nobody' is not registered"),
         (&["register", "mallory"], 1, "failed: Dovecot knows no such user"),
         (&["register", "two words"], 2, "expected no spaces"),
-        (&["--daemon", "localhost:8009"], 2, "expected http://host:port"),
     ] {
         let (found, _, err) = ocbus(port, arguments);
         assert!(
@@ -473,6 +472,11 @@ fn the_command_lists_registers_and_unregisters_at_the_daemon() {
             "{arguments:?}: {found} {err}"
         );
     }
+    let wrong =
+        Command::new(env!("CARGO_BIN_EXE_ocbus")).args(["users", "--daemon", "localhost:8009"]).output();
+    let wrong = wrong.unwrap();
+    assert_eq!(wrong.status.code(), Some(2), "{wrong:?}");
+    assert!(String::from_utf8_lossy(&wrong.stderr).contains("expected http://host:port"), "{wrong:?}");
     let nobody = Command::new(env!("CARGO_BIN_EXE_ocbus"))
         .args(["users", "--daemon", &format!("http://127.0.0.1:{port}")])
         .env_remove("OCBUS_CREDENTIALS")
@@ -488,4 +492,54 @@ fn the_command_lists_registers_and_unregisters_at_the_daemon() {
     assert!(!log.contains("s3cr3t") && !log.contains("word"), "{log}");
     daemon.kill();
     assert!(ocbus(port, &[]).2.contains("Connection refused"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_tls_only_with_dovecots_own_certificate() {
+    const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/tls");
+    let sandbox = Sandbox::new().unwrap();
+    let (https, imaps) = (free_port().unwrap(), free_port().unwrap());
+    let tls = format!(
+        "ssl = yes\nssl_cert = <{FOLDER}/one.pem\nssl_key = <{FOLDER}/one.key\n\
+         service doveadm {{\n  inet_listener http {{\n    address = 127.0.0.1\n    port = {https}\n    ssl = yes\n  }}\n}}\n\
+         service imap-login {{\n  inet_listener imaps {{\n    port = {imaps}\n    ssl = yes\n  }}\n}}\n"
+    );
+    let dovecot = sandbox.dovecot(options().master_user("ocbus", "masterword").extra(&tls)).unwrap();
+    let doveadm = format!("by = 'doveadm'\nendpoints = ['https://localhost:{https}']\napi_key = 's3cr3t'\n");
+    let imap = format!(
+        "by = 'imap'\nendpoints = ['imaps://localhost:{imaps}']\nmaster_user = 'ocbus'\npassword = 'masterword'\n"
+    );
+    for toml in [doveadm, imap] {
+        let registrar = alone(&format!("{toml}tls_ca_file = '{FOLDER}/one.pem'\n")).await;
+        let told = registrar.register(&cn("bob"), LIMIT).await.unwrap().unwrap();
+        assert_eq!((told.state, told.fault), (State::Registered, None), "{}", dovecot.log());
+        assert_eq!(value(&dovecot, "bob"), "user=bob");
+        registrar.unregister(&cn("bob"), LIMIT).await.unwrap();
+        registrar.stop().await;
+        let registrar = alone(&format!("{toml}tls_ca_file = '{FOLDER}/two.pem'\n")).await;
+        let told = registrar.register(&cn("bob"), LIMIT).await.unwrap().unwrap();
+        assert!(told.fault.as_ref().is_some_and(|why| why.contains("certificate")), "{told:?}");
+        assert_eq!(value(&dovecot, "bob"), "");
+        registrar.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_memcached_sessions_are_those_of_the_daemons_own_resolver() {
+    let sandbox = Sandbox::new().unwrap();
+    let dovecot = sandbox.dovecot(options()).unwrap();
+    let store = MemoryStore::new();
+    let resolver = Resolver::in_memory(store.clone());
+    let toml = doveadm(&dovecot) + "sessions_s = 1\ngrace_s = 0\nvalue = 'user={local}'\nlogin = '{local}'\n";
+    let registrar = start(&toml, resolver.clone(), Sessions::Memory(store)).await;
+    resolver.register_legacy(&cn("bob@example.org"), "tcp://127.0.0.1:9").await.unwrap();
+    until("bob is registered", LIMIT, || value(&dovecot, "bob") == "user=bob");
+    resolver.leave_legacy(&cn("bob@example.org"), "tcp://127.0.0.1:9").await.unwrap();
+    until("bob is not any more", LIMIT, || value(&dovecot, "bob").is_empty());
+    // One of whom the resolver does not know.
+    registrar.session(&cn("eve"), true);
+    until("eve is registered", LIMIT, || value(&dovecot, "eve") == "user=eve");
+    registrar.session(&cn("eve"), false);
+    until("eve is not any more", LIMIT, || value(&dovecot, "eve").is_empty());
+    registrar.stop().await;
 }

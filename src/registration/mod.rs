@@ -4,7 +4,7 @@
 //! it they are silent. The [`Registrar`] keeps it set for users that have sessions and for those that are permanent,
 //! and takes it back when the last session has been gone for a while.
 //!
-//! * [`settings`]: `[registration]`.
+//! * [`settings`]: the section `[registration]` of the settings.
 //! * `core`: which registration is looked at, made or taken back next. No I/O, no clock.
 //! * `share`: which daemon looks after which user.
 //! * `registrar`: the tasks around `core`: sessions from the resolver, other daemons, outcomes.

@@ -2,9 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::net::IpAddr;
 use std::pin::Pin;
-use std::str::FromStr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -19,59 +17,12 @@ use tokio_rustls::rustls::ClientConfig;
 use tokio_rustls::rustls::pki_types::ServerName;
 
 use super::command::{self, Unquotable};
+use super::endpoint::ImapEndpoint;
 use crate::gateway::settings::Secret;
 use crate::registration::endpoints::Endpoints;
 
 /// The most octets that a server may send in one session: greeting, capabilities, a few answers.
 const MAX_ANSWER: usize = 256 * 1024;
-
-/// A server: `imap://host[:port]` (143) or `imaps://host[:port]` (993).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ImapEndpoint {
-    host: String,
-    port: u16,
-    tls: bool,
-}
-
-impl ImapEndpoint {
-    /// Whether it is `imaps`.
-    pub fn has_tls(&self) -> bool {
-        self.tls
-    }
-
-    /// Whether it is this machine, by its name or number.
-    pub fn is_local(&self) -> bool {
-        let host = self.host.trim_start_matches('[').trim_end_matches(']');
-        host == "localhost" || host.parse().is_ok_and(|address: IpAddr| address.is_loopback())
-    }
-}
-
-impl FromStr for ImapEndpoint {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<ImapEndpoint, String> {
-        let wrong =
-            || format!("'{}': expected imap://host[:port] or imaps://host[:port]", text.escape_debug());
-        let uri: hyper::Uri = text.parse().map_err(|_| wrong())?;
-        let (tls, default) = match uri.scheme_str() {
-            Some("imap") => (false, 143),
-            Some("imaps") => (true, 993),
-            _ => return Err(wrong()),
-        };
-        let host = uri.host().filter(|host| !host.is_empty()).ok_or_else(wrong)?;
-        let bare = !text.contains('@') && matches!(uri.path(), "" | "/") && uri.query().is_none();
-        match bare && uri.port_u16() != Some(0) {
-            true => Ok(ImapEndpoint { host: host.to_owned(), port: uri.port_u16().unwrap_or(default), tls }),
-            false => Err(wrong()),
-        }
-    }
-}
-
-impl fmt::Display for ImapEndpoint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "imap{}://{}:{}", if self.tls { "s" } else { "" }, self.host, self.port)
-    }
-}
 
 /// As whom we log in.
 #[derive(Debug, Clone)]
