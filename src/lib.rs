@@ -5,6 +5,9 @@
 //! * [`emsmdb`]: the sessions of a MAPI server: what makes Outlook refresh.
 //! * [`publisher`]: sends events to every endpoint of a user.
 //! * [`embedded`]: a resolver of the process's own, for those who want no memcached.
+//! * [`outbox`]: what the daemon holds for others: it looks up, sends, and tries again.
+//! * [`handover`]: the socket at which our Dovecot plugin gives its events to the outbox.
+//! * [`gateway`]: the daemon `ocbus serve`: settings, HTTP end-points, signals.
 //! * [`sandbox`]: a private Dovecot and memcached, for the demo, the tests and the benches.
 //!
 //! The formats are in [`ocbus_wire`], who listens for a user in [`ocbus_resolver`]. Both are re-exported here,
@@ -13,7 +16,11 @@
 pub mod bus;
 pub mod embedded;
 pub mod emsmdb;
+pub mod gateway;
+pub mod handover;
+pub mod outbox;
 pub mod publisher;
+pub mod registration;
 pub mod sandbox;
 mod sockets;
 pub mod subscriber;
@@ -24,6 +31,7 @@ pub use emsmdb::Emsmdb;
 pub use ocbus_resolver as resolver;
 pub use ocbus_wire as wire;
 pub use ocbus_wire::{Event, EventKind, Mailbox};
+pub use outbox::Outbox;
 pub use publisher::Publisher;
 pub use subscriber::Subscriber;
 

@@ -16,7 +16,8 @@ struct module;
 	X(backend) \
 	X(budget) \
 	X(keep_refused) \
-	X(charset)
+	X(charset) \
+	X(bus)
 
 /* A user's settings as Dovecot has them. NULL: not set. */
 struct openchange_settings {

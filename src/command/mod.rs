@@ -4,7 +4,6 @@
 //! fault is one line there. Exit status: 0 done, 1 failed, 2 wrong usage.
 
 mod demo;
-mod event_json;
 mod failure;
 mod flush;
 mod inspect;
@@ -14,7 +13,9 @@ mod logging;
 mod output;
 mod probing;
 mod send;
+mod serve;
 mod shell;
+mod users;
 mod watch;
 mod watch_line;
 
@@ -91,8 +92,10 @@ enum Color {
 enum Command {
     Watch(watch::Watch),
     Send(send::SendMail),
+    Serve(serve::Serve),
     List(list::List),
     Flush(flush::Flush),
+    Users(users::Users),
     Inspect(inspect::Inspect),
     Demo(demo::Demo),
     Completions(shell::Completions),
@@ -116,12 +119,19 @@ fn run(cli: Cli) -> Result<(), Failure> {
     output::choose_color(global.color);
     // What these report on standard output needs no second line from the library.
     let quiet = matches!(command, Command::Send(_) | Command::List(_) | Command::Flush(_) | Command::Demo(_));
-    logging::start(global.verbose, quiet)?;
+    let loudness = match &command {
+        Command::Serve(_) => logging::Loudness::Daemon,
+        _ if quiet => logging::Loudness::Errors,
+        _ => logging::Loudness::Warnings,
+    };
+    logging::start(global.verbose, loudness)?;
     match command {
         Command::Watch(watch) => on_runtime(watch.run(&global)),
         Command::Send(send) => on_runtime(send.run(&global)),
+        Command::Serve(serve) => serve.run(),
         Command::List(list) => on_runtime(list.run(&global)),
         Command::Flush(flush) => on_runtime(flush.run(&global)),
+        Command::Users(users) => on_runtime(users.run()),
         Command::Inspect(inspect) => inspect.run(),
         Command::Demo(demo) => demo.run(&global),
         Command::Completions(completions) => completions.run(),

@@ -9,13 +9,13 @@ use ocbus::bus::{Filter, Subscription};
 use ocbus::resolver::{Cn, Resolver};
 use ocbus::subscriber::{ListenError, Subscriber, SubscriberConfig, SubscriberError, TrustedNetworks};
 use ocbus::wire::Endpoint;
+use ocbus::wire::json::EventJson;
 use ocbus::wire::openchange::DosCharset;
 use ocbus::{Bus, EventKind, now_us};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::event_json::EventJson;
 use super::failure::Failure;
 use super::{Global, each_once, output, watch_line};
 

@@ -1,10 +1,10 @@
 //! An event as a line for people.
 
+use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use ocbus::wire::{NewMessage, UidSet};
 use ocbus::{Event, EventKind, Mailbox};
 
-use super::event_json::timestamp;
 use super::output::{DIM, STRONG, UNSURE, escape, paint};
 
 /// More than that of a sender or a subject is not printed.
@@ -93,6 +93,11 @@ fn short(text: &str) -> String {
         Some((end, _)) => format!("{}...", text.get(..end).unwrap_or_default()),
         None => text.to_owned(),
     }
+}
+
+/// A time as the events have it; `None` where it is beyond what a calendar says.
+fn timestamp(time_us: u64) -> Option<Timestamp> {
+    Timestamp::from_microsecond(i64::try_from(time_us).ok()?).ok()
 }
 
 #[cfg(test)]

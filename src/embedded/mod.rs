@@ -74,7 +74,7 @@ impl Embedded {
             }
             EmbeddedBind::Socket { path, mode } => {
                 let failed = |source| ListenError::Ipc { bind: path.display().to_string(), source };
-                let listener = listen_unix(path, *mode).map_err(failed)?;
+                let listener = listen_unix(path, None, *mode).map_err(failed)?;
                 (Listener::Socket(listener), Address::Socket(path.clone()))
             }
         };

@@ -1,8 +1,8 @@
-//! The settings of a private Dovecot 2.3 or 2.4, and its module folder.
+//! How a private Dovecot is set up, its module folder and its files of passwords.
 
+use super::dovecot_text::Version;
 use super::{MAIL_UID, SandboxError};
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
@@ -17,24 +17,28 @@ const SETTINGS_FILE: &str = "settings/libopenchange_settings.so";
 /// How a private Dovecot is set up.
 #[derive(Debug, Clone)]
 pub struct DovecotOptions {
-    plugins: Vec<String>,
-    protocol_plugins: BTreeMap<String, Vec<String>>,
+    pub(super) plugins: Vec<String>,
+    pub(super) protocol_plugins: BTreeMap<String, Vec<String>>,
     plugin_file: Option<PathBuf>,
-    settings: BTreeMap<String, String>,
+    pub(super) settings: BTreeMap<String, String>,
     pub(super) separator: char,
-    debug: bool,
-    mail_location: MailLocation,
-    extra: String,
+    pub(super) debug: bool,
+    pub(super) mail_location: MailLocation,
+    pub(super) extra: String,
     /// By grammar: 2.3's, 2.4's.
-    extra_by_version: (String, String),
+    pub(super) extra_by_version: (String, String),
+    pub(super) doveadm_http: Option<(String, String)>,
+    pub(super) metadata: bool,
+    pub(super) master: Option<(String, String)>,
+    pub(super) users: Vec<(String, String)>,
 }
 
 /// Where mails are: 2.3 has it in one setting, 2.4 in several.
 #[derive(Debug, Clone)]
-struct MailLocation {
-    driver: String,
-    path: String,
-    utf8: bool,
+pub(super) struct MailLocation {
+    pub(super) driver: String,
+    pub(super) path: String,
+    pub(super) utf8: bool,
 }
 
 impl DovecotOptions {
@@ -57,7 +61,28 @@ impl DovecotOptions {
             },
             extra: String::new(),
             extra_by_version: <(String, String)>::default(),
+            doveadm_http: None,
+            metadata: false,
+            master: None,
+            users: Vec::new(),
         }
+    }
+
+    /// A stock Dovecot, without our plugin, that runs a Lua script (`packaging/dovecot/openchange.lua`) for what
+    /// happens in mailboxes.
+    #[must_use]
+    pub fn stock_lua(script: &str) -> Self {
+        Self::new(&["notify", "push_notification", "mail_lua", "push_notification_lua"])
+            .setting("push_notification_driver", &format!("lua:file={script}"))
+    }
+
+    /// A stock Dovecot, without our plugin, whose own OX driver tells `url` of deliveries to registered users
+    /// ([`Dovecot::register_ox`](super::Dovecot::register_ox)).
+    #[must_use]
+    pub fn stock_ox(url: &str) -> Self {
+        Self::new(&["notify", "push_notification"])
+            .setting("push_notification_driver", &format!("ox:url={url}"))
+            .extra("mail_attribute_dict = file:%h/dovecot-attributes")
     }
 
     /// Other `mail_plugins` for one protocol: `lda`, `lmtp`, `imap` or `doveadm`.
@@ -129,6 +154,48 @@ impl DovecotOptions {
         self
     }
 
+    /// Opens the DoveAdm HTTP API, with this key and password.
+    #[must_use]
+    pub fn doveadm_http(mut self, api_key: &str, password: &str) -> Self {
+        self.doveadm_http = Some((api_key.to_owned(), password.to_owned()));
+        self
+    }
+
+    /// Keeps METADATA, in a file for each user, and lets IMAP at it.
+    #[must_use]
+    pub fn metadata(mut self) -> Self {
+        self.metadata = true;
+        self
+    }
+
+    /// A master user, who logs in as `user*name`.
+    #[must_use]
+    pub fn master_user(mut self, name: &str, password: &str) -> Self {
+        self.master = Some((name.to_owned(), password.to_owned()));
+        self
+    }
+
+    /// Only these users, with these passwords; else there is any user, with any password.
+    #[must_use]
+    pub fn users(mut self, users: &[(&str, &str)]) -> Self {
+        self.users = users.iter().map(|&(name, password)| (name.to_owned(), password.to_owned())).collect();
+        self
+    }
+
+    /// Writes the files of passwords.
+    pub(super) fn write_passwords(&self, folder: &Path) -> Result<(), SandboxError> {
+        let uid = MAIL_UID;
+        let user = |(name, password): &(String, String)| {
+            format!("{name}:{{PLAIN}}{password}:{uid}:{uid}::{}/mail/{name}::\n", folder.display())
+        };
+        for (file, users) in [("users", self.users.as_slice()), ("masters", self.master.as_slice())] {
+            let path = folder.join(file);
+            fs::write(&path, users.iter().map(user).collect::<String>())
+                .map_err(SandboxError::path("write", &path))?;
+        }
+        Ok(())
+    }
+
     /// Writes `modules/` in `folder`: symlinks to the installed modules, and our plugin.
     pub(super) fn write_modules(
         &self,
@@ -169,199 +236,10 @@ impl DovecotOptions {
             .and_then(|_| fs::set_permissions(&target, fs::Permissions::from_mode(0o644)))
             .map_err(SandboxError::path("copy the plugin to", &target))
     }
-
-    /// The text of `dovecot.conf` for servers below `folder`.
-    pub(super) fn text(
-        &self,
-        version: Version,
-        folder: &Path,
-        imap: u16,
-        lmtp: u16,
-    ) -> Result<String, SandboxError> {
-        let folder = folder.to_str().ok_or_else(|| SandboxError::Setting {
-            name: "base_dir".to_owned(),
-            value: folder.display().to_string(),
-            wanted: "a path in UTF-8; name another folder in OCBUS_SANDBOX_DIR",
-        })?;
-        let mut text = String::new();
-        let common = Common {
-            folder,
-            imap,
-            lmtp,
-            plugins: &self.plugins.join(" "),
-            separator: &quoted("separator", &self.separator.to_string())?,
-            debug: if self.debug { "yes" } else { "no" },
-            location: &self.mail_location,
-        };
-        text.push_str(&match version {
-            Version::V23 => common.text_23(),
-            Version::V24 => common.text_24(),
-        });
-        // 2.4 has no section for what plugins are set to.
-        let (open, close) = match version {
-            Version::V23 => ("plugin {\n", "}\n"),
-            Version::V24 => ("", ""),
-        };
-        text.push_str(open);
-        for (name, value) in &self.settings {
-            writeln!(text, "  {name} = {}", quoted(name, value)?).map_err(unwritable)?;
-        }
-        text.push_str(close);
-        for (protocol, plugins) in &self.protocol_plugins {
-            writeln!(text, "protocol {protocol} {{\n  mail_plugins = {}\n}}", plugins.join(" "))
-                .map_err(unwritable)?;
-        }
-        let (old, new) = &self.extra_by_version;
-        text.push_str(if version == Version::V23 { old } else { new });
-        text.push_str(&self.extra);
-        Ok(text)
-    }
-}
-
-/// The grammars of Dovecot's settings.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Version {
-    /// 2.2 and 2.3.
-    V23,
-    /// 2.4 and later.
-    V24,
-}
-
-impl Version {
-    /// Of what `dovecot --version` prints; `None` when we know no grammar for it.
-    pub(super) fn of(printed: &str) -> Option<Version> {
-        match printed.split('.').take(2).collect::<Vec<_>>()[..] {
-            ["2", "2" | "3"] => Some(Version::V23),
-            ["2", "4"] => Some(Version::V24),
-            _ => None,
-        }
-    }
-}
-
-/// What stands in every private Dovecot's settings.
-struct Common<'a> {
-    folder: &'a str,
-    imap: u16,
-    lmtp: u16,
-    plugins: &'a str,
-    separator: &'a str,
-    debug: &'a str,
-    location: &'a MailLocation,
-}
-
-impl Common<'_> {
-    fn text_23(&self) -> String {
-        let Common { folder, plugins, debug, .. } = self;
-        let MailLocation { driver, path, utf8 } = self.location;
-        let utf8 = if *utf8 { ":UTF-8" } else { "" };
-        let uid = MAIL_UID;
-        format!(
-            "disable_plaintext_auth = no
-mail_location = {driver}:{path}{utf8}
-mail_debug = {debug}
-mail_plugin_dir = {folder}/modules
-mail_plugins = {plugins}
-passdb {{
-  driver = static
-  args = nopassword=y
-}}
-userdb {{
-  driver = static
-  args = uid={uid} gid={uid} home={folder}/mail/%u allow_all_users=yes
-}}
-{}",
-            self.text_of_both()
-        )
-    }
-
-    fn text_24(&self) -> String {
-        let Common { folder, plugins, debug, .. } = self;
-        let MailLocation { driver, path, utf8 } = self.location;
-        let utf8 = if *utf8 { "yes" } else { "no" };
-        let uid = MAIL_UID;
-        format!(
-            "dovecot_config_version = 2.4.0
-dovecot_storage_version = 2.4.0
-auth_allow_cleartext = yes
-mail_driver = {driver}
-mail_path = {path}
-mailbox_list_utf8 = {utf8}
-mail_debug = {debug}
-mail_plugin_dir = {folder}/modules
-mail_plugins = {plugins}
-passdb static {{
-  fields {{
-    nopassword = yes
-  }}
-}}
-userdb static {{
-  allow_all_users = yes
-  fields {{
-    uid = {uid}
-    gid = {uid}
-    home = {folder}/mail/%{{user}}
-  }}
-}}
-{}",
-            self.text_of_both()
-        )
-    }
-
-    fn text_of_both(&self) -> String {
-        let Common { folder, imap, lmtp, separator, .. } = self;
-        format!(
-            "base_dir = {folder}/run
-state_dir = {folder}/state
-protocols = imap lmtp
-listen = 127.0.0.1
-ssl = no
-log_path = {folder}/log/dovecot.log
-auth_mechanisms = plain
-first_valid_uid = {uid}
-mail_fsync = never
-postmaster_address = postmaster@example.org
-lda_mailbox_autocreate = yes
-namespace inbox {{
-  inbox = yes
-  separator = {separator}
-}}
-service imap-login {{
-  inet_listener imap {{
-    port = {imap}
-  }}
-  inet_listener imaps {{
-    port = 0
-  }}
-}}
-service lmtp {{
-  inet_listener lmtp {{
-    port = {lmtp}
-  }}
-}}
-",
-            uid = MAIL_UID,
-        )
-    }
 }
 
 fn owned(names: &[&str]) -> Vec<String> {
     names.iter().map(|&name| name.to_owned()).collect()
-}
-
-fn unwritable(_: std::fmt::Error) -> SandboxError {
-    SandboxError::Io { what: "write settings".to_owned(), source: std::io::Error::other("formatting failed") }
-}
-
-/// A value in Dovecot's double quotes.
-fn quoted(name: &str, value: &str) -> Result<String, SandboxError> {
-    if value.contains(['\n', '\r', '\0']) {
-        return Err(SandboxError::Setting {
-            name: name.to_owned(),
-            value: value.to_owned(),
-            wanted: "one line without NUL",
-        });
-    }
-    Ok(format!("\"{}\"", value.replace('\\', "\\\\").replace('"', "\\\"")))
 }
 
 /// The plugin that Cargo has built for the profile of this executable: `libopenchange_plugin.so` beside it (or
@@ -382,52 +260,4 @@ pub fn built_plugin() -> Result<PathBuf, SandboxError> {
     }
     let path = folder.join(BUILT);
     if path.is_file() { Ok(path) } else { Err(SandboxError::MissingPlugin { path }) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn values_are_quoted_and_stay_on_their_line() {
-        assert_eq!(quoted("a", r#"x "y" \z # $w"#).unwrap(), r#""x \"y\" \\z # $w""#);
-        let error = quoted("openchange_cn", "a\nb").unwrap_err().to_string();
-        assert!(error.contains("openchange_cn = \"a\\nb\""), "{error}");
-    }
-
-    #[test]
-    fn the_text_has_the_plugins_and_the_settings() {
-        let options = DovecotOptions::new(&["notify", "openchange"])
-            .protocol_plugins("imap", &["notify"])
-            .setting("openchange_budget", "50")
-            .mail_location("mdbox", "~/mdbox")
-            .utf8_names()
-            .extra_by_version("old = 1", "new = 1")
-            .extra("mail_max_keyword_length = 10");
-        let text = |version| options.text(version, Path::new("/tmp/x"), 1143, 1124).unwrap();
-        for text in [text(Version::V23), text(Version::V24)] {
-            assert!(text.contains("mail_plugins = notify openchange\n"));
-            assert!(text.contains("  openchange_budget = \"50\"\n"));
-            assert!(text.contains("protocol imap {\n  mail_plugins = notify\n}\n"));
-            assert!(text.ends_with("mail_max_keyword_length = 10\n"));
-        }
-        assert!(text(Version::V23).contains("plugin {\n  openchange_budget"));
-        assert!(!text(Version::V24).contains("plugin {\n"));
-        assert!(text(Version::V23).contains("mail_location = mdbox:~/mdbox:UTF-8\n"));
-        assert!(
-            text(Version::V24)
-                .contains("mail_driver = mdbox\nmail_path = ~/mdbox\nmailbox_list_utf8 = yes\n")
-        );
-        assert!(text(Version::V23).contains("\nold = 1\n") && !text(Version::V23).contains("new = 1"));
-        assert!(text(Version::V24).contains("\nnew = 1\n") && !text(Version::V24).contains("old = 1"));
-    }
-
-    #[test]
-    fn versions_are_told_by_what_dovecot_prints() {
-        assert_eq!(Version::of("2.3.19.1 (9b53102964)"), Some(Version::V23));
-        assert_eq!(Version::of("2.2.33.2 (d6601f4ec)"), Some(Version::V23));
-        assert_eq!(Version::of("2.4.1-4 (7d8c0e5759)"), Some(Version::V24));
-        assert_eq!(Version::of("3.0"), None);
-        assert_eq!(Version::of(""), None);
-    }
 }

@@ -7,16 +7,22 @@
 //! * [`openchange`]: the records and the new-mail payload of OpenChange 2.x, octet for octet.
 //! * [`ropnotify`]: the ROPs of MAPI notifications, which an emsmdb server sends to Outlook.
 //! * [`sp`]: the handshake and the frames of nanomsg's SP protocols over tcp and ipc.
+//! * [`json`]: events as JSON, for `POST /v1/events`, `ocbus inspect` and `ocbus watch --json`.
+//! * [`ox`]: the JSON that Dovecot's own push driver sends.
 //! * [`Endpoint`]: where a subscriber listens.
 //!
 //! `docs/formats.md` shows each format with a worked example in hex.
 
 mod endpoint;
 mod event;
+#[cfg(feature = "json")]
+pub mod json;
 pub mod native;
 mod octets;
 pub mod openchange;
 pub mod ropnotify;
+#[cfg(feature = "json")]
+pub mod ox;
 pub mod sp;
 
 pub use endpoint::{Endpoint, EndpointError};

@@ -1,7 +1,6 @@
 //! `ocbus inspect`: octets to JSON and back, and what a configuration string means, for people who debug.
 
 mod event;
-mod fields;
 mod hex;
 mod records;
 mod ropnotify;

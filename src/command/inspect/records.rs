@@ -1,6 +1,7 @@
 //! OpenChange's records and payload.
 
 use ocbus::resolver::Cn;
+use ocbus::wire::json::{Fields, number};
 use ocbus::wire::openchange::{
     DosCharset, EncodeError, NewMail, ResolverRecord, SessionRecord, Subscription, SubscriptionRecord,
 };
@@ -8,7 +9,6 @@ use serde::Serialize;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::fields::{Fields, number};
 use crate::command::output;
 
 #[derive(Serialize)]

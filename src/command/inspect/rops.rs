@@ -1,12 +1,12 @@
 //! RopPending, and RopRegisterNotification with its answer.
 
+use ocbus::wire::json::Fields;
 use ocbus::wire::ropnotify::{
     FolderId, MessageId, NotificationTypes, RegisterNotification, RegisterNotificationResponse, RopPending,
     Scope,
 };
 use serde::Serialize;
 
-use super::fields::Fields;
 
 #[derive(Serialize)]
 struct PendingJson {

@@ -4,10 +4,10 @@ mod parse;
 mod print;
 
 use ocbus::wire::openchange::deliver;
+use ocbus::wire::json::Fields;
 use ocbus::wire::ropnotify::{DecodeError, RopNotify, split};
 use serde::Serialize;
 
-use super::fields::Fields;
 use print::Object;
 
 /// Instead of a list of tags: the server does not say which.

@@ -1,12 +1,12 @@
 //! JSON as a reply.
 
+use ocbus::wire::json::{Fields, number};
 use ocbus::wire::ropnotify::{
     FolderId, FolderRow, MessageClass, MessageId, MessageRow, Notification, RopNotify, TableEvent, Tags,
 };
 use serde_json::Value;
 
 use super::UNSPECIFIED;
-use crate::command::inspect::fields::{Fields, number};
 use crate::command::inspect::hex;
 
 /// All fields of a reply, whatever its kind.
@@ -149,12 +149,12 @@ fn notification(fields: &mut Fields, kind: &str) -> Result<Notification, String>
 
 fn folder(fields: &mut Fields, name: &str) -> Result<FolderId, String> {
     let id = fields.number(name)?;
-    fields.needed(name, id).map(FolderId::from_u64)
+    Ok(fields.needed(name, id).map(FolderId::from_u64)?)
 }
 
 fn message(fields: &mut Fields, name: &str) -> Result<MessageId, String> {
     let id = fields.number(name)?;
-    fields.needed(name, id).map(MessageId::from_u64)
+    Ok(fields.needed(name, id).map(MessageId::from_u64)?)
 }
 
 fn class(fields: &mut Fields) -> Result<MessageClass, String> {
@@ -170,7 +170,7 @@ fn tags(fields: &mut Fields) -> Result<Tags, String> {
     }
     let place = fields.place("tags");
     let tag = |(at, value): (usize, &Value)| number(&format!("{place}[{at}]"), value);
-    fields.array("tags")?.iter().enumerate().map(tag).collect::<Result<_, _>>().map(Tags::List)
+    Ok(Tags::List(fields.array("tags")?.iter().enumerate().map(tag).collect::<Result<_, _>>()?))
 }
 
 fn event<R: Row>(fields: &mut Fields) -> Result<TableEvent<R>, String> {
@@ -193,7 +193,7 @@ fn event<R: Row>(fields: &mut Fields) -> Result<TableEvent<R>, String> {
 fn row<R: Row>(fields: &mut Fields) -> Result<R, String> {
     match fields.has("fid") {
         true => R::take(["fid", "mid", "instance"], fields),
-        false => fields.needed("fid", None),
+        false => Ok(fields.needed("fid", None)?),
     }
 }
 

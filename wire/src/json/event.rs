@@ -1,15 +1,15 @@
-//! An event as one JSON object: what `watch --json` prints, and `inspect` reads and prints. A field that an
-//! event does not have is left out.
+//! Writing one event as JSON.
 
 use jiff::Timestamp;
-use ocbus::wire::{NewMessage, Transfer, UidSet};
-use ocbus::{Event, EventKind, Mailbox};
 use serde::Serialize;
 use uuid::Uuid;
 
-/// The fields in the order in which they are printed; the long help of `watch` says what they mean.
+use crate::event::{Event, EventKind, Mailbox, NewMessage, Transfer, UidSet};
+
+/// An event as one JSON object, its fields in the order in which they are printed (`docs/formats.md` says what
+/// they mean). A field that an event does not have is left out.
 #[derive(Debug, Serialize)]
-pub(super) struct EventJson<'a> {
+pub struct EventJson<'a> {
     id: Uuid,
     /// RFC 3339 with microseconds; absent for times that it cannot say.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -70,8 +70,8 @@ pub(super) struct EventJson<'a> {
 }
 
 impl<'a> EventJson<'a> {
-    /// `received_us`: when it came here, if it came.
-    pub(super) fn new(event: &'a Event, received_us: Option<u64>) -> EventJson<'a> {
+    /// `received_us`: when it came here, if it came, in microseconds since the Unix epoch.
+    pub fn new(event: &'a Event, received_us: Option<u64>) -> EventJson<'a> {
         let mut json = EventJson {
             id: event.id,
             time: rfc3339(event.time_us),
@@ -134,8 +134,11 @@ impl<'a> EventJson<'a> {
                 self.reason = Some(reason.name());
                 self.missed = Some(*missed);
             }
-            // These have nothing more to say; nor can a later kind say it here.
-            _ => {}
+            EventKind::MailboxCreate
+            | EventKind::MailboxDelete
+            | EventKind::MailboxSubscribe
+            | EventKind::MailboxUnsubscribe
+            | EventKind::Unknown { .. } => {}
         }
     }
 
@@ -178,11 +181,8 @@ fn single(uids: &UidSet) -> Option<u32> {
     }
 }
 
-/// A time as the events have it; `None` where it is beyond what a calendar says.
-pub(super) fn timestamp(time_us: u64) -> Option<Timestamp> {
-    Timestamp::from_microsecond(i64::try_from(time_us).ok()?).ok()
-}
-
+/// `None` for times beyond what a calendar says.
 fn rfc3339(time_us: u64) -> Option<String> {
-    Some(timestamp(time_us)?.strftime("%Y-%m-%dT%H:%M:%S%.6fZ").to_string())
+    let time = Timestamp::from_microsecond(i64::try_from(time_us).ok()?).ok()?;
+    Some(time.strftime("%Y-%m-%dT%H:%M:%S%.6fZ").to_string())
 }
