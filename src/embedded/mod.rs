@@ -34,7 +34,7 @@ use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, JoinSet};
 
-use crate::sockets::{ListenError, listen_unix};
+use crate::sockets::{IpcOptions, ListenError, listen_unix};
 use shared::Shared;
 
 /// How soon an accept is tried again after descriptors ran short.
@@ -74,7 +74,8 @@ impl Embedded {
             }
             EmbeddedBind::Socket { path, mode } => {
                 let failed = |source| ListenError::Ipc { bind: path.display().to_string(), source };
-                let listener = listen_unix(path, None, *mode).map_err(failed)?;
+                let options = IpcOptions { mode: *mode, ..IpcOptions::default() };
+                let listener = listen_unix(path, options).map_err(failed)?;
                 (Listener::Socket(listener), Address::Socket(path.clone()))
             }
         };

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use ocbus_resolver::{MemoryStore, Resolver, ResolverError};
+use ocbus_resolver::{Config, ConfigError, Resolver, ResolverError};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -12,10 +12,12 @@ use tokio::time::Instant;
 
 use super::http::{self, Gateway, connections};
 use super::settings::{Changes, Loaded, ResolverSettings, SettingsError};
+use crate::embedded::Embedded;
 use crate::handover::{HandOver, HandOverError};
 use crate::outbox::{Outbox, OutboxError};
 use crate::publisher::{PublishError, Publisher};
 use crate::registration::{self, Registrar, Sessions};
+use crate::subscriber::ListenError;
 
 /// A running daemon.
 pub struct Daemon {
@@ -24,6 +26,7 @@ pub struct Daemon {
     listeners: JoinSet<()>,
     stop: watch::Sender<bool>,
     handover: Option<HandOver>,
+    embedded: Option<Embedded>,
 }
 
 /// Why the daemon cannot start.
@@ -33,6 +36,12 @@ pub enum DaemonError {
     /// The resolver.
     #[error("resolver: {0}")]
     Resolver(#[from] ResolverError),
+    /// The resolver of our own.
+    #[error("embedded: {0}")]
+    Embedded(#[from] ListenError),
+    /// Its configuration string.
+    #[error("embedded: {0}")]
+    Config(#[from] ConfigError),
     /// The publisher.
     #[error("publisher: {0}")]
     Publisher(#[from] PublishError),
@@ -57,14 +66,17 @@ impl Daemon {
     /// Within a tokio runtime.
     pub async fn start(loaded: Loaded) -> Result<Daemon, DaemonError> {
         let settings = loaded.settings.clone();
-        let store = MemoryStore::default();
-        let resolver = match &settings.resolver {
-            ResolverSettings::Memcached { config, .. } => {
-                Resolver::new(config, settings.publisher.charset, settings.resolver_timeout_ms.ms()).await?
+        // Of our own or not, it is asked in the same way: what works for one works for the other.
+        let (embedded, config) = match &settings.resolver {
+            ResolverSettings::Memcached { config, .. } => (None, (**config).clone()),
+            ResolverSettings::Memory => {
+                let embedded = Embedded::listen(settings.embedded.config())?;
+                let config = Config::parse(&embedded.config_string())?;
+                (Some(embedded), config)
             }
-            // Branch `resolver` puts a server in front of it, at which subscribers register.
-            ResolverSettings::Memory => Resolver::in_memory(store.clone()),
         };
+        let timeout = settings.resolver_timeout_ms.ms();
+        let resolver = Resolver::new(&config, settings.publisher.charset, timeout).await?;
         let publisher = Publisher::new(resolver.clone(), settings.publisher.config())?;
         let outbox = Outbox::start(publisher, resolver.clone(), settings.outbox.config())?;
         let handover = match settings.handover.config() {
@@ -78,15 +90,9 @@ impl Daemon {
             bound.push((listener.local_addr().map_err(of_address)?, listener));
         }
         let registrar = match loaded.registration.clone() {
-            Some(config) => {
-                let sessions = match &settings.resolver {
-                    ResolverSettings::Memcached { config, .. } => Sessions::Memcached {
-                        config: config.clone(),
-                        limit: settings.resolver_timeout_ms.ms(),
-                    },
-                    ResolverSettings::Memory => Sessions::Memory(store),
-                };
-                Some(Registrar::start(config, resolver.clone(), sessions).await)
+            Some(registration) => {
+                let sessions = Sessions::Memcached { config: Box::new(config), limit: timeout };
+                Some(Registrar::start(registration, resolver.clone(), sessions).await)
             }
             None => None,
         };
@@ -99,7 +105,7 @@ impl Daemon {
             addresses.push(address);
             listeners.spawn(connections::serve(listener, gateway.clone(), router.clone(), stopped.clone()));
         }
-        Ok(Daemon { gateway, addresses, listeners, stop, handover })
+        Ok(Daemon { gateway, addresses, listeners, stop, handover, embedded })
     }
 
     /// Where it listens for HTTP.
@@ -110,6 +116,11 @@ impl Daemon {
     /// The hand-over socket, if there is one.
     pub fn handover(&self) -> Option<&HandOver> {
         self.handover.as_ref()
+    }
+
+    /// The resolver of our own, if there is one.
+    pub fn embedded(&self) -> Option<&Embedded> {
+        self.embedded.as_ref()
     }
 
     /// The state that the end-points share.
@@ -133,7 +144,7 @@ impl Daemon {
     /// Takes nothing any more, answers what is under way, and sends what was accepted, all within `limit`. What is
     /// left then is the outbox's to tell of.
     pub async fn stop(self, limit: Duration) {
-        let Daemon { gateway, mut listeners, stop, handover, .. } = self;
+        let Daemon { gateway, mut listeners, stop, handover, embedded, .. } = self;
         let end = Instant::now() + limit;
         stop.send_replace(true);
         let answered = async { while listeners.join_next().await.is_some() {} };
@@ -146,5 +157,7 @@ impl Daemon {
             registrar.stop().await;
         }
         gateway.outbox().drain(end.saturating_duration_since(Instant::now())).await;
+        // The drain has asked it who listens.
+        drop(embedded);
     }
 }

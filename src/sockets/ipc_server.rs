@@ -51,7 +51,7 @@ impl IpcServer {
         options: IpcOptions,
         handler: Handler,
     ) -> io::Result<IpcServer> {
-        let listener = listen_unix(path, options.group, options.mode)?;
+        let listener = listen_unix(path, options)?;
         let acceptor = tokio::spawn(accept(listener, role, options.idle, handler));
         Ok(IpcServer { path: path.to_owned(), acceptor })
     }
@@ -66,12 +66,12 @@ impl Drop for IpcServer {
     }
 }
 
-/// Listens at a path; its file has this group and mode, or what the process and its umask give. What a killed process left
-/// there goes.
-pub(crate) fn listen_unix(path: &Path, group: Option<u32>, mode: Option<u32>) -> io::Result<UnixListener> {
+/// Listens at a path, with this owner and mode of its file or as the umask has it. What a killed process left there
+/// goes.
+pub(crate) fn listen_unix(path: &Path, options: IpcOptions) -> io::Result<UnixListener> {
     remove_stale(path)?;
     let listener = UnixListener::bind(path)?;
-    if let Err(error) = set_owner(path, group, mode) {
+    if let Err(error) = set_owner(path, options) {
         // Ours, and of no use.
         let _ = std::fs::remove_file(path);
         return Err(error);
@@ -80,11 +80,11 @@ pub(crate) fn listen_unix(path: &Path, group: Option<u32>, mode: Option<u32>) ->
 }
 
 /// The group first: with the mode alone the former group would have its rights for a moment.
-fn set_owner(path: &Path, group: Option<u32>, mode: Option<u32>) -> io::Result<()> {
-    if let Some(group) = group {
+fn set_owner(path: &Path, options: IpcOptions) -> io::Result<()> {
+    if let Some(group) = options.group {
         std::os::unix::fs::chown(path, None, Some(group))?;
     }
-    if let Some(mode) = mode {
+    if let Some(mode) = options.mode {
         std::fs::set_permissions(path, Permissions::from_mode(mode))?;
     }
     Ok(())

@@ -2,7 +2,7 @@
 
 use crate::registration::RegistrationSettings;
 
-use super::{HandOverSettings, HttpSettings, OutboxSettings, PublisherSettings, Settings};
+use super::{EmbeddedSettings, HandOverSettings, HttpSettings, OutboxSettings, PublisherSettings, Settings};
 
 /// The keys that differ.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -35,7 +35,7 @@ impl Settings {
             restart resolver_timeout_ms "resolver_timeout_ms",
             applied drain_s "drain_s",
             applied users "users",
-        } http publisher outbox handover registration);
+        } http publisher outbox handover embedded registration);
         compare!(&self.http, new.http, merged.http, HttpSettings {
             restart listen "http.listen",
             restart notify_paths "http.notify_paths",
@@ -104,6 +104,12 @@ impl Settings {
             restart group "registration.group",
             restart lease_s "registration.lease_s",
             restart state_file "registration.state_file",
+        });
+        compare!(&self.embedded, new.embedded, merged.embedded, EmbeddedSettings {
+            restart listen "embedded.listen",
+            restart trusted_networks "embedded.trusted_networks",
+            restart max_octets "embedded.max_octets",
+            restart max_connections "embedded.max_connections",
         });
         (merged, changes)
     }

@@ -17,7 +17,9 @@ pub use error::SettingsError;
 pub use http::{CredentialKind, CredentialSettings, HttpSettings, TlsSettings};
 pub(crate) use secret::readable_by_others;
 pub use secret::{Secret, SecretError, SecretSource};
-pub use sections::{HandOverSettings, IpcEndpoint, OutboxSettings, PublisherSettings, SocketMode};
+pub use sections::{
+    EmbeddedSettings, HandOverSettings, IpcEndpoint, OutboxSettings, PublisherSettings, SocketMode,
+};
 pub use values::Bounded;
 
 use std::fs::File;
@@ -61,6 +63,8 @@ pub struct Settings {
     pub handover: HandOverSettings,
     /// `[registration]`.
     pub registration: RegistrationSettings,
+    /// `[embedded]`.
+    pub embedded: EmbeddedSettings,
 }
 
 impl Default for Settings {
@@ -75,6 +79,7 @@ impl Default for Settings {
             outbox: OutboxSettings::default(),
             handover: HandOverSettings::default(),
             registration: RegistrationSettings::default(),
+            embedded: EmbeddedSettings::default(),
         }
     }
 }
