@@ -12,6 +12,8 @@
 --   openchange_push_timeout    the most that one transaction waits, in milliseconds, 1 to 60000; default 500
 --   openchange_push_pause      how long nothing is sent after the daemon was out of reach, in seconds, 0 to
 --                              3600; default 10
+--   openchange_push_state      a file that the mail users may write, by which processes tell each other of an
+--                              outage; without it every dovecot-lda, and LMTP for every mail, finds out for itself
 --   openchange_push_separator  the hierarchy separator of the namespaces, one character; default /
 --
 -- All events of a transaction go in one POST when it is committed. No error leaves this script, and no
@@ -362,9 +364,11 @@ end
 
 -- Sending ------------------------------------------------------------------------------------------------------
 
--- Connections that are idle for longer are closed: a daemon that restarts closes them too, and a request on a
--- connection that is just being closed is lost.
+-- Connections that are idle for longer are closed.
 local IDLE_MS = 1000
+-- A request goes out again once, within the deadline, when its connection breaks: a daemon that restarts closes
+-- those that are idle. Its events have ids, so that they are not told twice.
+local ATTEMPTS = 2
 
 local function client(timeout_ms)
   local key = timeout_ms
@@ -377,7 +381,7 @@ local function client(timeout_ms)
     request_timeout_msecs = timeout_ms,
     connect_timeout_msecs = timeout_ms,
     max_idle_time_msecs = IDLE_MS,
-    max_attempts = 1,
+    max_attempts = ATTEMPTS,
     max_connect_attempts = 1,
     no_auto_retry = true,
     no_auto_redirect = true,
@@ -389,7 +393,7 @@ local function client(timeout_ms)
       request_timeout = timeout,
       connect_timeout = timeout,
       max_idle_time = IDLE_MS .. " msecs",
-      request_max_attempts = "1",
+      request_max_attempts = tostring(ATTEMPTS),
       max_connect_attempts = "1",
       auto_retry = "no",
       auto_redirect = "no",
@@ -416,7 +420,37 @@ local function post(txn, body)
   return response:status(), response:reason()
 end
 
-local function not_told(txn, count)
+-- Until when nothing is sent: what this process knows, or what another one has written.
+local function pause_end(txn)
+  if txn.state and down_until == 0 then
+    local file = io.open(txn.state, "r")
+    if file then
+      local time = tonumber(file:read(20) or "")
+      file:close()
+      -- Not for longer than the pause, whatever it says.
+      if time and time <= os.time() + txn.pause_s then
+        return time
+      end
+    end
+  end
+  return down_until
+end
+
+local function pause(txn)
+  down_until = os.time() + txn.pause_s
+  if txn.state then
+    local file = io.open(txn.state, "w")
+    if file then
+      file:write(string.format("%.0f\n", down_until))
+      file:close()
+    else
+      complain("state", txn.state .. ": cannot be written")
+    end
+  end
+end
+
+local function not_told(txn, count, why)
+  complain("outage", string.format("%s: %d events of %s could not be told: %s", txn.url, count, txn.username, why))
   local user = txn.username
   if not missed[user] then
     if missed_users >= MAX_USERS then
@@ -432,8 +466,8 @@ local function send(txn)
   if told == 0 then
     return
   end
-  if os.time() < down_until then
-    return not_told(txn, told)
+  if os.time() < pause_end(txn) then
+    return not_told(txn, told, "out of reach a moment ago")
   end
   local before = missed[txn.username]
   if before then
@@ -457,13 +491,11 @@ local function send(txn)
     end
     return
   end
-  not_told(txn, told)
   -- Whoever answers does so at once: only silence is waited out.
   if not fine or status >= NO_ANSWER then
-    down_until = os.time() + txn.pause_s
+    pause(txn)
   end
-  local why = fine and string.format("%.0f %s", status, tostring(reason)) or tostring(status)
-  complain("outage", string.format("%s: %d events of %s could not be told: %s", txn.url, told, txn.username, why))
+  not_told(txn, told, fine and string.format("%.0f %s", status, tostring(reason)) or tostring(status))
 end
 
 -- What Dovecot calls -------------------------------------------------------------------------------------------
@@ -499,6 +531,7 @@ function dovecot_lua_notify_begin_txn(user)
       token = setting(user, "openchange_push_token"),
       timeout_ms = number_setting(user, "openchange_push_timeout", 1, 60000, 500),
       pause_s = number_setting(user, "openchange_push_pause", 0, 3600, 10),
+      state = setting(user, "openchange_push_state"),
       separator = setting(user, "openchange_push_separator") or "/",
       events = {},
       groups = {},

@@ -182,6 +182,16 @@ impl Dovecot {
         Err(SandboxError::Ended { name: format!("doveadm {arguments:?}"), status, output: outcome.stderr })
     }
 
+    /// Sets the METADATA without which Dovecot's OX driver tells nothing of a user; `value` is `user=NAME`.
+    ///
+    /// # Errors
+    /// As [`doveadm`](Self::doveadm); and where the options have no `mail_attribute_dict`.
+    pub fn register_ox(&self, user: &str, value: &str) -> Result<(), SandboxError> {
+        const KEY: &str = "/private/vendor/vendor.dovecot/http-notify";
+        // The mailbox "", as the driver looks for it.
+        self.doveadm(&["mailbox", "metadata", "set", "-u", user, "-s", "", KEY, value]).map(drop)
+    }
+
     /// Connects to its LMTP server.
     ///
     /// # Errors

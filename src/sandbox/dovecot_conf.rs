@@ -39,6 +39,23 @@ impl DovecotOptions {
         }
     }
 
+    /// A stock Dovecot, without our plugin, that runs a Lua script (`packaging/dovecot/openchange.lua`) for what
+    /// happens in mailboxes.
+    #[must_use]
+    pub fn stock_lua(script: &str) -> Self {
+        Self::new(&["notify", "push_notification", "mail_lua", "push_notification_lua"])
+            .setting("push_notification_driver", &format!("lua:file={script}"))
+    }
+
+    /// A stock Dovecot, without our plugin, whose own OX driver tells `url` of deliveries to registered users
+    /// ([`Dovecot::register_ox`](super::Dovecot::register_ox)).
+    #[must_use]
+    pub fn stock_ox(url: &str) -> Self {
+        Self::new(&["notify", "push_notification"])
+            .setting("push_notification_driver", &format!("ox:url={url}"))
+            .extra("mail_attribute_dict = file:%h/dovecot-attributes")
+    }
+
     /// Other `mail_plugins` for one protocol: `lda`, `lmtp`, `imap` or `doveadm`.
     #[must_use]
     pub fn protocol_plugins(mut self, protocol: &str, plugins: &[&str]) -> Self {
