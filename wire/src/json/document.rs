@@ -14,7 +14,6 @@ use crate::native::{Batch, MAX_BATCH_OCTETS};
 
 /// How much a document may hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct Limits {
     /// Octets of the document; more are refused before anything is read.
     pub octets: usize,
