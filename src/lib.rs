@@ -3,12 +3,18 @@
 //! * [`bus`]: events within one process, over tokio channels. Needs no server at all.
 //! * [`subscriber`]: an endpoint that other processes send events to, registered with the resolver.
 //! * [`publisher`]: sends events to every endpoint of a user.
+//! * [`outbox`]: what the daemon holds for others: it looks up, sends, and tries again.
+//! * [`handover`]: the socket at which our Dovecot plugin gives its events to the outbox.
+//! * [`gateway`]: the daemon `ocbus serve`: settings, HTTP end-points, signals.
 //! * [`sandbox`]: a private Dovecot and memcached, for the demo, the tests and the benches.
 //!
 //! The formats are in [`ocbus_wire`], who listens for a user in [`ocbus_resolver`]. Both are re-exported here,
 //! so that a program needs this crate only.
 
 pub mod bus;
+pub mod gateway;
+pub mod handover;
+pub mod outbox;
 pub mod publisher;
 pub mod sandbox;
 mod sockets;
@@ -18,6 +24,7 @@ pub use bus::Bus;
 pub use ocbus_resolver as resolver;
 pub use ocbus_wire as wire;
 pub use ocbus_wire::{Event, EventKind, Mailbox};
+pub use outbox::Outbox;
 pub use publisher::Publisher;
 pub use subscriber::Subscriber;
 

@@ -12,14 +12,25 @@ use tracing_subscriber::registry::LookupSpan;
 use super::failure::Failure;
 use super::output::escape;
 
-/// Starts it. Without a wish for more, warnings come as lines of the command's own kind; `quiet` commands leave
-/// out those that they tell themselves.
-pub(super) fn start(verbose: u8, quiet: bool) -> Result<(), Failure> {
+/// What is told without a wish for more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Loudness {
+    /// Errors, as lines of the command's own kind: it tells the rest itself.
+    Errors,
+    /// Warnings too.
+    Warnings,
+    /// All that an administrator wants to find in a daemon's log, as named events with fields.
+    Daemon,
+}
+
+/// Starts it.
+pub(super) fn start(verbose: u8, loudness: Loudness) -> Result<(), Failure> {
     let wish = std::env::var("OCBUS_LOG").ok().filter(|wish| !wish.is_empty());
-    let filter = match (&wish, verbose, quiet) {
+    let filter = match (&wish, verbose, loudness) {
         (Some(wish), ..) => wish.as_str(),
-        (None, 0, false) => "warn",
-        (None, 0, true) => "error",
+        (None, 0, Loudness::Errors) => "error",
+        (None, 0, Loudness::Warnings) => "warn",
+        (None, 0, Loudness::Daemon) => "info",
         (None, 1, _) => "info,ocbus=debug,ocbus_resolver=debug",
         (None, ..) => "trace",
     };
@@ -32,7 +43,10 @@ pub(super) fn start(verbose: u8, quiet: bool) -> Result<(), Failure> {
         // A line that cannot be written is lost; the default would print about it, and panic in nng's callbacks.
         .log_internal_errors(false);
     let colour = anstream::AutoStream::choice(&std::io::stderr()) != anstream::ColorChoice::Never;
-    match wish.is_some() || verbose > 0 {
+    // The journal has times of its own.
+    let journal = loudness == Loudness::Daemon && std::env::var_os("JOURNAL_STREAM").is_some();
+    match wish.is_some() || verbose > 0 || loudness == Loudness::Daemon {
+        true if journal => builder.with_ansi(false).without_time().init(),
         true => builder.with_ansi(colour).init(),
         false => builder.event_format(Brief).init(),
     }

@@ -13,6 +13,7 @@ mod logging;
 mod output;
 mod probing;
 mod send;
+mod serve;
 mod shell;
 mod watch;
 mod watch_line;
@@ -90,6 +91,7 @@ enum Color {
 enum Command {
     Watch(watch::Watch),
     Send(send::SendMail),
+    Serve(serve::Serve),
     List(list::List),
     Flush(flush::Flush),
     Inspect(inspect::Inspect),
@@ -115,10 +117,16 @@ fn run(cli: Cli) -> Result<(), Failure> {
     output::choose_color(global.color);
     // What these report on standard output needs no second line from the library.
     let quiet = matches!(command, Command::Send(_) | Command::List(_) | Command::Flush(_) | Command::Demo(_));
-    logging::start(global.verbose, quiet)?;
+    let loudness = match &command {
+        Command::Serve(_) => logging::Loudness::Daemon,
+        _ if quiet => logging::Loudness::Errors,
+        _ => logging::Loudness::Warnings,
+    };
+    logging::start(global.verbose, loudness)?;
     match command {
         Command::Watch(watch) => on_runtime(watch.run(&global)),
         Command::Send(send) => on_runtime(send.run(&global)),
+        Command::Serve(serve) => serve.run(),
         Command::List(list) => on_runtime(list.run(&global)),
         Command::Flush(flush) => on_runtime(flush.run(&global)),
         Command::Inspect(inspect) => inspect.run(),

@@ -101,8 +101,13 @@ impl Publisher {
         Ok(report)
     }
 
+    /// How it sends.
+    pub(crate) fn config(&self) -> &PublisherConfig {
+        &self.config
+    }
+
     /// Hands a send to its endpoint's task.
-    fn submit(&self, send: Send, deadline: Instant) -> oneshot::Receiver<Outcome> {
+    pub(crate) fn submit(&self, send: Send, deadline: Instant) -> oneshot::Receiver<Outcome> {
         let (done, outcome) = oneshot::channel();
         let native = matches!(send.target, delivery::Target::Native(_));
         let key = (native, send.url.clone());

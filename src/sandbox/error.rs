@@ -36,6 +36,12 @@ pub enum SandboxError {
         /// Where it was expected.
         path: PathBuf,
     },
+    /// The command has not been built.
+    #[error("the command ocbus is not beside {}: build it with `cargo build -p ocbus`, or name it in OCBUS_COMMAND", .path.display())]
+    MissingCommand {
+        /// Our own program, near which it was expected.
+        path: PathBuf,
+    },
     /// The installed Dovecot wants another settings grammar.
     #[error("the sandbox writes settings for Dovecot 2.3, and the installed one is {found}: {output}")]
     UnsupportedDovecot {

@@ -22,6 +22,7 @@
 //! them. `OCBUS_SANDBOX_DIR` names another place for it than the system's temporary folder, and
 //! `OCBUS_SANDBOX_KEEP=1` leaves it there to be looked at.
 
+mod daemon;
 mod dovecot;
 mod dovecot_conf;
 mod error;
@@ -34,6 +35,7 @@ mod maildir;
 mod memcached;
 mod process;
 
+pub use daemon::{Daemon, built_command};
 pub use dovecot::{Delivery, Dovecot};
 pub use dovecot_conf::{DovecotOptions, built_plugin};
 pub use error::SandboxError;

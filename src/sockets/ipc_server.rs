@@ -20,6 +20,17 @@ use super::server::{Handler, Role};
 /// Connections at once; more wait in the listening socket's backlog.
 const MAX_CONNECTIONS: usize = 1024;
 
+/// Who may connect, and for how long.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct IpcOptions {
+    /// Of the socket's file. `None`: as the umask has it.
+    pub(crate) mode: Option<u32>,
+    /// The file's group. `None`: ours.
+    pub(crate) group: Option<u32>,
+    /// How long a peer may be silent between messages. `None`: for ever.
+    pub(crate) idle: Option<Duration>,
+}
+
 /// How long a peer may take for its handshake, or for the rest of a message that it has begun.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -28,24 +39,27 @@ const MAX_HOPS: usize = 8;
 
 /// The listening socket; its file goes with it.
 #[derive(Debug)]
-pub(super) struct IpcServer {
+pub(crate) struct IpcServer {
     path: PathBuf,
     acceptor: JoinHandle<()>,
 }
 
 impl IpcServer {
-    pub(super) fn listen(
+    pub(crate) fn listen(
         role: Role,
         path: &Path,
-        mode: Option<u32>,
+        options: IpcOptions,
         handler: Handler,
     ) -> io::Result<IpcServer> {
         remove_stale(path)?;
         let listener = UnixListener::bind(path)?;
-        if let Some(mode) = mode {
-            std::fs::set_permissions(path, Permissions::from_mode(mode))?;
+        let opened = set_owner(path, options);
+        if opened.is_err() {
+            // Ours, and of no use.
+            let _ = std::fs::remove_file(path);
         }
-        let acceptor = tokio::spawn(accept(listener, role, handler));
+        opened?;
+        let acceptor = tokio::spawn(accept(listener, role, options.idle, handler));
         Ok(IpcServer { path: path.to_owned(), acceptor })
     }
 }
@@ -57,6 +71,17 @@ impl Drop for IpcServer {
         let _ = std::fs::remove_file(&self.path);
         self.acceptor.abort();
     }
+}
+
+/// The group first: with the mode alone the former group would have its rights for a moment.
+fn set_owner(path: &Path, options: IpcOptions) -> io::Result<()> {
+    if let Some(group) = options.group {
+        std::os::unix::fs::chown(path, None, Some(group))?;
+    }
+    if let Some(mode) = options.mode {
+        std::fs::set_permissions(path, Permissions::from_mode(mode))?;
+    }
+    Ok(())
 }
 
 /// Removes a socket's file that nobody listens at: what a killed process leaves behind.
@@ -78,7 +103,7 @@ fn remove_stale(path: &Path) -> io::Result<()> {
     }
 }
 
-async fn accept(listener: UnixListener, role: Role, handler: Handler) {
+async fn accept(listener: UnixListener, role: Role, idle: Option<Duration>, handler: Handler) {
     // Dropped with this task, and the connections with it.
     let mut connections = tokio::task::JoinSet::new();
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
@@ -89,7 +114,7 @@ async fn accept(listener: UnixListener, role: Role, handler: Handler) {
             Ok((stream, _)) => {
                 let handler = Arc::clone(&handler);
                 connections.spawn(async move {
-                    if let Err(error) = serve(stream, role, &handler).await {
+                    if let Err(error) = serve(stream, role, idle, &handler).await {
                         tracing::debug!(event = "ipc_peer_ended", reason = %error, "a connection ended early");
                     }
                     drop(place);
@@ -105,7 +130,12 @@ async fn accept(listener: UnixListener, role: Role, handler: Handler) {
     }
 }
 
-async fn serve(mut stream: UnixStream, role: Role, handler: &Handler) -> io::Result<()> {
+async fn serve(
+    mut stream: UnixStream,
+    role: Role,
+    idle: Option<Duration>,
+    handler: &Handler,
+) -> io::Result<()> {
     let ours = role.protocol();
     let mut header = [0; HANDSHAKE_LEN];
     stream.write_all(&Handshake::new(ours).to_octets()).await?;
@@ -114,9 +144,12 @@ async fn serve(mut stream: UnixStream, role: Role, handler: &Handler) -> io::Res
     let mut frames = FrameDecoder::new(Transport::Ipc, u64::try_from(MAX_MESSAGE_OCTETS).unwrap_or(u64::MAX));
     let mut buffer = vec![0; 16 * 1024];
     loop {
-        let count = match frames.is_inside() {
-            true => in_time(stream.read(&mut buffer)).await?,
-            false => stream.read(&mut buffer).await?,
+        let read = stream.read(&mut buffer);
+        let count = match (frames.is_inside(), idle) {
+            (true, _) => in_time(read).await?,
+            (false, None) => read.await?,
+            // Nobody was in the middle of something: as if the peer had gone.
+            (false, Some(idle)) => tokio::time::timeout(idle, read).await.unwrap_or(Ok(0))?,
         };
         let Some(mut octets) = buffer.get(..count).filter(|octets| !octets.is_empty()) else { return Ok(()) };
         while let Some(message) = frames.next_message(&mut octets).map_err(invalid)? {
@@ -159,6 +192,23 @@ mod tests {
     use super::*;
     use tokio::net::UnixStream;
 
+    fn mode(mode: u32) -> IpcOptions {
+        IpcOptions { mode: Some(mode), ..IpcOptions::default() }
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_is_idle_for_long_is_let_go() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s");
+        let options = IpcOptions { idle: Some(Duration::from_millis(50)), ..IpcOptions::default() };
+        let _server = IpcServer::listen(Role::Reply, &path, options, echo()).unwrap();
+        let mut peer = UnixStream::connect(&path).await.unwrap();
+        peer.write_all(b"\0SP\0\0\x30\0\0").await.unwrap();
+        let mut all = Vec::new();
+        let ended = tokio::time::timeout(Duration::from_secs(5), peer.read_to_end(&mut all)).await;
+        assert_eq!(ended.unwrap().unwrap(), HANDSHAKE_LEN);
+    }
+
     fn echo() -> Handler {
         Arc::new(|message| message.to_vec())
     }
@@ -179,7 +229,7 @@ mod tests {
     async fn peers_that_hang_up_or_talk_nonsense_harm_nobody_else() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("s");
-        let server = IpcServer::listen(Role::Reply, &path, Some(0o600), echo()).unwrap();
+        let server = IpcServer::listen(Role::Reply, &path, mode(0o600), echo()).unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         for nonsense in
             [&b""[..], b"\0SP\0\0\x30\0\0", b"GET / HTTP", b"\0SP\0\0\x50\0\0", b"\0SP\0\0\x30\0\0\x02"]
@@ -207,13 +257,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("s");
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
-        let server = IpcServer::listen(Role::Pull, &path, None, echo()).unwrap();
-        let error = IpcServer::listen(Role::Pull, &path, None, echo()).unwrap_err();
+        let server = IpcServer::listen(Role::Pull, &path, IpcOptions::default(), echo()).unwrap();
+        let error = IpcServer::listen(Role::Pull, &path, IpcOptions::default(), echo()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::AddrInUse);
         drop(server);
         let file = folder.path().join("file");
         std::fs::write(&file, "mine").unwrap();
-        assert!(IpcServer::listen(Role::Pull, &file, None, echo()).is_err());
+        assert!(IpcServer::listen(Role::Pull, &file, IpcOptions::default(), echo()).is_err());
         assert_eq!(std::fs::read_to_string(&file).unwrap(), "mine", "what is no socket is not touched");
     }
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicU64;
 use ocbus_wire::sp::Protocol;
 use ocbus_wire::{Endpoint, EndpointError};
 
-use super::ipc_server::IpcServer;
+use super::ipc_server::{IpcOptions, IpcServer};
 use super::nng_server::NngServer;
 use super::trusted::TrustedNetworks;
 
@@ -125,7 +125,8 @@ impl Server {
                 Ok(Server { endpoint, _socket: Socket::Nng(server) })
             }
             Endpoint::Ipc { path } => {
-                let server = IpcServer::listen(role, path.as_ref(), options.ipc_mode, guarded)
+                let ipc = IpcOptions { mode: options.ipc_mode, ..IpcOptions::default() };
+                let server = IpcServer::listen(role, path.as_ref(), ipc, guarded)
                     .map_err(|source| ListenError::Ipc { bind: bind.to_string(), source })?;
                 Ok(Server { endpoint: bind.clone(), _socket: Socket::Ipc(server) })
             }

@@ -20,6 +20,12 @@ impl TrustedNetworks {
         let address = address.to_canonical();
         self.0.iter().any(|network| network.contains(&address))
     }
+
+    /// Whether no address of another host is in them.
+    pub fn only_this_host(&self) -> bool {
+        let ends = |network: &IpNet| [network.network(), network.broadcast()];
+        self.0.iter().flat_map(ends).all(|address| address.to_canonical().is_loopback())
+    }
 }
 
 impl Default for TrustedNetworks {

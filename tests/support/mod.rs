@@ -44,16 +44,11 @@ impl Site {
     }
 
     pub async fn resolver(&self) -> Resolver {
-        let config = Config::parse(&self.memcached.configuration()).unwrap();
-        Resolver::new(&config, DosCharset::default(), Duration::from_secs(1)).await.unwrap()
+        resolver(&self.memcached).await
     }
 
     pub async fn subscriber(&self, config: SubscriberConfig, user: &str) -> Listening {
-        let bus = Bus::new();
-        let subscriber = Subscriber::start(config, self.resolver().await, bus.clone()).await.unwrap();
-        subscriber.add(&Cn::new(user).unwrap()).await.unwrap();
-        let events = bus.subscribe_with_queue(Filter::user(user), 4096);
-        Listening { subscriber, events }
+        listen(&self.memcached, config, user).await
     }
 
     pub async fn native(&self, user: &str) -> Listening {
@@ -97,6 +92,20 @@ impl Site {
             assert!(!log.contains(bad), "{bad} in dovecot's log:\n{log}");
         }
     }
+}
+
+pub async fn resolver(memcached: &Memcached) -> Resolver {
+    let config = Config::parse(&memcached.configuration()).unwrap();
+    Resolver::new(&config, DosCharset::default(), Duration::from_secs(1)).await.unwrap()
+}
+
+/// A subscriber of one user, registered.
+pub async fn listen(memcached: &Memcached, config: SubscriberConfig, user: &str) -> Listening {
+    let bus = Bus::new();
+    let subscriber = Subscriber::start(config, resolver(memcached).await, bus.clone()).await.unwrap();
+    subscriber.add(&Cn::new(user).unwrap()).await.unwrap();
+    let events = bus.subscribe_with_queue(Filter::user(user), 4096);
+    Listening { subscriber, events }
 }
 
 pub fn legacy_only() -> SubscriberConfig {

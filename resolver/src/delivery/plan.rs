@@ -1,4 +1,4 @@
-use std::borrow::Cow;
+use std::borrow::{Borrow, Cow};
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -104,8 +104,8 @@ pub struct Plan {
     pub missed: Vec<(Lease, u64)>,
 }
 
-/// Decides what goes where: native endpoints get batches, legacy ones new mail.
-pub fn plan(listeners: &Listeners, events: &[Event], options: &Options) -> Plan {
+/// Decides what goes where: native endpoints get batches, legacy ones new mail. Events may be shared (`Arc`).
+pub fn plan<E: Borrow<Event>>(listeners: &Listeners, events: &[E], options: &Options) -> Plan {
     let mut plan = Plan::default();
     for malformed in &listeners.malformed {
         plan.skip(&malformed.key, &malformed.why);
@@ -170,7 +170,7 @@ impl Plan {
         }
     }
 
-    fn batches(&mut self, events: &[Event]) -> Arc<[Payload]> {
+    fn batches<E: Borrow<Event>>(&mut self, events: &[E]) -> Arc<[Payload]> {
         let mut payloads = Vec::new();
         let mut batch = Batch::new();
         let mut close = |batch: &mut Batch| {
@@ -178,7 +178,7 @@ impl Plan {
                 payloads.push(Payload::Batch(std::mem::take(batch)));
             }
         };
-        for event in events {
+        for event in events.iter().map(Borrow::borrow) {
             let mut pushed = batch.push(event);
             if let Ok(false) = pushed {
                 close(&mut batch);
@@ -192,9 +192,9 @@ impl Plan {
         payloads.into()
     }
 
-    fn new_mails(&mut self, events: &[Event], options: &Options) -> Arc<[Payload]> {
+    fn new_mails<E: Borrow<Event>>(&mut self, events: &[E], options: &Options) -> Arc<[Payload]> {
         let mut payloads = Vec::new();
-        for event in events {
+        for event in events.iter().map(Borrow::borrow) {
             let EventKind::MessageNew(message) = &event.kind else {
                 self.unsaid += 1;
                 continue;

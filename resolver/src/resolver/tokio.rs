@@ -1,9 +1,11 @@
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ocbus_wire::openchange::DosCharset;
 use uuid::Uuid;
 
 use super::{both, listeners, now_ms};
+use crate::census::Census;
 use crate::cn::Cn;
 use crate::config::Config;
 use crate::edit::{Edit, EditLegacy, Leave, Register, Registered, Registration, SettleNative, Settlement};
@@ -24,14 +26,14 @@ pub struct Resolver {
 
 #[derive(Clone)]
 enum Home {
-    Memcached(AsyncMemcached),
+    Memcached(AsyncMemcached, Arc<Config>),
     Memory(MemoryStore),
 }
 
 impl std::fmt::Debug for Resolver {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let home = match &self.home {
-            Home::Memcached(_) => "memcached",
+            Home::Memcached(..) => "memcached",
             Home::Memory(_) => "memory",
         };
         f.debug_struct("Resolver").field("home", &home).finish_non_exhaustive()
@@ -49,7 +51,8 @@ impl Resolver {
         charset: DosCharset,
         timeout: Duration,
     ) -> Result<Resolver, ResolverError> {
-        Ok(Resolver { home: Home::Memcached(AsyncMemcached::new(config, timeout).await?), charset })
+        let memcached = AsyncMemcached::new(config, timeout).await?;
+        Ok(Resolver { home: Home::Memcached(memcached, Arc::new(config.clone())), charset })
     }
 
     /// A resolver in this process's memory.
@@ -61,6 +64,14 @@ impl Resolver {
     pub async fn lookup(&self, cn: &Cn) -> Result<Listeners, ResolverError> {
         let response = self.run(both(cn), self.deadline()).await?;
         Ok(listeners(cn, response, self.charset))
+    }
+
+    /// Everybody who is registered in memcached; `limit` is for each step. `None`: the records are in memory.
+    pub fn census(&self, limit: Duration) -> Option<Census> {
+        match &self.home {
+            Home::Memcached(_, config) => Some(Census::new(config, limit)),
+            Home::Memory(_) => None,
+        }
     }
 
     /// Registers a native endpoint, or renews it.
@@ -136,7 +147,7 @@ impl Resolver {
     /// On every server that is up.
     async fn run_everywhere(&self, request: Request, back: &Request) -> Result<Vec<Response>, ResolverError> {
         match &self.home {
-            Home::Memcached(memcached) => memcached.run_everywhere(&request, back).await,
+            Home::Memcached(memcached, _) => memcached.run_everywhere(&request, back).await,
             Home::Memory(memory) => Ok(vec![memory.run(request, Instant::now())]),
         }
     }
@@ -156,14 +167,14 @@ impl Resolver {
 
     fn deadline(&self) -> Instant {
         match &self.home {
-            Home::Memcached(memcached) => memcached.deadline(),
+            Home::Memcached(memcached, _) => memcached.deadline(),
             Home::Memory(_) => Instant::now(),
         }
     }
 
     async fn run(&self, request: Request, deadline: Instant) -> Result<Response, ResolverError> {
         match &self.home {
-            Home::Memcached(memcached) => memcached.run(&request, deadline).await,
+            Home::Memcached(memcached, _) => memcached.run(&request, deadline).await,
             Home::Memory(memory) => Ok(memory.run(request, Instant::now())),
         }
     }

@@ -1,0 +1,128 @@
+//! The daemon put together: resolver, publisher, outbox, hand-over socket, HTTP.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use ocbus_resolver::{MemoryStore, Resolver, ResolverError};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::http::{self, Gateway, connections};
+use super::settings::{Changes, Loaded, ResolverSettings, SettingsError};
+use crate::handover::{HandOver, HandOverError};
+use crate::outbox::{Outbox, OutboxError};
+use crate::publisher::{PublishError, Publisher};
+
+/// A running daemon.
+pub struct Daemon {
+    gateway: Gateway,
+    addresses: Vec<SocketAddr>,
+    listeners: JoinSet<()>,
+    stop: watch::Sender<bool>,
+    handover: Option<HandOver>,
+}
+
+/// Why the daemon cannot start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DaemonError {
+    /// The resolver.
+    #[error("resolver: {0}")]
+    Resolver(#[from] ResolverError),
+    /// The publisher.
+    #[error("publisher: {0}")]
+    Publisher(#[from] PublishError),
+    /// The outbox.
+    #[error("outbox: {0}")]
+    Outbox(#[from] OutboxError),
+    /// The hand-over socket.
+    #[error("handover: {0}")]
+    HandOver(#[from] HandOverError),
+    /// An address of `http.listen`.
+    #[error("http.listen: {address}: {source}: expected a free port of an address of this host")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why not.
+        source: std::io::Error,
+    },
+}
+
+impl Daemon {
+    /// Starts all parts; the HTTP end-points last, so that whoever gets an answer finds everything else there.
+    /// Within a tokio runtime.
+    pub async fn start(loaded: Loaded) -> Result<Daemon, DaemonError> {
+        let settings = loaded.settings.clone();
+        let resolver = match &settings.resolver {
+            ResolverSettings::Memcached { config, .. } => {
+                Resolver::new(config, settings.publisher.charset, settings.resolver_timeout_ms.ms()).await?
+            }
+            // Branch `resolver` puts a server in front of it, at which subscribers register.
+            ResolverSettings::Memory => Resolver::in_memory(MemoryStore::default()),
+        };
+        let publisher = Publisher::new(resolver.clone(), settings.publisher.config())?;
+        let outbox = Outbox::start(publisher, resolver.clone(), settings.outbox.config())?;
+        let handover = match settings.handover.config() {
+            Some(config) => Some(HandOver::listen(&config, outbox.clone())?),
+            None => None,
+        };
+        let mut bound = Vec::with_capacity(settings.http.listen.len());
+        for address in &settings.http.listen {
+            let of_address = |source| DaemonError::Listen { address: *address, source };
+            let listener = TcpListener::bind(address).await.map_err(of_address)?;
+            bound.push((listener.local_addr().map_err(of_address)?, listener));
+        }
+        let gateway = Gateway::new(loaded, outbox, resolver);
+        let router = http::router(&gateway);
+        let (stop, stopped) = watch::channel(false);
+        let (mut listeners, mut addresses) = (JoinSet::new(), Vec::new());
+        for (address, listener) in bound {
+            addresses.push(address);
+            listeners.spawn(connections::serve(listener, gateway.clone(), router.clone(), stopped.clone()));
+        }
+        Ok(Daemon { gateway, addresses, listeners, stop, handover })
+    }
+
+    /// Where it listens for HTTP.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// The hand-over socket, if there is one.
+    pub fn handover(&self) -> Option<&HandOver> {
+        self.handover.as_ref()
+    }
+
+    /// The state that the end-points share.
+    pub fn gateway(&self) -> &Gateway {
+        &self.gateway
+    }
+
+    /// Reads the settings anew, with secrets and certificates. All or nothing: after an error the old ones hold.
+    pub fn reload(&self, path: &Path) -> Result<(Changes, Vec<String>), SettingsError> {
+        let mut loaded = Loaded::read(path)?;
+        let (settings, changes) = self.gateway.settings().settings.take_over(&loaded.settings);
+        loaded.settings = settings;
+        let warnings = loaded.warnings.clone();
+        self.gateway.set_settings(loaded);
+        Ok((changes, warnings))
+    }
+
+    /// Takes nothing any more, answers what is under way, and sends what was accepted, all within `limit`. What is
+    /// left then is the outbox's to tell of.
+    pub async fn stop(self, limit: Duration) {
+        let Daemon { gateway, mut listeners, stop, handover, .. } = self;
+        let end = Instant::now() + limit;
+        stop.send_replace(true);
+        let answered = async { while listeners.join_next().await.is_some() {} };
+        if tokio::time::timeout_at(end, answered).await.is_err() {
+            tracing::warn!(event = "connections_cut", "requests were still coming in at the end of drain_s");
+        }
+        listeners.shutdown().await;
+        drop(handover);
+        gateway.outbox().drain(end.saturating_duration_since(Instant::now())).await;
+    }
+}

@@ -1,0 +1,22 @@
+//! `POST /v1/events`: the documented JSON, of our Lua script and anybody else.
+
+use axum::extract::{Request, State};
+use ocbus_wire::json::{self, Limits};
+use uuid::Uuid;
+
+use super::Outcome;
+use super::state::Gateway;
+use super::take::{MAX_SKIPPED, receive};
+use crate::now_us;
+use crate::outbox::Source;
+
+pub(super) async fn take(State(gateway): State<Gateway>, request: Request) -> Outcome {
+    let received = receive(&gateway, request, Source::Http).await?;
+    // The body is bounded already.
+    let mut limits = Limits::default();
+    limits.octets = received.body.len();
+    let decoded = json::decode_events(&received.body, &limits, now_us(), &mut Uuid::now_v7);
+    let decoded = decoded.map_err(|why| received.malformed(&gateway, why))?;
+    let skipped = decoded.skipped.iter().take(MAX_SKIPPED).map(|skipped| skipped.why.to_string()).collect();
+    received.hand_on(&gateway, decoded.events, skipped)
+}

@@ -1,0 +1,60 @@
+//! The HTTP end-points.
+//!
+//! * `notify`: what Dovecot's OX driver sends, `PUT /preliminary/http-notify/v1/notify`;
+//! * `events`: `POST /v1/events`, for our Lua script and anybody else;
+//! * `health`: `GET /healthz`;
+//! * `gate`: who may send; `body`: bounded bodies; `repeats`: what comes twice; `answer`: how we answer.
+//!
+//! Connections and their time limits are `connections`'s.
+
+mod answer;
+mod body;
+pub(super) mod connections;
+mod events;
+mod gate;
+mod health;
+mod notify;
+mod patience;
+mod repeats;
+mod state;
+mod take;
+
+pub use gate::Peer;
+pub use state::{Count, Gateway, HttpStatistics};
+
+use axum::Router;
+use axum::http::StatusCode;
+use axum::middleware;
+use axum::response::Response;
+use axum::routing::{get, post, put};
+
+use answer::Refusal;
+
+/// All end-points. More that want credentials are to be merged in front of the gate.
+pub fn router(gateway: &Gateway) -> Router {
+    let mut closed = Router::new().route("/v1/events", post(events::take));
+    for path in &gateway.settings().settings.http.notify_paths {
+        closed = closed.route(path.as_str(), put(notify::take).post(notify::take));
+    }
+    let gate = middleware::from_fn_with_state(gateway.clone(), gate::pass);
+    closed
+        .route_layer(gate)
+        .route("/healthz", get(health::healthz))
+        .fallback(nothing_here)
+        .method_not_allowed_fallback(wrong_method)
+        .with_state(gateway.clone())
+}
+
+async fn nothing_here() -> Refusal {
+    Refusal::new(
+        StatusCode::NOT_FOUND,
+        "nothing here: expected /preliminary/http-notify/v1/notify or /v1/events",
+    )
+}
+
+async fn wrong_method() -> Refusal {
+    Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "this path takes another method: see the header Allow")
+}
+
+/// What a handler gives.
+type Outcome = Result<Response, Refusal>;

@@ -1,0 +1,76 @@
+//! What a reload changes, and what it cannot.
+
+use super::{HandOverSettings, HttpSettings, OutboxSettings, PublisherSettings, Settings};
+
+/// The keys that differ.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Taken over at once.
+    pub applied: Vec<&'static str>,
+    /// Taken over at the next start; until then the old values hold.
+    pub restart: Vec<&'static str>,
+}
+
+impl Settings {
+    /// What holds after a reload of `new`, and what differs: all of it but what only a start can change.
+    pub fn take_over(&self, new: &Settings) -> (Settings, Changes) {
+        let mut merged = self.clone();
+        let mut changes = Changes::default();
+        // Every field of every section is named: a new one cannot be forgotten here.
+        macro_rules! compare {
+            ($old:expr, $new:expr, $merged:expr, $type:ident { $($list:ident $field:ident $key:literal,)* } $($nested:ident)*) => {{
+                let $type { $($field: _,)* $($nested: _,)* } = $old;
+                $(if $old.$field != $new.$field {
+                    changes.$list.push($key);
+                    compare!($list $merged.$field, $new.$field);
+                })*
+            }};
+            (applied $merged:expr, $new:expr) => { $merged = $new.clone() };
+            (restart $merged:expr, $new:expr) => {};
+        }
+        compare!(self, new, merged, Settings {
+            restart resolver "resolver",
+            restart resolver_timeout_ms "resolver_timeout_ms",
+            applied drain_s "drain_s",
+            applied users "users",
+        } http publisher outbox handover);
+        compare!(&self.http, new.http, merged.http, HttpSettings {
+            restart listen "http.listen",
+            restart notify_paths "http.notify_paths",
+            applied trusted_networks "http.trusted_networks",
+            applied credentials "http.credentials",
+            applied tls "http.tls",
+            applied max_body_octets "http.max_body_octets",
+            applied max_head_octets "http.max_head_octets",
+            applied max_headers "http.max_headers",
+            applied max_connections "http.max_connections",
+            applied head_timeout_ms "http.head_timeout_ms",
+            applied body_timeout_ms "http.body_timeout_ms",
+            applied idle_timeout_s "http.idle_timeout_s",
+            applied repeat_window_s "http.repeat_window_s",
+            applied repeat_requests "http.repeat_requests",
+        });
+        compare!(&self.publisher, new.publisher, merged.publisher, PublisherSettings {
+            restart budget_ms "publisher.budget_ms",
+            restart backend "publisher.backend",
+            restart charset "publisher.charset",
+            restart keep_refused "publisher.keep_refused",
+        });
+        compare!(&self.outbox, new.outbox, merged.outbox, OutboxSettings {
+            restart max_octets "outbox.max_octets",
+            restart max_user_octets "outbox.max_user_octets",
+            restart time_to_live_s "outbox.time_to_live_s",
+            restart retry_min_ms "outbox.retry_min_ms",
+            restart retry_max_ms "outbox.retry_max_ms",
+            restart grace_s "outbox.grace_s",
+            restart lookups "outbox.lookups",
+            restart state_dir "outbox.state_dir",
+        });
+        compare!(&self.handover, new.handover, merged.handover, HandOverSettings {
+            restart listen "handover.listen",
+            restart mode "handover.mode",
+            restart group "handover.group",
+        });
+        (merged, changes)
+    }
+}

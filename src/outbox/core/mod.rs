@@ -1,0 +1,449 @@
+//! What the outbox decides: whose look-up is next, what goes to which endpoint, what is held and for how long. No I/O
+//! and no clock: time is an argument, what is to be done comes back as [`Order`]s, and its results go in again.
+//!
+//! Each user has a log of events and, for each endpoint, a place in it ([`user`]). Users know nothing of each other;
+//! what they share is the room, the number of look-ups at once, and the resolver's health.
+
+mod endpoint;
+#[cfg(test)]
+mod model;
+mod user;
+
+pub(super) use endpoint::Who;
+pub(super) use user::Item;
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ocbus_resolver::delivery::Options;
+use ocbus_resolver::{Cn, Listeners, Settlement};
+use ocbus_wire::native::Lease;
+use ocbus_wire::{Event, ResyncReason};
+
+use super::config::{Full, OutboxConfig};
+use super::statistics::Statistics;
+use super::trace::{Reason, SendOutcome, Source, Step, Trace, TracedEvent};
+use user::User;
+
+/// Users without waiting events whose endpoints are remembered.
+const MAX_IDLE: usize = 65_536;
+
+/// The moment of a call.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Now {
+    /// For pauses and times to live.
+    pub(super) at: Instant,
+    /// The wall clock, in microseconds since the Unix epoch: for traces and latencies.
+    pub(super) us: u64,
+}
+
+/// What is to be done.
+#[derive(Debug)]
+pub(super) enum Order {
+    /// Ask who listens; the answer goes to [`Core::looked_up`].
+    LookUp(Cn),
+    /// Send; each endpoint's outcome goes to [`Core::sent`].
+    Send(Dispatch),
+    /// Write to the user's records.
+    Settle(Cn, Settlement),
+}
+
+/// The same items for some endpoints of a user.
+#[derive(Debug)]
+pub(super) struct Dispatch {
+    pub(super) cn: Cn,
+    /// Native endpoints.
+    pub(super) leases: Vec<Lease>,
+    /// Legacy endpoints.
+    pub(super) legacy: Vec<String>,
+    /// In their order.
+    pub(super) items: Vec<Item>,
+    /// The place in the log behind them.
+    pub(super) through: u64,
+    /// For some of the endpoints it is not the first attempt.
+    pub(super) again: bool,
+}
+
+/// How a send to an endpoint ended, as far as the log is concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sent {
+    /// It has them.
+    Taken,
+    /// There was nothing in them that could be said to it.
+    Nothing,
+    /// It answered, and cannot take them; its lease is marked, if it has one.
+    Refused,
+    /// Nobody is there, and its entry was removed.
+    Gone,
+    /// No answer. `unsent`: not an octet of them has left.
+    Failed {
+        /// Nothing has left.
+        unsent: bool,
+    },
+}
+
+/// Why a look-up failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LookUpFailure {
+    /// The resolver is out of reach for everybody.
+    Outage,
+    /// This user's record, or the server that has it.
+    Own,
+}
+
+/// The resolver is out of reach.
+#[derive(Debug, Clone, Copy)]
+struct Outage {
+    attempts: u32,
+    retry_at: Instant,
+}
+
+/// All users.
+#[derive(Debug)]
+pub(super) struct Core {
+    config: OutboxConfig,
+    /// A legacy endpoint that refuses stays in its record, so that it may be tried again.
+    keep_refused: bool,
+    users: HashMap<Cn, User>,
+    /// Users without events among them.
+    idle: usize,
+    octets: usize,
+    events: usize,
+    /// Who waits for a look-up. One who comes in an outage goes behind who was there.
+    ready: VecDeque<Cn>,
+    looking: usize,
+    outage: Option<Outage>,
+    /// Until then nobody is taken to be unheard.
+    grace_until: Instant,
+    timers: BTreeSet<(Instant, Cn)>,
+    orders: Vec<Order>,
+    /// For jitter; no secret.
+    random: u64,
+    pub(super) statistics: Statistics,
+    /// Units of the ledger.
+    pub(super) accepted: u64,
+    pub(super) settled: u64,
+    pub(super) stopping: bool,
+    /// Whether somebody follows.
+    pub(super) traced: bool,
+    pub(super) traces: Vec<Arc<Trace>>,
+}
+
+/// What a call on one user needs of the others' home.
+struct Home<'a> {
+    config: &'a OutboxConfig,
+    keep_refused: bool,
+    now: Now,
+    octets: &'a mut usize,
+    events: &'a mut usize,
+    settled: &'a mut u64,
+    random: &'a mut u64,
+    statistics: &'a mut Statistics,
+    orders: &'a mut Vec<Order>,
+    traced: bool,
+    traces: &'a mut Vec<Arc<Trace>>,
+}
+
+impl Core {
+    pub(super) fn new(config: OutboxConfig, options: &Options, now: Now, seed: u64) -> Core {
+        Core {
+            grace_until: now.at + config.grace,
+            config,
+            keep_refused: options.keep_refused,
+            users: HashMap::new(),
+            idle: 0,
+            octets: 0,
+            events: 0,
+            ready: VecDeque::new(),
+            looking: 0,
+            outage: None,
+            timers: BTreeSet::new(),
+            orders: Vec::new(),
+            random: seed | 1,
+            statistics: Statistics::default(),
+            accepted: 0,
+            settled: 0,
+            stopping: false,
+            traced: false,
+            traces: Vec::new(),
+        }
+    }
+
+    /// Takes events, all or none.
+    pub(super) fn accept(&mut self, now: Now, source: Source, events: Vec<Event>) -> Result<(), Full> {
+        let count = events.len() as u64;
+        let octets = events.iter().map(user::octets).fold(0, usize::saturating_add);
+        let full = match self.octets.saturating_add(octets) > self.config.max_octets {
+            _ if self.stopping => Some(Full::Stopping),
+            true => Some(Full::Octets { octets, held: self.octets, max_octets: self.config.max_octets }),
+            false => None,
+        };
+        if let Some(full) = full {
+            self.statistics.add_refused(source, count);
+            return Err(full);
+        }
+        self.statistics.add_accepted(source, count);
+        let mut events = events.into_iter().peekable();
+        while let Some(event) = events.next() {
+            let Ok(cn) = Cn::new(&event.user) else {
+                self.statistics.add_dropped(Reason::NoUser, 1);
+                continue;
+            };
+            let mut together = vec![event];
+            while let Some(next) = events.next_if(|next| next.user == together[0].user) {
+                together.push(next);
+            }
+            self.accepted = self.accepted.saturating_add(together.len() as u64);
+            self.on(now, &cn, true, |user, home| {
+                home.trace(&cn, &mut together.iter(), || Step::Accepted { source });
+                user.push(&cn, together, home);
+            });
+            self.want(&cn);
+        }
+        self.pump(now);
+        Ok(())
+    }
+
+    /// Tells a user's subscribers that something is missing.
+    pub(super) fn resync(&mut self, now: Now, cn: &Cn, missed: u64) {
+        self.accepted = self.accepted.saturating_add(1);
+        self.on(now, cn, true, |user, home| user.push_resync(ResyncReason::Unreachable, missed, 1, home));
+        self.want(cn);
+        self.pump(now);
+    }
+
+    /// The resolver said who listens.
+    pub(super) fn looked_up(&mut self, now: Now, cn: &Cn, listeners: Listeners, took: Duration) {
+        self.looking = self.looking.saturating_sub(1);
+        self.statistics.lookups += 1;
+        // Not by one that had asked before.
+        if self.outage.take_if(|outage| outage.retry_at <= now.at).is_some() {
+            // Who was forgotten meanwhile registers within a heartbeat.
+            self.grace_until = now.at + self.config.grace;
+        }
+        let grace = now.at < self.grace_until;
+        let more = self.on(now, cn, false, |user, home| user.looked_up(cn, listeners, grace, took, home));
+        if more == Some(true) {
+            self.want(cn);
+        }
+        self.pump(now);
+    }
+
+    /// The resolver did not say who listens.
+    pub(super) fn look_up_failed(
+        &mut self,
+        now: Now,
+        cn: &Cn,
+        failure: LookUpFailure,
+        reason: &str,
+        took: Duration,
+    ) {
+        self.looking = self.looking.saturating_sub(1);
+        self.statistics.lookup_failures += 1;
+        let own = failure == LookUpFailure::Own;
+        self.on(now, cn, false, |user, home| user.look_up_failed(cn, own, reason, took, home));
+        if !own {
+            // Of those that were under way together one counts.
+            if self.outage.is_none_or(|outage| outage.retry_at <= now.at) {
+                let attempts = self.outage.map_or(0, |outage| outage.attempts);
+                let retry_at = now.at + pause(&self.config, attempts, &mut self.random);
+                self.outage = Some(Outage { attempts: attempts.saturating_add(1), retry_at });
+            }
+            // First again when the resolver is asked next.
+            if let Some(user) = self.users.get_mut(cn)
+                && !std::mem::replace(&mut user.queued, true)
+            {
+                self.ready.push_front(cn.clone());
+            }
+        }
+        self.pump(now);
+    }
+
+    /// A send ended at one endpoint.
+    pub(super) fn sent(&mut self, now: Now, cn: &Cn, who: &Who, through: u64, sent: Sent) {
+        self.on(now, cn, false, |user, home| user.sent(cn, who, through, sent, home));
+        self.pump(now);
+    }
+
+    /// Does what is due. Call it at [`Core::next_wake`].
+    pub(super) fn wake(&mut self, now: Now) {
+        while let Some((at, cn)) = self.timers.pop_first() {
+            if at > now.at {
+                self.timers.insert((at, cn));
+                break;
+            }
+            if let Some(user) = self.users.get_mut(&cn) {
+                user.timer = None;
+            }
+            if self.on(now, &cn, false, |user, home| user.wake(&cn, home)) == Some(true) {
+                self.want(&cn);
+            }
+        }
+        self.pump(now);
+    }
+
+    /// When something is due next.
+    pub(super) fn next_wake(&self) -> Option<Instant> {
+        let timer = self.timers.first().map(|(at, _)| *at);
+        let probe = self.outage.filter(|_| self.looking == 0 && !self.ready.is_empty());
+        timer.into_iter().chain(probe.map(|outage| outage.retry_at)).min()
+    }
+
+    /// What is to be done now.
+    pub(super) fn take_orders(&mut self) -> Vec<Order> {
+        std::mem::take(&mut self.orders)
+    }
+
+    /// Whether nothing waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.users.len() == self.idle
+    }
+
+    /// Whether the resolver is out of reach.
+    pub(super) fn is_in_outage(&self) -> bool {
+        self.outage.is_some()
+    }
+
+    /// The counters, and what is held.
+    pub(super) fn statistics(&self) -> Statistics {
+        Statistics {
+            held_events: self.events as u64,
+            held_octets: self.octets as u64,
+            waiting_users: (self.users.len() - self.idle) as u64,
+            lookup_queue: self.ready.len() as u64,
+            resolver_outage: self.outage.is_some(),
+            ..self.statistics.clone()
+        }
+    }
+
+    /// The end: everything that waits is dropped. Gives what is to be written to the records so that those who are
+    /// registered are told, and how many units of the ledger are settled by that. The rest stays in the ledger.
+    pub(super) fn abandon(&mut self, now: Now) -> Vec<(Cn, Settlement, u64)> {
+        let users: Vec<Cn> = self.users.keys().cloned().collect();
+        let told = users.into_iter().filter_map(|cn| {
+            let (settlement, units) = self.on(now, &cn, false, |user, home| user.abandon(&cn, home))?;
+            (units > 0).then_some((cn, settlement, units))
+        });
+        told.collect()
+    }
+
+    /// Calls on one user, and brings up to date what depends on it. `None`: there is no such user.
+    fn on<T>(
+        &mut self,
+        now: Now,
+        cn: &Cn,
+        make: bool,
+        call: impl FnOnce(&mut User, &mut Home<'_>) -> T,
+    ) -> Option<T> {
+        if make && !self.users.contains_key(cn) {
+            self.users.insert(cn.clone(), User::default());
+            self.idle += 1;
+        }
+        let user = self.users.get_mut(cn)?;
+        let was_idle = user.is_empty();
+        let mut home = Home {
+            config: &self.config,
+            keep_refused: self.keep_refused,
+            now,
+            octets: &mut self.octets,
+            events: &mut self.events,
+            settled: &mut self.settled,
+            random: &mut self.random,
+            statistics: &mut self.statistics,
+            orders: &mut self.orders,
+            traced: self.traced,
+            traces: &mut self.traces,
+        };
+        let result = call(user, &mut home);
+        match (was_idle, user.is_empty()) {
+            (true, false) => self.idle -= 1,
+            (false, true) => self.idle += 1,
+            _ => {}
+        }
+        let forget = user.is_forgettable(now.at, self.config.time_to_live, self.idle > MAX_IDLE);
+        let timer = if forget { None } else { user.next_wake(&self.config) };
+        if timer != user.timer {
+            if let Some(at) = user.timer.take() {
+                self.timers.remove(&(at, cn.clone()));
+            }
+            user.timer = timer;
+            self.timers.extend(timer.map(|at| (at, cn.clone())));
+        }
+        if forget {
+            self.users.remove(cn);
+            self.idle -= 1;
+        }
+        Some(result)
+    }
+
+    /// Queues a user for a look-up.
+    fn want(&mut self, cn: &Cn) {
+        if let Some(user) = self.users.get_mut(cn)
+            && !user.is_empty()
+            && !user.is_looking()
+            && !std::mem::replace(&mut user.queued, true)
+        {
+            self.ready.push_back(cn.clone());
+        }
+    }
+
+    /// Begins as many look-ups as there may be: one at a time in an outage, when its pause is over.
+    fn pump(&mut self, now: Now) {
+        loop {
+            let most = match self.outage {
+                None => self.config.lookups,
+                Some(outage) if outage.retry_at <= now.at => 1,
+                Some(_) => 0,
+            };
+            if self.looking >= most {
+                return;
+            }
+            let Some(cn) = self.ready.pop_front() else { return };
+            let Some(user) = self.users.get_mut(&cn) else { continue };
+            user.queued = false;
+            if user.begin_look_up() {
+                self.looking += 1;
+                self.orders.push(Order::LookUp(cn));
+            }
+        }
+    }
+}
+
+impl Home<'_> {
+    fn pause(&mut self, attempts: u32) -> Duration {
+        pause(self.config, attempts, self.random)
+    }
+
+    fn count_send(&mut self, sent: Sent) {
+        let outcome = match sent {
+            Sent::Taken => SendOutcome::Taken,
+            Sent::Nothing => return,
+            Sent::Refused => SendOutcome::Refused,
+            Sent::Gone => SendOutcome::Gone,
+            Sent::Failed { .. } => SendOutcome::Failed,
+        };
+        self.statistics.add_send(outcome);
+    }
+
+    fn trace(&mut self, cn: &Cn, events: &mut dyn Iterator<Item = &Event>, step: impl FnOnce() -> Step) {
+        if self.traced {
+            let events: Vec<TracedEvent> = events.map(TracedEvent::of).collect();
+            let (time_us, user) = (self.now.us, cn.to_string());
+            self.traces.push(Arc::new(Trace { time_us, user, events, step: step() }));
+        }
+    }
+}
+
+/// The pause before a retry: doubled each time, and between half and all of it, so that those who failed together do
+/// not come back together.
+fn pause(config: &OutboxConfig, attempts: u32, random: &mut u64) -> Duration {
+    let doubled = config.retry_min.saturating_mul(1u32.checked_shl(attempts).unwrap_or(u32::MAX));
+    let whole = doubled.min(config.retry_max);
+    // xorshift64
+    *random ^= *random << 13;
+    *random ^= *random >> 7;
+    *random ^= *random << 17;
+    let part = u32::try_from(*random % 512).unwrap_or(0);
+    whole / 2 + (whole / 1024) * part
+}

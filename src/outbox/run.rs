@@ -1,0 +1,234 @@
+//! Carries the core's orders out, and tells it what came of them.
+
+use std::pin::Pin;
+use std::sync::{Arc, Weak};
+
+use ocbus_resolver::delivery::{self, Outcome, Send as Sending, Target, Verdict};
+use ocbus_resolver::{Cn, Listeners, Settlement};
+use ocbus_wire::Event;
+use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::core::{Dispatch, Item, LookUpFailure, Order, Sent, Who};
+use super::trace::{SendOutcome, Step, Trace, TracedEvent};
+use super::{Shared, now};
+use crate::now_us;
+
+/// Wakes the core when something is due; ends with the outbox, which it does not keep.
+pub(super) async fn timer(shared: Weak<Shared>, sooner: Arc<Notify>) {
+    loop {
+        let Some(strong) = shared.upgrade() else { return };
+        let ((), orders) = strong.call(|core, now| core.wake(now));
+        strong.start(orders);
+        let next = {
+            let mut state = strong.lock();
+            state.armed = state.core.next_wake();
+            state.armed
+        };
+        drop(strong);
+        match next {
+            None => sooner.notified().await,
+            Some(next) => {
+                let _ = tokio::time::timeout_at(Instant::from_std(next), sooner.notified()).await;
+            }
+        }
+    }
+}
+
+/// Carries out an order, and what follows from it. Boxed, because it may start others of its kind.
+pub(super) fn run(shared: Arc<Shared>, order: Order) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+    Box::pin(async move {
+        let mut next = Some(order);
+        while let Some(order) = next {
+            let mut orders = match order {
+                Order::LookUp(cn) => look_up(&shared, &cn).await,
+                Order::Send(dispatch) => send(&shared, dispatch).await,
+                Order::Settle(cn, settlement) => {
+                    settle(&shared, &cn, &settlement).await;
+                    Vec::new()
+                }
+            };
+            next = orders.pop();
+            shared.start(orders);
+        }
+    })
+}
+
+async fn look_up(shared: &Arc<Shared>, cn: &Cn) -> Vec<Order> {
+    let begun = Instant::now();
+    let found = shared.resolver.lookup(cn).await;
+    let took = begun.elapsed();
+    let ((), orders) = match found {
+        Ok(listeners) => {
+            for malformed in &listeners.malformed {
+                tracing::warn!(event = "record_skipped", user = %cn, key = malformed.key, reason = malformed.why);
+            }
+            shared.call(|core, now| core.looked_up(now, cn, listeners, took))
+        }
+        Err(error) => {
+            let failure = if error.is_outage() { LookUpFailure::Outage } else { LookUpFailure::Own };
+            let reason = error.to_string();
+            let begins = failure == LookUpFailure::Outage && !shared.lock().core.is_in_outage();
+            if begins {
+                tracing::warn!(event = "resolver_lost", reason, "events are held until it answers");
+            }
+            shared.call(|core, now| core.look_up_failed(now, cn, failure, &reason, took))
+        }
+    };
+    orders
+}
+
+/// Sends to all endpoints of a dispatch at once; each tells the core by itself, so that a silent one delays no other.
+async fn send(shared: &Arc<Shared>, dispatch: Dispatch) -> Vec<Order> {
+    let Dispatch { cn, leases, legacy, items, through, again } = dispatch;
+    let config = shared.publisher.config();
+    let events: Arc<[Arc<Event>]> = items.into_iter().map(|item| event_of(&cn, item)).collect();
+    let listeners = Listeners { native: leases, legacy, ..Listeners::default() };
+    let plan = delivery::plan(&listeners, &events, &config.options);
+    for skipped in &plan.skipped {
+        tracing::warn!(event = "send_skipped", user = %cn, what = skipped.what, reason = skipped.why, "not sent");
+    }
+    if !plan.missed.is_empty() {
+        settle(shared, &cn, &Settlement { missed: plan.missed.clone(), ..Settlement::default() }).await;
+    }
+    let planned = |who: &Who| plan.sends.iter().any(|send| of(send) == *who);
+    let native = listeners.native.iter().map(Who::native);
+    let all = native.chain(listeners.legacy.iter().map(|url| Who::legacy(url)));
+    // Their URLs are none, or there is nothing to be said to them.
+    let mut orders: Vec<Order> = Vec::new();
+    for who in all.filter(|who| !planned(who)) {
+        orders.extend(shared.call(|core, now| core.sent(now, &cn, &who, through, Sent::Nothing)).1);
+    }
+    let begun = Instant::now();
+    let deadline = begun + config.budget;
+    let mut flights: Vec<Flight> = Vec::with_capacity(plan.sends.len());
+    for send in plan.sends {
+        let outcome = shared.publisher.submit(send.clone(), deadline);
+        let (cn, events) = (cn.clone(), Arc::clone(&events));
+        flights.push(Flight { cn, send, events, through, again, begun, deadline, outcome });
+    }
+    let last = flights.pop();
+    for flight in flights {
+        let shared_too = Arc::clone(shared);
+        shared.runtime.spawn(async move {
+            let orders = flight.land(&shared_too).await;
+            shared_too.start(orders);
+        });
+    }
+    if let Some(last) = last {
+        orders.extend(last.land(shared).await);
+    }
+    orders
+}
+
+/// A send to one endpoint that is under way.
+struct Flight {
+    cn: Cn,
+    send: Sending,
+    events: Arc<[Arc<Event>]>,
+    through: u64,
+    again: bool,
+    begun: Instant,
+    deadline: Instant,
+    outcome: oneshot::Receiver<Outcome>,
+}
+
+impl Flight {
+    /// Waits for its end, and tells the records and the core.
+    async fn land(self, shared: &Arc<Shared>) -> Vec<Order> {
+        let Flight { cn, send, events, through, again, begun, deadline, outcome } = self;
+        let outcome = match tokio::time::timeout_at(deadline, outcome).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(_)) => Outcome::Broken("its task ended".to_owned()),
+            Err(_) => Outcome::Silent,
+        };
+        let took_us = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let verdict = delivery::judge(&send, &outcome, cn.as_str(), &shared.publisher.config().options);
+        let (sent, settlement) = meaning(&send, &outcome, &verdict);
+        let reason = match verdict {
+            Verdict::Taken { skipped: 0 } => None,
+            Verdict::Taken { skipped } => Some(format!("skipped {skipped} events")),
+            Verdict::Gone { reason } | Verdict::Missed { reason } | Verdict::Dropped { reason } => {
+                Some(reason)
+            }
+        };
+        if let Some(reason) = reason.as_deref().filter(|_| !again) {
+            let (endpoint, events) = (&send.url, events.len());
+            tracing::warn!(event = "endpoint_fault", user = %cn, endpoint, events, reason, "not delivered");
+        }
+        settle(shared, &cn, &settlement).await;
+        if shared.traces.receiver_count() > 0 {
+            let step = Step::Sent {
+                endpoint: send.url.clone(),
+                native: matches!(send.target, Target::Native(_)),
+                outcome: outcome_of(sent),
+                reason,
+                took_us,
+            };
+            let events = events.iter().map(|event| TracedEvent::of(event)).collect();
+            let trace = Trace { time_us: now_us(), user: cn.to_string(), events, step };
+            // Nobody may be there any more.
+            let _ = shared.traces.send(Arc::new(trace));
+        }
+        shared.call(|core, now| core.sent(now, &cn, &of(&send), through, sent)).1
+    }
+}
+
+fn of(send: &Sending) -> Who {
+    match &send.target {
+        Target::Native(lease) => Who::native(lease),
+        Target::Legacy => Who::legacy(&send.url),
+    }
+}
+
+/// What a send's end means for the log, and for the records now: what is held for an endpoint it has not missed yet.
+fn meaning(send: &Sending, outcome: &Outcome, verdict: &Verdict) -> (Sent, Settlement) {
+    let mut settlement = Settlement::default();
+    let sent = match (verdict, &send.target) {
+        (Verdict::Taken { .. }, _) => Sent::Taken,
+        (Verdict::Gone { .. }, Target::Native(lease)) => {
+            settlement.gone.push(lease.clone());
+            Sent::Gone
+        }
+        (Verdict::Gone { .. }, Target::Legacy) => {
+            settlement.gone_legacy.push(send.url.clone());
+            Sent::Gone
+        }
+        (_, Target::Native(lease)) if matches!(outcome, Outcome::Acknowledged(_)) => {
+            let events = u64::try_from(send.events()).unwrap_or(u64::MAX);
+            settlement.missed.push((lease.clone(), events));
+            Sent::Refused
+        }
+        _ => Sent::Failed { unsent: matches!(outcome, Outcome::Refused) },
+    };
+    (sent, settlement)
+}
+
+fn outcome_of(sent: Sent) -> SendOutcome {
+    match sent {
+        Sent::Taken | Sent::Nothing => SendOutcome::Taken,
+        Sent::Refused => SendOutcome::Refused,
+        Sent::Gone => SendOutcome::Gone,
+        Sent::Failed { .. } => SendOutcome::Failed,
+    }
+}
+
+/// A resync has a new id each time: it may have grown since it was sent, and one too many harms nobody.
+fn event_of(cn: &Cn, item: Item) -> Arc<Event> {
+    match item {
+        Item::Event(event) => event,
+        Item::Resync { reason, missed } => {
+            Arc::new(Event::resync(Uuid::now_v7(), now().us, cn.as_str(), reason, missed))
+        }
+    }
+}
+
+async fn settle(shared: &Arc<Shared>, cn: &Cn, settlement: &Settlement) {
+    if settlement.is_empty() {
+        return;
+    }
+    if let Err(error) = shared.resolver.settle(cn, settlement).await {
+        tracing::warn!(event = "settle_failed", user = %cn, reason = %error, "records are left as they were");
+    }
+}

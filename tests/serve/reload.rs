@@ -1,0 +1,49 @@
+//! SIGHUP: all or nothing, and what needs a restart is named.
+
+use std::time::Duration;
+
+use super::client::{Client, ask, notify};
+use super::{CREDENTIALS, House};
+
+const LIMIT: Duration = Duration::from_secs(10);
+
+#[test]
+fn a_broken_file_changes_nothing_and_says_why() {
+    let mut house = House::new();
+    let text = house.text("http.max_body_octets = 1024\nhttp.lisen = 'x'");
+    house.daemon.reload(&text).unwrap();
+    let log = house.daemon.wait_log("event=\"reload_failed\"", LIMIT).unwrap();
+    assert!(log.contains("http.lisen") && log.contains(":3: "), "the key and its line: {log}");
+    assert_eq!(ask(house.daemon.port(), &notify("bob", 1)).status, 200);
+    // A secret that cannot be read is as bad.
+    house.daemon.reload(&house.text("").replace("password = 'pass'", "password_file = 'nowhere'")).unwrap();
+    let log = house.daemon.wait_log("http.credentials[0]", LIMIT).unwrap();
+    assert!(log.contains("nowhere"), "{log}");
+    assert_eq!(ask(house.daemon.port(), &notify("bob", 2)).status, 200);
+}
+
+#[test]
+fn credentials_change_and_connections_stay() {
+    let mut house = House::new();
+    let mut client = Client::connect(house.daemon.port());
+    assert_eq!(client.ask(&notify("bob", 1)).status, 200);
+    house.daemon.reload(&house.text("http.max_body_octets = 1024").replace("'pass'", "'other'")).unwrap();
+    let log = house.daemon.wait_log("event=\"reloaded\"", LIMIT).unwrap();
+    assert!(log.contains("http.credentials") && log.contains("http.max_body_octets"), "{log}");
+    assert!(!log.contains("restart_needed"), "{log}");
+    let answer = client.ask(&notify("bob", 2));
+    assert_eq!(answer.status, 401, "the old password: {answer:?}");
+    assert_eq!(client.ask(&super::client::request("PUT", "/v1/events", "", b"")).status, 401);
+}
+
+#[test]
+fn what_needs_a_restart_is_named_and_keeps_its_value() {
+    let mut house = House::new();
+    let other =
+        format!("resolver = '--SERVER=127.0.0.1:1'\nhttp.listen = '127.0.0.1:1'\ndrain_s = 3\n{CREDENTIALS}");
+    house.daemon.reload(&other).unwrap();
+    let log = house.daemon.wait_log("event=\"restart_needed\"", LIMIT).unwrap();
+    assert!(log.contains("keys=\"resolver, http.listen\"") && log.contains("applied=\"drain_s\""), "{log}");
+    let health = ask(house.daemon.port(), b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!(health.status, 200, "the old resolver is asked: {health:?}");
+}
