@@ -23,8 +23,9 @@
 -- What Dovecot does not tell a Lua script, and we therefore cannot tell: that a message was copied, or moved,
 -- and from where. A copy arrives as MessageAppend; a move as MessageAppend there and MessageExpunge here.
 
--- What one POST may hold. The daemon takes 4096 events and 1 MiB.
-local MAX_MESSAGES = 500 -- new messages told one by one; the others become one Resync
+-- What one POST may hold. The daemon takes 4096 events and 256 KiB.
+local MAX_OCTETS = 200000 -- what does not fit becomes one Resync
+local MAX_MESSAGES = 500 -- new messages told one by one; likewise
 local MAX_UIDS = 100000 -- UIDs in changes of flags and expunges; likewise
 local MAX_RANGES = 1000 -- of UIDs in one event; more make another event
 local MAX_GROUPS = 500 -- changes of different flags
@@ -219,6 +220,7 @@ end
 
 -- What every event begins with, but for its id.
 local function head(txn, kind, event)
+  txn.last_mailbox = event.mailbox
   local text = string.format('"user":%s,"kind":"%s",%s', json_text(txn.username, MAX_NAME), kind,
     mailbox_json(txn, event.mailbox, ""))
   if event.uid_validity and event.uid_validity > 0 then
@@ -228,9 +230,8 @@ local function head(txn, kind, event)
 end
 
 -- Something that there is too much of: counted, and told as a Resync of the mailbox.
-local function overflow(txn, event)
-  txn.overflow = (txn.overflow or 0) + 1
-  txn.overflow_mailbox = event.mailbox
+local function overflow(txn)
+  txn.overflow = txn.overflow + 1
 end
 
 local function add(txn, text)
@@ -240,7 +241,7 @@ end
 -- An event of one message that is told together with the same of other messages.
 local function add_uid(txn, kind, event, flags, keywords)
   if txn.uids >= MAX_UIDS then
-    return overflow(txn, event)
+    return overflow(txn)
   end
   local more = ""
   if flags and #flags > 0 then
@@ -253,7 +254,7 @@ local function add_uid(txn, kind, event, flags, keywords)
   local group = txn.groups[key]
   if not group then
     if txn.group_count >= MAX_GROUPS then
-      return overflow(txn, event)
+      return overflow(txn)
     end
     txn.group_count = txn.group_count + 1
     group = { head = head(txn, kind, event), more = more, uids = {} }
@@ -264,10 +265,11 @@ local function add_uid(txn, kind, event, flags, keywords)
   txn.uids = txn.uids + 1
 end
 
--- Ranges as IMAP writes them, at most MAX_RANGES a text. Dovecot's order is that of a hash table.
+-- Ranges as IMAP writes them, at most MAX_RANGES a text; each with the number of its UIDs. Dovecot's order is that of
+-- a hash table.
 local function ranges(uids)
   table.sort(uids)
-  local texts, parts, at = {}, {}, 1
+  local texts, parts, at, first = {}, {}, 1, 1
   while at <= #uids do
     local last = at
     while uids[last + 1] and uids[last + 1] <= uids[last] + 1 do
@@ -279,8 +281,8 @@ local function ranges(uids)
     end
     parts[#parts + 1] = text
     if #parts == MAX_RANGES or last == #uids then
-      texts[#texts + 1] = table.concat(parts, ",")
-      parts = {}
+      texts[#texts + 1] = { table.concat(parts, ","), last - first + 1 }
+      parts, first = {}, last + 1
     end
     at = last + 1
   end
@@ -313,7 +315,7 @@ end
 
 local function add_message(txn, kind, event)
   if txn.messages >= MAX_MESSAGES then
-    return overflow(txn, event)
+    return overflow(txn)
   end
   txn.messages = txn.messages + 1
   local parts = { head(txn, kind, event) }
@@ -342,22 +344,30 @@ end
 
 -- The events of a transaction in order, each without its id and braces, and how many events Dovecot told.
 local function finished(txn)
-  local texts, told = {}, 0
+  local texts, octets, told, left_out = {}, 0, 0, txn.overflow
+  local function take(text, count)
+    told = told + count
+    -- With its id.
+    octets = octets + #text + 48
+    if octets > MAX_OCTETS then
+      left_out = left_out + count
+    else
+      texts[#texts + 1] = text
+    end
+  end
   for _, event in ipairs(txn.events) do
     if type(event) == "string" then
-      texts[#texts + 1] = event
-      told = told + 1
+      take(event, 1)
     else
-      told = told + #event.uids
       for _, uids in ipairs(ranges(event.uids)) do
-        texts[#texts + 1] = event.head .. ',"uids":"' .. uids .. '"' .. event.more
+        take(event.head .. ',"uids":"' .. uids[1] .. '"' .. event.more, uids[2])
       end
     end
   end
-  if txn.overflow then
+  if left_out > 0 then
     told = told + txn.overflow
     texts[#texts + 1] = string.format('"user":%s,"kind":"Resync",%s,"reason":"overflow","missed":%d',
-      json_text(txn.username, MAX_NAME), mailbox_json(txn, txn.overflow_mailbox, ""), txn.overflow)
+      json_text(txn.username, MAX_NAME), mailbox_json(txn, txn.last_mailbox, ""), left_out)
   end
   return texts, told
 end
@@ -536,6 +546,7 @@ function dovecot_lua_notify_begin_txn(user)
       events = {},
       groups = {},
       group_count = 0,
+      overflow = 0,
       messages = 0,
       uids = 0,
       mailboxes = {},

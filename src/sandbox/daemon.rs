@@ -11,10 +11,8 @@ use super::{Sandbox, SandboxError};
 
 /// How long a start may take.
 const DEADLINE: Duration = Duration::from_secs(10);
-/// How long its end may take before it is killed, when it is dropped.
-const GRACE: Duration = Duration::from_secs(3);
 
-/// An `ocbus serve` of the sandbox, with its settings in a file; it ends when this is dropped.
+/// An `ocbus serve` of the sandbox, with its settings in a file; it is killed when this is dropped.
 #[derive(Debug)]
 pub struct Daemon {
     child: Child,
@@ -26,8 +24,8 @@ pub struct Daemon {
 }
 
 impl Sandbox {
-    /// Starts `ocbus serve` with these settings, and waits until it takes requests. Without a `listen` of its own, the
-    /// text gets `http.listen = "127.0.0.1:0"` (dotted: it may have an `[http]` section only with its own `listen`).
+    /// Starts `ocbus serve` with these settings, and waits until it takes requests. A text without a `listen` gets
+    /// `http.listen = "127.0.0.1:0"` as its first line, which TOML does not take beside a section `[http]`.
     ///
     /// # Errors
     /// When the command has not been built, or does not listen within ten seconds.
@@ -141,7 +139,9 @@ impl Daemon {
 
 /// Settings have secrets: nobody else reads them.
 fn write(file: &Path, settings: &str) -> Result<(), SandboxError> {
-    let text = match settings.lines().any(|line| line.trim_start().starts_with("listen")) {
+    let listens =
+        |line: &str| ["listen =", "http.listen ="].iter().any(|key| line.trim_start().starts_with(key));
+    let text = match settings.lines().any(listens) {
         true => settings.to_owned(),
         false => format!("http.listen = \"127.0.0.1:0\"\n{settings}"),
     };
@@ -161,7 +161,7 @@ fn launch(
     for (name, value) in environment {
         command.env(name, value);
     }
-    let mut child = Child::start("ocbus serve", &command, &[], output, End::Terminate(GRACE))?;
+    let mut child = Child::start("ocbus serve", &command, &[], output, End::Kill)?;
     // It says so when all parts are there.
     let log = child.wait_output("event=\"serving\"", DEADLINE)?;
     let port = |line: &str| {

@@ -29,14 +29,20 @@ fn systemd_is_told_of_everything() {
         }
         assert!(message.contains("WATCHDOG=1"), "{message} before {pattern}");
     };
-    let environment = [("NOTIFY_SOCKET", path.to_str().unwrap()), ("WATCHDOG_USEC", "200000")];
-    let mut daemon = house.sandbox.daemon_with(&house.text(""), &environment).unwrap();
+    let file = house.sandbox.path().join("systemd.toml");
+    std::fs::write(&file, house.text("http.listen = '127.0.0.1:0'")).unwrap();
+    // WATCHDOG_PID is the daemon's, as systemd sets it.
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", "WATCHDOG_PID=$$ exec \"$0\" serve --config \"$1\""]);
+    command.arg(ocbus::sandbox::built_command().unwrap()).arg(&file);
+    command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "200000");
+    let mut daemon = house.sandbox.start("systemd", &command).unwrap();
     let ready = until("READY=1");
-    assert!(ready.contains(&format!("127.0.0.1:{}", daemon.port())), "{ready}");
+    assert!(ready.contains("STATUS=listening at 127.0.0.1:"), "{ready}");
     let begun = Instant::now();
     (0..5).for_each(|_| drop(until("WATCHDOG=1")));
     assert!(begun.elapsed() < Duration::from_millis(1000), "twice in each interval: {:?}", begun.elapsed());
-    daemon.reload(&house.text("")).unwrap();
+    daemon.signal("HUP").unwrap();
     let reloading = until("RELOADING=1");
     assert!(reloading.contains("MONOTONIC_USEC="), "{reloading}");
     until("READY=1");

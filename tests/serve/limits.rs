@@ -37,7 +37,7 @@ fn large_bodies_are_refused_and_the_answer_gets_through() {
     let mut client = Client::connect(port);
     client.send(head.as_bytes());
     client.finish();
-    assert!(client.try_answer().is_none_or(|answer| answer.status == 413 || answer.status == 400));
+    assert!(client.try_answer().is_none_or(|answer| [400, 413, 431].contains(&answer.status)));
     let largest = [br#"{"user":"bob","imap-uid":1}"#.as_slice(), &vec![b' '; 65_536 - 27]].concat();
     assert_eq!(ask(port, &request("PUT", NOTIFY, BASIC, &largest)).status, 200);
     assert_eq!(ask(port, &request("PUT", NOTIFY, BASIC, &[&largest[..], b" "].concat())).status, 413);
@@ -130,6 +130,33 @@ fn a_thousand_connections_at_once_are_served() {
     }
     assert_eq!(ask(port, &notify("bob", 5000)).status, 200, "one more finds room");
     house.assert_sound();
+}
+
+#[test]
+fn answers_do_not_wait_for_the_resolver_and_a_full_outbox_is_a_503() {
+    let house = House::with("outbox.max_octets = 1048576\noutbox.max_user_octets = 65536\ndrain_s = 0");
+    let mut client = Client::connect(house.daemon.port());
+    assert_eq!(client.ask(&notify("bob", 1)).status, 200);
+    house.memcached.stop().unwrap();
+    let mut slowest = Duration::ZERO;
+    let refused = (1..100_000).find_map(|n| {
+        let begun = Instant::now();
+        let answer = client.ask(&notify(&format!("user{n}"), 1));
+        slowest = slowest.max(begun.elapsed());
+        (answer.status != 200).then_some((n, answer))
+    });
+    let (accepted, answer) = refused.expect("1 MiB is enough for everybody");
+    assert_eq!(answer.status, 503, "{answer:?}");
+    assert!(answer.error().contains("outbox is full") && accepted > 500, "after {accepted}: {answer:?}");
+    // memcached would be waited for a second.
+    assert!(slowest < Duration::from_millis(500), "{slowest:?}");
+    let health = ask(house.daemon.port(), b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!((health.status, &health.json()["outbox"]), (503, &"full".into()), "{health:?}");
+    house.memcached.cont().unwrap();
+    super::support::until("what was refused is taken when it comes again", || {
+        client.ask(&notify(&format!("user{accepted}"), 1)).status == 200
+    });
+    assert!(house.daemon.log().contains("status=503"), "{}", house.daemon.log());
 }
 
 #[test]

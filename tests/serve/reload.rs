@@ -13,7 +13,7 @@ fn a_broken_file_changes_nothing_and_says_why() {
     let text = house.text("http.max_body_octets = 1024\nhttp.lisen = 'x'");
     house.daemon.reload(&text).unwrap();
     let log = house.daemon.wait_log("event=\"reload_failed\"", LIMIT).unwrap();
-    assert!(log.contains("http.lisen") && log.contains(":3: "), "the key and its line: {log}");
+    assert!(log.contains("http.lisen") && log.contains(".toml:4: "), "the key and its line: {log}");
     assert_eq!(ask(house.daemon.port(), &notify("bob", 1)).status, 200);
     // A secret that cannot be read is as bad.
     house.daemon.reload(&house.text("").replace("password = 'pass'", "password_file = 'nowhere'")).unwrap();
@@ -33,7 +33,7 @@ fn credentials_change_and_connections_stay() {
     assert!(!log.contains("restart_needed"), "{log}");
     let answer = client.ask(&notify("bob", 2));
     assert_eq!(answer.status, 401, "the old password: {answer:?}");
-    assert_eq!(client.ask(&super::client::request("PUT", "/v1/events", "", b"")).status, 401);
+    assert_eq!(client.ask(&super::client::request("POST", "/v1/events", "", b"")).status, 401);
 }
 
 #[test]

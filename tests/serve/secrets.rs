@@ -12,7 +12,7 @@ const SECRETS: [&str; 3] = ["geheim-in-settings", "geheim-in-file", "geheim-in-e
 
 fn settings() -> String {
     format!(
-        "[[http.credentials]]\nname = 'plain'\nlogin = 'login'\npassword = '{}'\n\
+        "drain_s = 1\n[[http.credentials]]\nname = 'plain'\nlogin = 'login'\npassword = '{}'\n\
          [[http.credentials]]\nname = 'file'\nbearer_file = 'token'\n\
          [[http.credentials]]\nname = 'environment'\nbearer_env = 'OCBUS_TEST_TOKEN'\n",
         SECRETS[0]

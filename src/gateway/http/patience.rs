@@ -89,18 +89,24 @@ impl Patience {
         });
     }
 
-    fn wrote(&self, all: bool) {
-        self.with(|state| match (all, state.phase) {
-            (true, phase) => {
+    /// The peer takes what we write, or does not. `octets`: how many went out.
+    fn wrote(&self, goes_on: bool, octets: usize) {
+        self.with(|state| {
+            if goes_on {
                 state.stalled = None;
-                if matches!(phase, Phase::Idle(_)) {
-                    state.phase = Phase::Idle(Instant::now());
-                }
-            }
-            (false, _) => {
+            } else {
                 state.stalled.get_or_insert_with(Instant::now);
             }
+            // hyper flushes at every turn, which is no sign of anything.
+            if octets > 0 && matches!(state.phase, Phase::Idle(_)) {
+                state.phase = Phase::Idle(Instant::now());
+            }
         });
+    }
+
+    fn wrote_some(&self, result: &Poll<io::Result<usize>>) {
+        let octets = if let Poll::Ready(Ok(octets)) = result { *octets } else { 0 };
+        self.wrote(result.is_ready(), octets);
     }
 
     fn with<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
@@ -132,7 +138,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
 impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, octets: &[u8]) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.stream).poll_write(cx, octets);
-        self.patience.wrote(result.is_ready());
+        self.patience.wrote_some(&result);
         result
     }
 
@@ -142,7 +148,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
-        self.patience.wrote(result.is_ready());
+        self.patience.wrote_some(&result);
         result
     }
 
@@ -152,13 +158,13 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let result = Pin::new(&mut self.stream).poll_flush(cx);
-        self.patience.wrote(result.is_ready());
+        self.patience.wrote(result.is_ready(), 0);
         result
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let result = Pin::new(&mut self.stream).poll_shutdown(cx);
-        self.patience.wrote(result.is_ready());
+        self.patience.wrote(result.is_ready(), 0);
         result
     }
 }
@@ -189,15 +195,15 @@ mod tests {
         patience.read();
         assert_eq!(left(&patience), None);
         patience.answered();
-        patience.wrote(false);
+        patience.wrote(false, 0);
         assert_eq!(left(&patience), Some((7, "the answer is not read")));
         tokio::time::advance(Duration::from_secs(6)).await;
-        patience.wrote(false);
+        patience.wrote(false, 0);
         assert_eq!(left(&patience), Some((1, "the answer is not read")));
-        patience.wrote(true);
-        assert_eq!(left(&patience), Some((90, "idle")));
+        patience.wrote(true, 0);
+        assert_eq!(left(&patience), Some((84, "idle")), "flushing is no sign of life");
         tokio::time::advance(Duration::from_secs(60)).await;
-        patience.wrote(true);
+        patience.wrote(true, 7);
         assert_eq!(left(&patience), Some((90, "idle")), "an answer that goes on is not idle");
     }
 }
