@@ -52,3 +52,14 @@ fn the_ox_driver_tells_deliveries_by_lda_and_lmtp() {
     assert_eq!(requests.len(), 3, "{requests:?}");
     assert_sound(&dovecot);
 }
+
+#[test]
+fn the_ox_driver_tells_a_registered_name() {
+    let (sandbox, server) = (Sandbox::new().unwrap(), HttpServer::new());
+    let dovecot = sandbox
+        .dovecot(DovecotOptions::stock_ox(&format!("{} user_from_metadata", server.url("/x"))))
+        .unwrap();
+    dovecot.register_ox("bob", "user=12@3").unwrap();
+    assert!(dovecot.deliver_lda("bob", mail("a@b", "x", "x"), None).unwrap().is_ok());
+    assert_eq!(OxNotification::decode(&server.requests()[0].body).unwrap().user, "12@3");
+}

@@ -108,3 +108,22 @@ fn a_transaction_too_large_to_tell_is_told_as_a_resync() {
     assert_eq!(posts(&server, before), [[r"FlagsSet INBOX 1:1024 (\Flagged)"]]);
     assert_sound(&dovecot);
 }
+
+#[test]
+fn long_headers_do_not_make_a_request_that_the_daemon_refuses() {
+    let (_sandbox, server, dovecot) = lua();
+    let mut imap = dovecot.imap("bob").unwrap();
+    for _ in 0..4 {
+        imap.append("INBOX", "", mail("a@b", &"\\ ".repeat(2000), "x")).unwrap();
+    }
+    imap.command("SELECT INBOX").unwrap();
+    // 4, 8, ... 512.
+    for _ in 0..7 {
+        imap.command("COPY 1:* INBOX").unwrap();
+    }
+    let request = server.requests().pop().unwrap();
+    assert!((150_000..262_144).contains(&request.body.len()), "{}", request.body.len());
+    let told = posts(&server, server.requests().len() - 1).remove(0);
+    assert_eq!(told.last().unwrap(), &format!("Resync INBOX overflow {}", 256 - (told.len() - 1)));
+    assert_sound(&dovecot);
+}

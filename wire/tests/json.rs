@@ -132,8 +132,6 @@ fn one_wrong_event_spoils_no_other() {
         assert_eq!(decoded.skipped[0].index, 1);
         let said = decoded.skipped[0].why.to_string();
         assert!(said.contains(why), "{said:?} lacks {why:?}");
-        let answer = serde_json::to_value(&decoded.skipped).unwrap();
-        assert_eq!(answer, json!([{"index": 1, "error": said}]));
     }
     // An event that is nested too deep.
     let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
