@@ -44,6 +44,7 @@ struct openchange_plugin_settings {
 	const char *openchange_budget;
 	const char *openchange_keep_refused;
 	const char *openchange_charset;
+	const char *openchange_bus;
 };
 
 #define DEF(name) \
@@ -55,6 +56,7 @@ static const struct setting_define openchange_setting_defines[] = {
 	DEF(openchange_budget),
 	DEF(openchange_keep_refused),
 	DEF(openchange_charset),
+	DEF(openchange_bus),
 	SETTING_DEFINE_LIST_END
 };
 #undef DEF
@@ -67,6 +69,7 @@ static const struct openchange_plugin_settings openchange_default_settings = {
 	.openchange_budget = "",
 	.openchange_keep_refused = "",
 	.openchange_charset = "",
+	.openchange_bus = "",
 };
 
 /* 2.4 also wants a module settings/libopenchange_settings.so that exports
@@ -101,6 +104,7 @@ static void *user_new(const struct openchange_callbacks *rust,
 		.budget = VALUE(openchange_budget),
 		.keep_refused = VALUE(openchange_keep_refused),
 		.charset = VALUE(openchange_charset),
+		.bus = VALUE(openchange_bus),
 	};
 #undef VALUE
 	rust_user = rust->user_new(user->username, debug, &plain);
@@ -130,6 +134,7 @@ static void *user_new(const struct openchange_callbacks *rust,
 		.budget = mail_user_plugin_getenv(user, "openchange_budget"),
 		.keep_refused = mail_user_plugin_getenv(user, "openchange_keep_refused"),
 		.charset = mail_user_plugin_getenv(user, "openchange_charset"),
+		.bus = mail_user_plugin_getenv(user, "openchange_bus"),
 	};
 
 	return rust->user_new(user->username, debug, &plain);

@@ -17,6 +17,7 @@ struct openchange_settings {
 	const char *budget;
 	const char *keep_refused;
 	const char *charset;
+	const char *bus;
 };
 
 /* One new mail. Strings may be NULL. Nothing in it outlives the call. */

@@ -29,6 +29,7 @@ struct CSettings {
     budget: *const c_char,
     keep_refused: *const c_char,
     charset: *const c_char,
+    bus: *const c_char,
 }
 
 /// `struct openchange_mail`.
@@ -147,6 +148,7 @@ unsafe extern "C" fn user_new(login: *const c_char, debug: bool, set: *const CSe
             budget: value(set.budget),
             keep_refused: value(set.keep_refused),
             charset: value(set.charset),
+            bus: value(set.bus),
         };
         let login = value(login).unwrap_or_default();
         match publishers().user(&login, debug, raw) {

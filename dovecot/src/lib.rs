@@ -9,10 +9,12 @@
 //! * [`settings`]: a user's settings, checked.
 //! * [`transaction`]: what a committed transaction delivered, as events.
 //! * [`publish`]: look up, send, settle, within the budget; what to log about it.
+//! * [`handover`]: giving it to the daemon instead, which does all that.
 //! * [`sender`]: many short SP exchanges at once, in the calling thread.
 //! * [`log`]: lines for Dovecot's log.
 
 mod ffi;
+mod handover;
 pub mod log;
 pub mod publish;
 pub mod sender;

@@ -1,6 +1,9 @@
 //! Publishing one transaction: look up who listens, send to all of them at once, settle the records. One
 //! deadline for all three, and at most one warning about it.
 //!
+//! With `openchange_bus` the daemon is given the events instead, and does all that. Without its acknowledgement within
+//! half of the budget they go the direct way in the rest of it, with the same ids.
+//!
 //! In two halves: at commit everything is looked up and sent; the answers are waited for when Dovecot is done with the
 //! user ([`User::finish`]), before dovecot-lda ends, and in LMTP behind its reply. In between it closes the mailbox and
 //! writes its log, and the subscribers work at the same time.
@@ -13,7 +16,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use ocbus_resolver::delivery::{self, Payload, Plan, Send, Target, Verdicts, judge, plan};
 use ocbus_resolver::{BlockingResolver, Cn};
 use ocbus_wire::native::{Ack, Lease};
+use ocbus_wire::{Event, ResyncReason};
+use uuid::Uuid;
 
+use crate::handover::{self, Answer, HandOver};
 use crate::log::{self, Level, Line};
 use crate::sender::{Job, Kept, Outcome, Run};
 use crate::settings::{RawSettings, Settings, SettingsError};
@@ -50,26 +56,49 @@ pub struct Publisher {
     resolver: BlockingResolver,
     outage: Outage,
     kept: Kept,
+    bus: Option<HandOver>,
     /// At most one transaction at a time, so that events leave the process in their order.
     underway: Option<Underway>,
     /// Requests so far: no two of a process have the same id.
     requests: u32,
 }
 
-/// A transaction whose events are sent and not yet answered.
+/// A transaction that is not over.
 #[derive(Debug)]
 struct Underway {
+    told: Told,
+    stage: Stage,
+    run: Run,
+    left: Instant,
+}
+
+/// Whose transaction it is, and when it has to be over.
+#[derive(Debug, Clone)]
+struct Told {
     cn: Cn,
     debug: bool,
     /// How its line begins.
     head: String,
-    plan: Plan,
-    /// Whom [`Outage`] may owe something.
-    leases: Vec<Lease>,
-    run: Run,
-    deadline: Instant,
     begun: Instant,
-    left: Instant,
+    deadline: Instant,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// The daemon has not answered yet.
+    HandedOver { events: Vec<Event>, owed: Option<u64> },
+    /// The endpoints have not all answered yet. `leases`: whom [`Outage`] may owe something.
+    Sent { plan: Plan, leases: Vec<Lease> },
+}
+
+/// What a transaction has to tell; events are made when somebody wants them.
+enum News {
+    Delivery(Delivery),
+    /// `unclear`: the daemon may have them too.
+    Events {
+        events: Vec<Event>,
+        unclear: bool,
+    },
 }
 
 /// A user of Dovecot.
@@ -143,7 +172,7 @@ impl User {
     pub fn finish(&self) -> Vec<Line> {
         let mut publisher = self.publisher.lock().unwrap_or_else(PoisonError::into_inner);
         match &publisher.underway {
-            Some(underway) if underway.cn == self.cn => publisher.finish(),
+            Some(underway) if underway.told.cn == self.cn => publisher.finish(),
             _ => Vec::new(),
         }
     }
@@ -152,11 +181,13 @@ impl User {
 impl Publisher {
     fn new(settings: Settings) -> Publisher {
         let resolver = BlockingResolver::new(&settings.resolver, settings.options.charset);
+        let bus = settings.bus.clone().map(HandOver::new);
         Publisher {
             settings,
             resolver,
             outage: Outage::default(),
             kept: Kept::new(),
+            bus,
             underway: None,
             requests: 0,
         }
@@ -165,29 +196,89 @@ impl Publisher {
     fn publish(&mut self, user: &User, delivery: Delivery) -> Vec<Line> {
         let mut lines = self.finish();
         let begun = Instant::now();
-        let deadline = begun + self.settings.budget.saturating_sub(delivery.waited);
-        let head = format!("{}: {}", user.shown, counted(delivery.mails.len(), "event"));
-        let missed = delivery.mails.len();
-        let say = |level, text| (user.debug || level > Level::Debug).then(|| Line::new(level, text));
-        if self.outage.holds(begun, &user.cn, missed) {
+        let told = Told {
+            cn: user.cn.clone(),
+            debug: user.debug,
+            head: format!("{}: {}", user.shown, counted(delivery.mails.len(), "event")),
+            begun,
+            deadline: begun + self.settings.budget.saturating_sub(delivery.waited),
+        };
+        let news = match self.bus.as_mut().is_some_and(|bus| !bus.is_left_alone(begun)) {
+            false => Some(News::Delivery(delivery)),
+            true => match self.hand_over(&told, delivery) {
+                Ok(()) => None,
+                Err(events) => Some(News::Events { events, unclear: false }),
+            },
+        };
+        match (news, &self.underway) {
+            (Some(news), _) => lines.extend(self.send(told, news)),
+            // Refused at once: the direct way now, so that its answers too come while Dovecot does other work.
+            (None, Some(underway)) if underway.run.is_over() => lines.extend(self.end_hand_over()),
+            (None, _) => {}
+        }
+        lines
+    }
+
+    /// Writes the events to the daemon. Gives them back when they cannot be said to it.
+    fn hand_over(&mut self, told: &Told, delivery: Delivery) -> Result<(), Vec<Event>> {
+        let mut events = delivery.into_events(told.cn.as_str(), now_us());
+        let Some(bus) = &self.bus else { return Err(events) };
+        let endpoint = bus.endpoint().clone();
+        // What the direct way could not tell, the daemon can.
+        let owed = self.outage.take_owed(&told.cn);
+        let resync = owed.map(|missed| {
+            Event::resync(Uuid::now_v7(), now_us(), told.cn.as_str(), ResyncReason::Unreachable, missed)
+        });
+        let said: Option<Vec<Vec<u8>>> = match resync {
+            None => handover::batches(&events),
+            Some(resync) => {
+                events.insert(0, resync);
+                let batches = handover::batches(&events);
+                events.remove(0);
+                batches
+            }
+        };
+        let Some(batches) = said else {
+            if let Some(owed) = owed {
+                self.outage.owe_again(&told.cn, owed);
+            }
+            return Err(events);
+        };
+        let job =
+            Job::request(endpoint, self.next_requests(batches.len()), batches.iter().map(Vec::as_slice));
+        let left = told.deadline.saturating_duration_since(Instant::now());
+        let run = Run::start(vec![job], told.deadline - left / handover::SHARE, &mut self.kept);
+        let stage = Stage::HandedOver { events, owed };
+        self.underway = Some(Underway { told: told.clone(), stage, run, left: Instant::now() });
+        Ok(())
+    }
+
+    /// Looks up who listens, and sends; the answers are waited for later.
+    fn send(&mut self, told: Told, news: News) -> Vec<Line> {
+        let mut lines = Vec::new();
+        let Told { cn, debug, head, begun: _, deadline } = &told;
+        let missed = news.len();
+        let say = |level, text| (*debug || level > Level::Debug).then(|| Line::new(level, text));
+        if self.outage.holds(Instant::now(), cn, missed) {
             let text = format!("{head}: not sent: memcached is left alone for now");
             lines.extend(say(Level::Debug, text));
             return lines;
         }
-        let listeners = match self.resolver.lookup(&user.cn, deadline - self.settings.budget / SEND_SHARE) {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let mut listeners = match self.resolver.lookup(cn, *deadline - left / SEND_SHARE) {
             Ok(listeners) => listeners,
             Err(error) => {
                 let text = format!("{head}: not sent: {error}");
                 if error.is_one_server() {
                     // Its users' affair: the others' look-ups go on, and would end an outage at once. The resolver
                     // leaves it alone, so this is one line for each time that it was tried.
-                    self.outage.owe_again(&user.cn, u64::try_from(missed).unwrap_or(u64::MAX));
+                    self.outage.owe_again(cn, u64::try_from(missed).unwrap_or(u64::MAX));
                     let level = if error.is_left_alone() { Level::Debug } else { Level::Warning };
                     lines.extend(say(level, text));
                     return lines;
                 }
                 let timed_out = error.is_timeout();
-                let level = match self.outage.failed(Instant::now(), timed_out, &user.cn, missed) {
+                let level = match self.outage.failed(Instant::now(), timed_out, cn, missed) {
                     true => Level::Warning,
                     false => Level::Debug,
                 };
@@ -196,33 +287,75 @@ impl Publisher {
             }
         };
         lines.extend(self.outage.answered(Instant::now()).map(Line::warning));
+        if news.is_unclear() {
+            // At most once: the daemon may send it, or have sent it. A native endpoint knows the ids.
+            let legacy = std::mem::take(&mut listeners.legacy).len();
+            let endpoints = counted(legacy, "legacy endpoint");
+            let text = format!("{head}: not sent to {endpoints}: the daemon may have sent it");
+            lines.extend((legacy > 0).then(|| Line::warning(text)));
+        }
         // Nobody listens, most of the time: then there is no need of events.
         let events = match listeners.is_empty() {
             true => Vec::new(),
-            false => delivery.into_events(user.cn.as_str(), now_us()),
+            false => news.into_events(cn.as_str()),
         };
         let plan = plan(&listeners, &events, &self.settings.options);
         let left = deadline.saturating_duration_since(Instant::now());
         let jobs: Vec<Job> = plan.sends.iter().map(|send| self.job(send)).collect();
-        let run = Run::start(jobs, deadline - left / SETTLE_SHARE, &mut self.kept);
-        self.underway = Some(Underway {
-            cn: user.cn.clone(),
-            debug: user.debug,
-            head,
-            plan,
-            leases: listeners.native,
-            run,
-            deadline,
-            begun,
-            left: Instant::now(),
-        });
+        let run = Run::start(jobs, *deadline - left / SETTLE_SHARE, &mut self.kept);
+        let stage = Stage::Sent { plan, leases: listeners.native };
+        self.underway = Some(Underway { told, stage, run, left: Instant::now() });
         lines
     }
 
     /// Ends what is under way: waits for the answers, and settles the records.
     fn finish(&mut self) -> Vec<Line> {
-        let Some(underway) = self.underway.take() else { return Vec::new() };
-        let Underway { cn, debug, head, plan, leases, run, deadline, begun, left } = underway;
+        let mut lines = Vec::new();
+        if matches!(&self.underway, Some(Underway { stage: Stage::HandedOver { .. }, .. })) {
+            lines.extend(self.end_hand_over());
+        }
+        lines.extend(self.end_send());
+        lines
+    }
+
+    /// Waits for the daemon's answer; without a good one everything goes the direct way, within what is left.
+    fn end_hand_over(&mut self) -> Vec<Line> {
+        let (mut told, events, owed, run, left) = match self.underway.take() {
+            Some(Underway { told, stage: Stage::HandedOver { events, owed }, run, left }) => {
+                (told, events, owed, run, left)
+            }
+            other => {
+                self.underway = other;
+                return Vec::new();
+            }
+        };
+        // What Dovecot did meanwhile was not our time.
+        let away = left.elapsed();
+        told.deadline += away;
+        told.begun += away;
+        let outcome = run.finish(&mut self.kept).pop();
+        let Some((outcome, bus)) = outcome.zip(self.bus.as_mut()) else { return Vec::new() };
+        let (answer, line) = bus.judge(outcome, Instant::now());
+        let mut lines: Vec<Line> = line.map(Line::warning).into_iter().collect();
+        if let (Some(owed), false) = (owed, answer == Answer::Taken) {
+            self.outage.owe_again(&told.cn, owed);
+        }
+        match answer {
+            Answer::Taken => {
+                let took = told.begun.elapsed().as_micros();
+                let text = format!("{} handed over in {took} us", told.head);
+                lines.extend(told.debug.then(|| Line::new(Level::Debug, text)));
+            }
+            Answer::NotTaken(_) => lines.extend(self.send(told, News::Events { events, unclear: false })),
+            Answer::Unclear(_) => lines.extend(self.send(told, News::Events { events, unclear: true })),
+        }
+        lines
+    }
+
+    fn end_send(&mut self) -> Vec<Line> {
+        let Some(Underway { told, stage, run, left }) = self.underway.take() else { return Vec::new() };
+        let Told { cn, debug, head, begun, deadline } = told;
+        let Stage::Sent { plan, leases } = stage else { return Vec::new() };
         // What Dovecot did meanwhile was not our time.
         let away = left.elapsed();
         let mut outcomes: Vec<delivery::Outcome> = plan
@@ -284,12 +417,17 @@ impl Publisher {
         let payloads = octets.iter().map(AsRef::as_ref);
         match send.target {
             Target::Native(_) => {
-                let first = self.requests;
-                self.requests = first.wrapping_add(u32::try_from(octets.len()).unwrap_or(u32::MAX));
-                Job::request(send.endpoint.clone(), first, payloads)
+                Job::request(send.endpoint.clone(), self.next_requests(octets.len()), payloads)
             }
             Target::Legacy => Job::push(send.endpoint.clone(), payloads),
         }
+    }
+
+    /// The first of so many ids.
+    fn next_requests(&mut self, count: usize) -> u32 {
+        let first = self.requests;
+        self.requests = first.wrapping_add(u32::try_from(count).unwrap_or(u32::MAX));
+        first
     }
 
     /// Brings the records up to date: who is gone, and who missed what, now or in an outage before. Gives why
@@ -317,6 +455,26 @@ impl Publisher {
     }
 }
 
+impl News {
+    fn len(&self) -> usize {
+        match self {
+            News::Delivery(delivery) => delivery.mails.len(),
+            News::Events { events, .. } => events.len(),
+        }
+    }
+
+    fn is_unclear(&self) -> bool {
+        matches!(self, News::Events { unclear: true, .. })
+    }
+
+    fn into_events(self, cn: &str) -> Vec<Event> {
+        match self {
+            News::Delivery(delivery) => delivery.into_events(cn, now_us()),
+            News::Events { events, .. } => events,
+        }
+    }
+}
+
 /// The sender's outcome in the words of the shared decisions.
 fn reported(send: &Send, outcome: Outcome) -> delivery::Outcome {
     match outcome {
@@ -328,7 +486,7 @@ fn reported(send: &Send, outcome: Outcome) -> delivery::Outcome {
         }
         Outcome::Delivered { .. } => delivery::Outcome::Delivered,
         Outcome::Refused => delivery::Outcome::Refused,
-        Outcome::Silent => delivery::Outcome::Silent,
+        Outcome::Silent | Outcome::NotReached => delivery::Outcome::Silent,
         Outcome::Protocol(error) => delivery::Outcome::Stranger(error.to_string()),
         Outcome::Broken(error) => delivery::Outcome::Broken(error.to_string()),
         Outcome::Unreachable(error) => delivery::Outcome::Broken(format!("no connection: {error}")),

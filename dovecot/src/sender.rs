@@ -75,7 +75,9 @@ pub enum Outcome {
     },
     /// Nobody listens there: connection refused, or no such unix socket.
     Refused,
-    /// The deadline came first.
+    /// The deadline came before there was a connection: nothing was said to anybody.
+    NotReached,
+    /// The deadline came before the answer.
     Silent,
     /// The connection ended too early.
     Broken(io::Error),
@@ -92,6 +94,7 @@ impl fmt::Display for Outcome {
         match self {
             Outcome::Delivered { took, .. } => write!(f, "delivered in {} us", took.as_micros()),
             Outcome::Refused => write!(f, "refused"),
+            Outcome::NotReached => write!(f, "not reached"),
             Outcome::Silent => write!(f, "silent"),
             Outcome::Broken(error) => write!(f, "broken: {error}"),
             Outcome::Protocol(error) => write!(f, "protocol error: {error}"),
@@ -146,6 +149,11 @@ impl Run {
         run
     }
 
+    /// Whether there is nothing to wait for.
+    pub fn is_over(&self) -> bool {
+        self.active.is_empty() && self.queue.len() == 0
+    }
+
     /// Waits for the rest, until the deadline at the latest; it is later by the time between start and finish,
     /// which was not spent here. One outcome for each job, in order.
     pub fn finish(mut self, kept: &mut Kept) -> Vec<Outcome> {
@@ -161,7 +169,7 @@ impl Run {
             self.look(now, wake.saturating_duration_since(now), kept);
         }
         // What is still queued has had no time.
-        self.outcomes.into_iter().map(|outcome| outcome.unwrap_or(Outcome::Silent)).collect()
+        self.outcomes.into_iter().map(|outcome| outcome.unwrap_or(Outcome::NotReached)).collect()
     }
 
     /// Gives sockets to those who wait for one.

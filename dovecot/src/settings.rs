@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use ocbus_resolver::delivery::Options;
 use ocbus_resolver::{Cn, CnError, Config, ConfigError};
+use ocbus_wire::Endpoint;
 use ocbus_wire::openchange::{CharsetNameError, DosCharset};
 
 use crate::log;
@@ -26,6 +27,8 @@ pub struct RawSettings {
     pub keep_refused: Option<String>,
     /// `openchange_charset`.
     pub charset: Option<String>,
+    /// `openchange_bus`.
+    pub bus: Option<String>,
 }
 
 /// What of a login is the cn.
@@ -48,6 +51,8 @@ pub struct Settings {
     pub budget: Duration,
     /// Backend, charset, and whether refused legacy endpoints stay.
     pub options: Options,
+    /// The daemon's socket, if events are handed over to it.
+    pub bus: Option<Endpoint>,
 }
 
 /// Why a setting, or a user name, is wrong.
@@ -98,6 +103,14 @@ pub enum SettingsError {
         /// What is wrong with it.
         source: CharsetNameError,
     },
+    /// `openchange_bus`.
+    #[error(
+        "setting openchange_bus '{value}': expected the daemon's unix socket, as ipc:///run/ocbus/bus.sock"
+    )]
+    Bus {
+        /// Its value.
+        value: String,
+    },
     /// No cn can be made of the user's name.
     #[error("user '{user}': {source}")]
     User {
@@ -145,7 +158,15 @@ impl Settings {
             None => DEFAULT_BUDGET,
             Some(value) => budget(value).ok_or_else(|| SettingsError::Budget { value: shown(value) })?,
         };
-        Ok(Settings { resolver, cn, budget, options })
+        let bus = match &raw.bus {
+            None => None,
+            // tcp would let everybody on this machine answer for the daemon.
+            Some(value) => match Endpoint::parse(value) {
+                Ok(endpoint @ Endpoint::Ipc { .. }) => Some(endpoint),
+                _ => return Err(SettingsError::Bus { value: shown(value) }),
+            },
+        };
+        Ok(Settings { resolver, cn, budget, options, bus })
     }
 
     /// The cn of a login.
@@ -190,6 +211,7 @@ mod tests {
         assert_eq!(settings.budget, Duration::from_millis(50));
         assert_eq!(settings.options.backend, "sogo");
         assert_eq!(settings.options.charset.name(), "CP850");
+        assert_eq!(settings.bus, None);
         assert!(!settings.options.keep_refused);
     }
 
@@ -202,11 +224,13 @@ mod tests {
             raw.budget = Some("10000".to_owned());
             raw.keep_refused = Some("yes".to_owned());
             raw.charset = Some("cp1252".to_owned());
+            raw.bus = Some("ipc:///run/ocbus/bus.sock".to_owned());
         })
         .unwrap();
         assert_eq!(settings.resolver.to_string(), "--SERVER=10.0.0.1:1");
         assert_eq!(settings.budget, Duration::from_secs(10));
         assert_eq!(settings.options.backend, "exchange");
+        assert_eq!(settings.bus.as_ref().unwrap().to_string(), "ipc:///run/ocbus/bus.sock");
         assert!(settings.options.keep_refused);
         assert_eq!(settings.cn("John@Example.com").unwrap().as_str(), "john@example.com");
         let settings = parsed(|_| ()).unwrap();
@@ -217,7 +241,7 @@ mod tests {
     #[test]
     fn a_wrong_value_names_the_setting_the_value_and_what_would_be_right() {
         type Set = fn(&mut RawSettings, String);
-        let all: [(&str, Set, &[&str]); 6] = [
+        let all: [(&str, Set, &[&str]); 7] = [
             (
                 "resolver",
                 |raw, value| raw.resolver = Some(value),
@@ -231,6 +255,11 @@ mod tests {
                 &["", "0", "10001", "-1", "+5", "50ms", "99999999999999999999"],
             ),
             ("keep_refused", |raw, value| raw.keep_refused = Some(value), &["", "perhaps"]),
+            (
+                "bus",
+                |raw, value| raw.bus = Some(value),
+                &["", "/run/ocbus/bus.sock", "ipc://", "tcp://127.0.0.1:9000"],
+            ),
             ("charset", |raw, value| raw.charset = Some(value), &["", "klingon", "utf-8"]),
         ];
         for (name, set, values) in all {

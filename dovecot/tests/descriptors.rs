@@ -46,7 +46,7 @@ fn no_descriptor_is_left_open_whatever_the_outcome() {
         let outcomes = run(jobs, Instant::now() + Duration::from_millis(20));
         assert!(matches!(outcomes[0], Outcome::Delivered { .. }), "{}", outcomes[0]);
         assert!(matches!(outcomes[3], Outcome::Refused), "{}", outcomes[3]);
-        assert!(matches!(outcomes[5], Outcome::Silent), "{}", outcomes[5]);
+        assert!(matches!(outcomes[5], Outcome::Silent | Outcome::NotReached), "{}", outcomes[5]);
     }
     assert_eq!(server.join().unwrap(), 150);
     // The server's thread has closed its own by now.

@@ -60,7 +60,6 @@ impl Daemon {
             ResolverSettings::Memcached { config, .. } => {
                 Resolver::new(config, settings.publisher.charset, settings.resolver_timeout_ms.ms()).await?
             }
-            // Branch `resolver` puts a server in front of it, at which subscribers register.
             ResolverSettings::Memory => Resolver::in_memory(MemoryStore::default()),
         };
         let publisher = Publisher::new(resolver.clone(), settings.publisher.config())?;
@@ -76,7 +75,7 @@ impl Daemon {
             bound.push((listener.local_addr().map_err(of_address)?, listener));
         }
         let gateway = Gateway::new(loaded, outbox, resolver);
-        let router = http::router(&gateway);
+        let router = http::router(&gateway, axum::Router::new());
         let (stop, stopped) = watch::channel(false);
         let (mut listeners, mut addresses) = (JoinSet::new(), Vec::new());
         for (address, listener) in bound {

@@ -138,7 +138,13 @@ async fn serve(
 ) -> io::Result<()> {
     let ours = role.protocol();
     let mut header = [0; HANDSHAKE_LEN];
-    stream.write_all(&Handshake::new(ours).to_octets()).await?;
+    // A peer that had no time to wait has gone; what it had written is there all the same.
+    let greeted = stream.write_all(&Handshake::new(ours).to_octets()).await;
+    if let Err(error) = greeted
+        && error.kind() != ErrorKind::BrokenPipe
+    {
+        return Err(error);
+    }
     in_time(stream.read_exact(&mut header)).await?;
     Handshake::decode(&header).and_then(|theirs| theirs.fits(ours)).map_err(invalid)?;
     let mut frames = FrameDecoder::new(Transport::Ipc, u64::try_from(MAX_MESSAGE_OCTETS).unwrap_or(u64::MAX));

@@ -134,7 +134,9 @@ fn a_thousand_connections_at_once_are_served() {
 
 #[test]
 fn answers_do_not_wait_for_the_resolver_and_a_full_outbox_is_a_503() {
-    let house = House::with("outbox.max_octets = 1048576\noutbox.max_user_octets = 65536\ndrain_s = 0");
+    let house = House::with(
+        "outbox.max_octets = 1048576\noutbox.max_user_octets = 65536\noutbox.grace_s = 0\ndrain_s = 0",
+    );
     let mut client = Client::connect(house.daemon.port());
     assert_eq!(client.ask(&notify("bob", 1)).status, 200);
     house.memcached.stop().unwrap();

@@ -42,6 +42,7 @@ fn scene(raw: &RawSettings) -> Scene {
     let settings = Settings::parse(raw).unwrap();
     let publisher = Publisher {
         resolver: BlockingResolver::in_memory(store.clone()),
+        bus: settings.bus.clone().map(HandOver::new),
         settings,
         outage: Outage::default(),
         kept: Kept::new(),
@@ -62,7 +63,7 @@ impl Scene {
         let until_ms = now_us() / 1000 + 60_000;
         let lease = |url: &&str| Lease {
             endpoint: (*url).to_owned(),
-            subscriber: uuid::Uuid::now_v7(),
+            subscriber: Uuid::now_v7(),
             until_ms,
             legacy: None,
             missed: 0,

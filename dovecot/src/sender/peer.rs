@@ -167,7 +167,8 @@ impl Peer {
         }
         if outcome.is_none() && now >= self.until {
             self.exchange.give_up();
-            outcome = Some(self.ended().unwrap_or(Outcome::Silent));
+            let silent = if self.connected { Outcome::Silent } else { Outcome::NotReached };
+            outcome = Some(self.ended().unwrap_or(silent));
         }
         outcome
     }

@@ -30,9 +30,9 @@ use axum::routing::{get, post, put};
 
 use answer::Refusal;
 
-/// All end-points. More that want credentials are to be merged in front of the gate.
-pub fn router(gateway: &Gateway) -> Router {
-    let mut closed = Router::new().route("/v1/events", post(events::take));
+/// All end-points: ours, and `more` that want the same credentials (as `/v1/users`, `/metrics`, the status page).
+pub fn router(gateway: &Gateway, more: Router<Gateway>) -> Router {
+    let mut closed = more.route("/v1/events", post(events::take));
     for path in &gateway.settings().settings.http.notify_paths {
         closed = closed.route(path.as_str(), put(notify::take).post(notify::take));
     }

@@ -69,7 +69,7 @@ impl Default for HttpSettings {
 }
 
 impl HttpSettings {
-    /// An address that others than this host can reach, and networks of others that are trusted.
+    /// An address at which other hosts can reach it.
     pub(super) fn reached_by_others(&self) -> Option<SocketAddr> {
         let outside = |address: &&SocketAddr| !address.ip().to_canonical().is_loopback();
         self.listen.iter().find(outside).copied()
