@@ -1,6 +1,8 @@
 //! What the end-to-end tests share: a private memcached and Dovecot with our plugin, subscribers, libnanomsg peers.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses a part of it")]
 
+pub mod http;
+
 use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -13,8 +13,7 @@ use crate::outbox::Source;
 pub(super) async fn take(State(gateway): State<Gateway>, request: Request) -> Outcome {
     let received = receive(&gateway, request, Source::Http).await?;
     // The body is bounded already.
-    let mut limits = Limits::default();
-    limits.octets = received.body.len();
+    let limits = Limits { octets: received.body.len(), ..Limits::default() };
     let decoded = json::decode_events(&received.body, &limits, now_us(), &mut Uuid::now_v7);
     let decoded = decoded.map_err(|why| received.malformed(&gateway, why))?;
     let skipped = decoded.skipped.iter().take(MAX_SKIPPED).map(|skipped| skipped.why.to_string()).collect();

@@ -100,9 +100,10 @@ pub struct NewMessage {
     pub flags: Vec<String>,
     /// Keywords.
     pub keywords: Vec<String>,
-    /// The From header, raw (encoded words are not decoded).
+    /// The From header: raw from our plugin, its encoded words decoded where the source was the OX driver or the
+    /// Lua script.
     pub from: Option<String>,
-    /// The Subject header, raw.
+    /// The Subject header, likewise.
     pub subject: Option<String>,
     /// The Message-ID header, raw.
     pub message_id: Option<String>,

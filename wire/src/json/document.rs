@@ -14,7 +14,6 @@ use crate::native::{Batch, MAX_BATCH_OCTETS};
 
 /// How much a document may hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct Limits {
     /// Octets of the document; more are refused before anything is read.
     pub octets: usize,
@@ -41,17 +40,12 @@ pub struct Decoded {
 }
 
 /// An event of a document that was left out.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Skipped {
     /// Its place among the document's events, from 0.
     pub index: usize,
     /// Which field, what is there, and what would be right.
-    #[serde(rename = "error", serialize_with = "as_text")]
     pub why: FieldError,
-}
-
-fn as_text<S: serde::Serializer>(error: &FieldError, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(error)
 }
 
 /// The events stay as they stand: each is read for itself, so that one that is wrong spoils no other, and only
