@@ -65,6 +65,7 @@ impl Settings {
             restart retry_min_ms "outbox.retry_min_ms",
             restart retry_max_ms "outbox.retry_max_ms",
             restart grace_s "outbox.grace_s",
+            restart gather_ms "outbox.gather_ms",
             restart lookups "outbox.lookups",
             restart state_dir "outbox.state_dir",
         });

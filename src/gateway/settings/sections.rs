@@ -81,6 +81,8 @@ pub struct OutboxSettings {
     pub retry_max_ms: Bounded<1, 3_600_000>,
     /// How long somebody may take to register after a start or an outage.
     pub grace_s: Bounded<0, 3600>,
+    /// How long accepted events wait for others, to be looked up and sent together.
+    pub gather_ms: Bounded<0, 1000>,
     /// Look-ups at once.
     pub lookups: Bounded<1, 4096>,
     /// The folder of the ledger; without it systemd's `$STATE_DIRECTORY`, without that no ledger.
@@ -96,6 +98,7 @@ impl Default for OutboxSettings {
             retry_min_ms: Bounded::of(50),
             retry_max_ms: Bounded::of(2000),
             grace_s: Bounded::of(10),
+            gather_ms: Bounded::of(20),
             lookups: Bounded::of(256),
             state_dir: None,
         }
@@ -113,6 +116,7 @@ impl OutboxSettings {
             retry_min: self.retry_min_ms.ms(),
             retry_max: self.retry_max_ms.ms(),
             grace: self.grace_s.s(),
+            gather: self.gather_ms.ms(),
             lookups: self.lookups.count(),
             state_dir: self.state_dir.clone().or_else(of_systemd),
         }
