@@ -14,6 +14,7 @@ use ocbus_resolver::delivery::{self, Payload, Plan, Send, Target, Verdicts, judg
 use ocbus_resolver::{BlockingResolver, Cn};
 use ocbus_wire::native::{Ack, Lease};
 
+use crate::filter::{Folders, Kinds};
 use crate::log::{self, Level, Line};
 use crate::sender::{Job, Kept, Outcome, Run};
 use crate::settings::{RawSettings, Settings, SettingsError};
@@ -134,6 +135,28 @@ impl User {
         self.publisher.lock().unwrap_or_else(PoisonError::into_inner).publish(self, delivery)
     }
 
+    /// Whose events these are.
+    pub fn cn(&self) -> &Cn {
+        &self.cn
+    }
+
+    /// Which events are told, of which mailboxes.
+    pub fn filter(&self) -> (Kinds, Folders) {
+        let publisher = self.publisher.lock().unwrap_or_else(PoisonError::into_inner);
+        (publisher.settings.events.clone(), publisher.settings.folders.clone())
+    }
+
+    /// Whether there is somebody to be told that something was missed.
+    pub fn owes(&self) -> bool {
+        self.publisher.lock().unwrap_or_else(PoisonError::into_inner).outage.owes(&self.cn)
+    }
+
+    /// Closes all connections; the next transaction makes new ones. For a process that lives on and may have nothing
+    /// to tell for hours.
+    pub fn rest(&self) {
+        self.publisher.lock().unwrap_or_else(PoisonError::into_inner).rest();
+    }
+
     /// How long a transaction may take.
     pub fn budget(&self) -> Duration {
         self.publisher.lock().unwrap_or_else(PoisonError::into_inner).settings.budget
@@ -162,12 +185,19 @@ impl Publisher {
         }
     }
 
+    fn rest(&mut self) {
+        if self.underway.is_none() {
+            self.kept = Kept::new();
+            self.resolver = BlockingResolver::new(&self.settings.resolver, self.settings.options.charset);
+        }
+    }
+
     fn publish(&mut self, user: &User, delivery: Delivery) -> Vec<Line> {
         let mut lines = self.finish();
         let begun = Instant::now();
         let deadline = begun + self.settings.budget.saturating_sub(delivery.waited);
-        let head = format!("{}: {}", user.shown, counted(delivery.mails.len(), "event"));
-        let missed = delivery.mails.len();
+        let missed = delivery.len();
+        let head = format!("{}: {}", user.shown, counted(missed, "event"));
         let say = |level, text| (user.debug || level > Level::Debug).then(|| Line::new(level, text));
         if self.outage.holds(begun, &user.cn, missed) {
             let text = format!("{head}: not sent: memcached is left alone for now");
@@ -199,7 +229,7 @@ impl Publisher {
         // Nobody listens, most of the time: then there is no need of events.
         let events = match listeners.is_empty() {
             true => Vec::new(),
-            false => delivery.into_events(user.cn.as_str(), now_us()),
+            false => delivery.into_events(user.cn.as_str()),
         };
         let plan = plan(&listeners, &events, &self.settings.options);
         let left = deadline.saturating_duration_since(Instant::now());
@@ -343,7 +373,8 @@ fn counted(count: usize, what: &str) -> String {
     }
 }
 
-fn now_us() -> u64 {
+/// Microseconds since the Unix epoch.
+pub(crate) fn now_us() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }

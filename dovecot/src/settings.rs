@@ -6,6 +6,7 @@ use ocbus_resolver::delivery::Options;
 use ocbus_resolver::{Cn, CnError, Config, ConfigError};
 use ocbus_wire::openchange::{CharsetNameError, DosCharset};
 
+use crate::filter::{Folders, Kinds};
 use crate::log;
 
 const DEFAULT_BUDGET: Duration = Duration::from_millis(50);
@@ -26,6 +27,10 @@ pub struct RawSettings {
     pub keep_refused: Option<String>,
     /// `openchange_charset`.
     pub charset: Option<String>,
+    /// `openchange_events`.
+    pub events: Option<String>,
+    /// `openchange_folders`.
+    pub folders: Option<String>,
 }
 
 /// What of a login is the cn.
@@ -48,6 +53,10 @@ pub struct Settings {
     pub budget: Duration,
     /// Backend, charset, and whether refused legacy endpoints stay.
     pub options: Options,
+    /// Which kinds of events are told.
+    pub events: Kinds,
+    /// Of which mailboxes.
+    pub folders: Folders,
 }
 
 /// Why a setting, or a user name, is wrong.
@@ -98,6 +107,22 @@ pub enum SettingsError {
         /// What is wrong with it.
         source: CharsetNameError,
     },
+    /// `openchange_events`.
+    #[error(
+        "setting openchange_events '{value}': expected kinds as MessageNew or groups (all, messages, flags, mailboxes), each with ! in front to take it out"
+    )]
+    Events {
+        /// Its value.
+        value: String,
+    },
+    /// `openchange_folders`.
+    #[error(
+        "setting openchange_folders '{value}': expected names or patterns as Lists/* or special uses as \\Junk, separated by commas, each with ! in front to take it out"
+    )]
+    Folders {
+        /// Its value.
+        value: String,
+    },
     /// No cn can be made of the user's name.
     #[error("user '{user}': {source}")]
     User {
@@ -145,7 +170,19 @@ impl Settings {
             None => DEFAULT_BUDGET,
             Some(value) => budget(value).ok_or_else(|| SettingsError::Budget { value: shown(value) })?,
         };
-        Ok(Settings { resolver, cn, budget, options })
+        let events = match &raw.events {
+            None => Kinds::default(),
+            Some(value) => {
+                Kinds::parse(value).ok_or_else(|| SettingsError::Events { value: shown(value) })?
+            }
+        };
+        let folders = match &raw.folders {
+            None => Folders::default(),
+            Some(value) => {
+                Folders::parse(value).ok_or_else(|| SettingsError::Folders { value: shown(value) })?
+            }
+        };
+        Ok(Settings { resolver, cn, budget, options, events, folders })
     }
 
     /// The cn of a login.
@@ -217,7 +254,7 @@ mod tests {
     #[test]
     fn a_wrong_value_names_the_setting_the_value_and_what_would_be_right() {
         type Set = fn(&mut RawSettings, String);
-        let all: [(&str, Set, &[&str]); 6] = [
+        let all: [(&str, Set, &[&str]); 8] = [
             (
                 "resolver",
                 |raw, value| raw.resolver = Some(value),
@@ -232,6 +269,8 @@ mod tests {
             ),
             ("keep_refused", |raw, value| raw.keep_refused = Some(value), &["", "perhaps"]),
             ("charset", |raw, value| raw.charset = Some(value), &["", "klingon", "utf-8"]),
+            ("events", |raw, value| raw.events = Some(value), &["", "MessageLevitate", "flags; all"]),
+            ("folders", |raw, value| raw.folders = Some(value), &["", "a,,b", "\\Inbox"]),
         ];
         for (name, set, values) in all {
             for value in values {

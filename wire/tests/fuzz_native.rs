@@ -184,10 +184,8 @@ fn set(ranges: &[(u32, u32)]) -> UidSet {
 
 impl AnyKind {
     fn kind(&self) -> EventKind {
-        let transfer = |uids: &[_], old: &AnyMailbox, old_uids: &[_]| Transfer {
-            uids: set(uids),
-            old: old.mailbox(),
-            old_uids: set(old_uids),
+        let transfer = |uids: &[_], old: &AnyMailbox, old_uids: &[_]| {
+            Transfer::new(set(uids), old.mailbox(), set(old_uids))
         };
         match self {
             AnyKind::New(message) => EventKind::MessageNew(message.message()),
@@ -231,6 +229,7 @@ struct AnyEvent {
     user: String,
     mailbox: AnyMailbox,
     counts: [Option<u32>; 3],
+    order: Option<u64>,
     kind: AnyKind,
     bare: bool,
 }
@@ -248,6 +247,7 @@ impl AnyEvent {
             uidvalidity: self.counts[0],
             messages: self.counts[1],
             unseen: self.counts[2],
+            order: self.order,
             kind,
         }
     }

@@ -12,7 +12,7 @@ use crate::command::event_json::EventJson;
 use crate::command::output;
 
 /// The fields of an event that are read, in the order in which they are printed.
-const FIELDS: [&str; 30] = [
+const FIELDS: [&str; 32] = [
     "id",
     "time",
     "time_us",
@@ -34,11 +34,13 @@ const FIELDS: [&str; 30] = [
     "size",
     "messages",
     "unseen",
+    "order",
     "old_mailbox",
     "old_separator",
     "old_storage_name",
     "old_list_separator",
     "old_uids",
+    "old_uidvalidity",
     "backend",
     "name",
     "reason",
@@ -99,6 +101,7 @@ fn event(mut fields: Fields) -> Result<Event, String> {
     let mailbox = mailbox(&mut fields, "")?;
     let uidvalidity = fields.number("uidvalidity")?;
     let (messages, unseen) = (fields.number("messages")?, fields.number("unseen")?);
+    let order = fields.number("order")?;
     let kind = kind(&mut fields, &name)?;
     let place = fields.place("");
     let at = place.trim_end_matches('.');
@@ -112,7 +115,7 @@ fn event(mut fields: Fields) -> Result<Event, String> {
     }
     fields.ignore(&FIELDS);
     fields.finish(&FIELDS)?;
-    let event = Event { id, time_us, user, mailbox, uidvalidity, messages, unseen, kind };
+    let event = Event { id, time_us, user, mailbox, uidvalidity, messages, unseen, order, kind };
     if !known {
         output::complain(&format!("warning: event: {at}: kind {name:?} is none that this ocbus knows"));
     }
@@ -220,7 +223,14 @@ fn transfer(fields: &mut Fields) -> Result<Transfer, String> {
         Some(text) => uid_set(&fields.place("old_uids"), &text)?,
         None => UidSet::new(),
     };
-    Ok(Transfer { uids: uids_needed(fields)?, old: old_mailbox(fields)?, old_uids })
+    Ok(Transfer {
+        uids: uids_needed(fields)?,
+        old: old_mailbox(fields)?,
+        old_uids,
+        old_uidvalidity: fields.number("old_uidvalidity")?,
+        flags: fields.strings("flags")?,
+        keywords: fields.strings("keywords")?,
+    })
 }
 
 fn old_mailbox(fields: &mut Fields) -> Result<Mailbox, String> {

@@ -29,6 +29,8 @@ pub(super) struct EventMap<'a> {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     unseen: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    ord: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     uids: Option<Cow<'a, UidSet>>,
     #[serde(default, with = "flags", skip_serializing_if = "<[String]>::is_empty")]
     fl: Cow<'a, [String]>,
@@ -50,6 +52,8 @@ pub(super) struct EventMap<'a> {
     omb: Option<MailboxMap<'a>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     ouids: Option<Cow<'a, UidSet>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ouv: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     why: Option<Cow<'a, str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -120,6 +124,7 @@ impl<'a> From<&'a Event> for EventMap<'a> {
             uv: event.uidvalidity,
             msgs: event.messages,
             unseen: event.unseen,
+            ord: event.order,
             uids: None,
             fl: Cow::Borrowed(&[]),
             kw: Cow::Borrowed(&[]),
@@ -131,6 +136,7 @@ impl<'a> From<&'a Event> for EventMap<'a> {
             name: None,
             omb: None,
             ouids: None,
+            ouv: None,
             why: None,
             lost: None,
         };
@@ -140,6 +146,9 @@ impl<'a> From<&'a Event> for EventMap<'a> {
                 map.uids = Some(Cow::Borrowed(&transfer.uids));
                 map.omb = Some(MailboxMap::from(&transfer.old));
                 map.ouids = (!transfer.old_uids.is_empty()).then_some(Cow::Borrowed(&transfer.old_uids));
+                map.ouv = transfer.old_uidvalidity;
+                map.fl = Cow::Borrowed(&transfer.flags);
+                map.kw = Cow::Borrowed(&transfer.keywords);
             }
             EventKind::MessageRead { uids }
             | EventKind::MessageTrash { uids }
@@ -201,6 +210,7 @@ impl<'a> EventMap<'a> {
             uidvalidity: self.uv,
             messages: self.msgs,
             unseen: self.unseen,
+            order: self.ord,
             kind,
         })
     }
@@ -246,6 +256,9 @@ impl<'a> EventMap<'a> {
             uids: self.take_uids()?,
             old: self.omb.take()?.into(),
             old_uids: self.ouids.take().map(Cow::into_owned).unwrap_or_default(),
+            old_uidvalidity: self.ouv,
+            flags: std::mem::take(&mut self.fl).into_owned(),
+            keywords: std::mem::take(&mut self.kw).into_owned(),
         })
     }
 
