@@ -15,6 +15,8 @@
 #include "mail-user.h"
 #include "mail-namespace.h"
 #include "mailbox-list.h"
+#include "mail-transaction-log.h"
+#include "mail-index-private.h"
 #include "mail-index-view-private.h"
 #include "mail-index-transaction-private.h"
 #include "mail-storage-private.h"
@@ -176,7 +178,8 @@ static uint32_t new_uid_validity(struct mailbox *box)
 	uint32_t validity = 0;
 
 	again = mailbox_alloc(box->list, mailbox_get_vname(box), 0);
-	if (mailbox_open(again) == 0 &&
+	/* a Maildir gets it when it is synced for the first time */
+	if (mailbox_sync(again, 0) == 0 &&
 	    mailbox_get_status(again, STATUS_UIDVALIDITY, &status) == 0)
 		validity = status.uidvalidity;
 	mailbox_free(&again);
@@ -246,7 +249,7 @@ struct openchange_txn {
 	uint64_t waited_us;
 	/* where the commit stands in the log of the mailbox */
 	uint64_t order;
-	bool stale;
+	bool changes_flags;
 	bool delivery;
 	bool asked_for_uids;
 };
@@ -255,6 +258,85 @@ static MODULE_CONTEXT_DEFINE_INIT(openchange_storage_module,
 				  &mail_storage_module_register);
 static MODULE_CONTEXT_DEFINE_INIT(openchange_mail_module,
 				  &mail_module_register);
+
+static void tell_logged_keywords(struct openchange_txn *txn,
+				 const struct mail_transaction_keyword_update *update,
+				 uint32_t size)
+{
+	const char *name;
+	const uint32_t *uid, *end;
+	size_t offset = sizeof(*update) + update->name_size;
+
+	offset = (offset + 3) & ~(size_t)3;
+	if (offset > size)
+		return;
+	name = t_strndup(update + 1, update->name_size);
+	uid = CONST_PTR_OFFSET(update, offset);
+	end = CONST_PTR_OFFSET(update, size);
+	for (; uid + 2 <= end; uid += 2)
+		rust->logged_keyword(txn->rust, uid[0], uid[1], name,
+				     update->modify_type == MODIFY_ADD);
+}
+
+static void tell_logged_record(struct openchange_txn *txn,
+			       const struct mail_transaction_header *hdr,
+			       const void *data)
+{
+	const struct mail_transaction_flag_update *flags = data;
+	const struct mail_transaction_keyword_reset *resets = data;
+	const ARRAY_TYPE(keywords) *all;
+	const char *const *names;
+	unsigned int i, j, count;
+
+	switch (hdr->type & MAIL_TRANSACTION_TYPE_MASK) {
+	case MAIL_TRANSACTION_FLAG_UPDATE:
+		for (i = 0; i < hdr->size / sizeof(*flags); i++)
+			rust->logged_flags(txn->rust, flags[i].uid1,
+					   flags[i].uid2, flags[i].add_flags,
+					   flags[i].remove_flags);
+		break;
+	case MAIL_TRANSACTION_KEYWORD_UPDATE:
+		if (hdr->size >= sizeof(struct mail_transaction_keyword_update))
+			tell_logged_keywords(txn, data, hdr->size);
+		break;
+	case MAIL_TRANSACTION_KEYWORD_RESET:
+		/* all keywords that there are */
+		all = mail_index_get_keywords(txn->box->index);
+		names = array_get(all, &count);
+		for (i = 0; i < hdr->size / sizeof(*resets); i++) {
+			for (j = 0; j < count; j++)
+				rust->logged_keyword(txn->rust, resets[i].uid1,
+						     resets[i].uid2, names[j],
+						     FALSE);
+		}
+		break;
+	default:
+		break;
+	}
+}
+
+/* Tells Rust what a commit has written of flags and keywords. The log is in memory. */
+static void tell_logged(struct openchange_txn *txn,
+			const struct mail_index_transaction_commit_result *at)
+{
+	struct mailbox *box = txn->box;
+	struct mail_transaction_log_view *view;
+	const struct mail_transaction_header *hdr;
+	const void *data;
+	const char *reason;
+	bool reset;
+
+	view = mail_transaction_log_view_open(box->index->log);
+	if (mail_transaction_log_view_set(view, at->log_file_seq,
+					  at->log_file_offset - at->commit_size,
+					  at->log_file_seq, at->log_file_offset,
+					  &reset, &reason) > 0) {
+		rust->begin_logged(txn->rust);
+		while (mail_transaction_log_view_next(view, &hdr, &data) > 0)
+			tell_logged_record(txn, hdr, data);
+	}
+	mail_transaction_log_view_close(&view);
+}
 
 /* Notes where the commit stands in the transaction log of the mailbox. All commits to it go through this one log,
    whatever process does them, under its lock. */
@@ -265,6 +347,7 @@ static int index_commit(struct mail_index_transaction *itrans,
 	struct openchange_txn *txn = OPENCHANGE_TXN_CONTEXT(t);
 	uint32_t seq = itrans->view->log_file_head_seq;
 	uoff_t offset = itrans->view->log_file_head_offset;
+	bool stale;
 	int ret;
 
 	ret = txn->super_commit(itrans, result);
@@ -272,9 +355,12 @@ static int index_commit(struct mail_index_transaction *itrans,
 	    !MAIL_INDEX_IS_IN_MEMORY(txn->box->index)) {
 		txn->order = (uint64_t)result->log_file_seq << 32 |
 			(result->log_file_offset & 0xffffffff);
-		/* our own earlier commits count too: harmless */
-		txn->stale = result->log_file_seq != seq ||
+		/* Somebody has written since this session looked. What it saw change is not the truth then. */
+		stale = result->log_file_seq != seq ||
 			result->log_file_offset - result->commit_size != offset;
+		if (stale && txn->changes_flags) T_BEGIN {
+			tell_logged(txn, result);
+		} T_END;
 	}
 	return ret;
 }
@@ -439,7 +525,7 @@ static int how_to_modify(enum modify_type how)
 }
 
 /* notify tells of flags what they were and what they are, as this session sees it, and nothing where these are the
-   same. That is not enough where another session was first: what was asked for is written then, and counts. */
+   same. That is not enough where another session was first (see index_commit): so we look by ourselves. */
 static void mail_update_flags_begin(struct mail *_mail, enum modify_type how,
 				    enum mail_flags flags)
 {
@@ -450,6 +536,7 @@ static void mail_update_flags_begin(struct mail *_mail, enum modify_type how,
 
 	omail->super.update_flags(_mail, how, flags);
 	if (txn != NULL) T_BEGIN {
+		txn->changes_flags = TRUE;
 		rust->flags(changes(txn), _mail->uid, old, how_to_modify(how),
 			    flags);
 	} T_END;
@@ -481,6 +568,7 @@ static void mail_update_keywords_begin(struct mail *_mail,
 
 	omail->super.update_keywords(_mail, how, keywords);
 	if (txn != NULL) T_BEGIN {
+		txn->changes_flags = TRUE;
 		rust->keywords(changes(txn), _mail->uid, old,
 			       how_to_modify(how), keyword_names(keywords));
 	} T_END;
@@ -538,7 +626,6 @@ static void transaction_commit(void *context,
 		commit.saved = saved;
 		commit.saved_count = count;
 		commit.order = txn->order;
-		commit.stale = txn->stale;
 		commit.waited_us = txn->waited_us;
 		/* a commit that saves nothing does not say it */
 		commit.uid_validity = changes->uid_validity != 0 ?

@@ -66,8 +66,6 @@ struct openchange_commit {
 	uint64_t waited_us;
 	/* 0: unknown */
 	uint32_t uid_validity;
-	/* somebody else has changed the mailbox since this session last looked */
-	bool stale;
 };
 
 enum openchange_modify {
@@ -109,6 +107,13 @@ struct openchange_callbacks {
 	void (*keywords)(void *transaction, uint32_t uid,
 			 const char *const *old, int how,
 			 const char *const *asked);
+	/* Where somebody else has changed the mailbox since this session last looked: what was written, in place of
+	   what was told by the two above. */
+	void (*begin_logged)(void *transaction);
+	void (*logged_flags)(void *transaction, uint32_t first, uint32_t last,
+			     uint32_t set, uint32_t clear);
+	void (*logged_keyword)(void *transaction, uint32_t first,
+			       uint32_t last, const char *keyword, bool set);
 	/* these two end it */
 	void (*commit)(void *user, void *transaction,
 		       const struct openchange_commit *commit);

@@ -10,6 +10,11 @@
 	(DOVECOT_VERSION_MAJOR > (major) || \
 	 (DOVECOT_VERSION_MAJOR == (major) && DOVECOT_VERSION_MINOR >= (minor)))
 
+/* 2.2 has it without the check that there is one */
+#ifndef MODULE_CONTEXT_REQUIRE
+#  define MODULE_CONTEXT_REQUIRE MODULE_CONTEXT
+#endif
+
 #if OPENCHANGE_SINCE(2, 4)
 
 #include "settings.h"

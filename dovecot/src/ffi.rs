@@ -19,7 +19,7 @@ use crate::log::Line;
 use crate::publish::Publishers;
 use crate::session::{MailboxChange, Open, Place, Session};
 use crate::settings::RawSettings;
-use crate::transaction::flags::{Marks, Modify};
+use crate::transaction::flags::{FlagChanges, Marks, Modify};
 use crate::transaction::{Commit, Mail, Source, header, text};
 
 /// Keywords of one mail that are looked at: far more than any server allows.
@@ -76,7 +76,6 @@ struct CCommit {
     order: u64,
     waited_us: u64,
     uid_validity: u32,
-    stale: bool,
 }
 
 /// `struct openchange_callbacks`.
@@ -92,6 +91,9 @@ struct Callbacks {
     expunge: unsafe extern "C" fn(*mut c_void, u32),
     flags: unsafe extern "C" fn(*mut c_void, u32, u32, c_int, u32),
     keywords: unsafe extern "C" fn(*mut c_void, u32, *const *const c_char, c_int, *const *const c_char),
+    begin_logged: unsafe extern "C" fn(*mut c_void),
+    logged_flags: unsafe extern "C" fn(*mut c_void, u32, u32, u32, u32),
+    logged_keyword: unsafe extern "C" fn(*mut c_void, u32, u32, *const c_char, bool),
     commit: unsafe extern "C" fn(*mut c_void, *mut c_void, *const CCommit),
     rollback: unsafe extern "C" fn(*mut c_void),
     mailbox: unsafe extern "C" fn(*mut c_void, c_int, *const CMailbox, *const CMailbox),
@@ -116,6 +118,9 @@ static CALLBACKS: Callbacks = Callbacks {
     expunge,
     flags,
     keywords,
+    begin_logged,
+    logged_flags,
+    logged_keyword,
     commit,
     rollback,
     mailbox,
@@ -367,6 +372,57 @@ unsafe extern "C" fn keywords(
     });
 }
 
+/// What was written of flags and keywords follows.
+///
+/// # Safety
+///
+/// `transaction` comes from [`begin`] and has not ended.
+unsafe extern "C" fn begin_logged(transaction: *mut c_void) {
+    // SAFETY: as promised above.
+    unsafe { logged(transaction, FlagChanges::begin_logged) }
+}
+
+/// Flags that were written for a range of mails.
+///
+/// # Safety
+///
+/// As [`begin_logged`].
+unsafe extern "C" fn logged_flags(transaction: *mut c_void, first: u32, last: u32, set: u32, clear: u32) {
+    // SAFETY: as promised above.
+    unsafe { logged(transaction, |flags| flags.logged_flags((first, last), set, clear)) }
+}
+
+/// A keyword that was written for a range of mails.
+///
+/// # Safety
+///
+/// As [`begin_logged`]; `keyword` is NULL or a C string.
+unsafe extern "C" fn logged_keyword(
+    transaction: *mut c_void,
+    first: u32,
+    last: u32,
+    keyword: *const c_char,
+    set: bool,
+) {
+    // SAFETY: as promised above.
+    let keyword = unsafe { octets(keyword) }.map(text).unwrap_or_default();
+    // SAFETY: as promised above.
+    unsafe { logged(transaction, |flags| flags.logged_keyword((first, last), &keyword, set)) }
+}
+
+/// # Safety
+///
+/// As [`begin_logged`].
+unsafe fn logged(transaction: *mut c_void, work: impl FnOnce(&mut FlagChanges)) {
+    guarded((), || {
+        // SAFETY: as promised above; NULL is seen by `as_mut`.
+        let open = unsafe { transaction.cast::<Open>().as_mut() };
+        if let Some(flags) = open.and_then(|open| open.transaction.logged()) {
+            work(flags);
+        }
+    });
+}
+
 /// A transaction was committed; it ends with this.
 ///
 /// # Safety
@@ -522,7 +578,6 @@ unsafe fn committed(at: &CCommit) -> (Commit, Duration) {
         saved,
         uid_validity: Some(at.uid_validity).filter(|&known| known != 0),
         order: Some(at.order).filter(|&known| known != 0),
-        stale: at.stale,
         time_us: 0,
     };
     (commit, Duration::from_micros(at.waited_us))
@@ -644,14 +699,7 @@ mod tests {
             list_separator: b'.'.cast_signed(),
         };
         let ranges = [CRange { first: 3, last: 5 }, CRange { first: 1, last: 1 }];
-        let end = CCommit {
-            saved: ranges.as_ptr(),
-            saved_count: 2,
-            order: 0,
-            waited_us: 7,
-            uid_validity: 9,
-            stale: true,
-        };
+        let end = CCommit { saved: ranges.as_ptr(), saved_count: 2, order: 0, waited_us: 7, uid_validity: 9 };
         // SAFETY: C strings, a list that ends, and two entries.
         let (mail, at, (end, waited)) = unsafe { (saved(&mail), place(&at), committed(&end)) };
         assert_eq!((at.uid_validity, at.owner), (None, None));
@@ -662,6 +710,6 @@ mod tests {
         assert_eq!((mail.size, mail.marks.flags), (None, 8));
         assert_eq!(mail.marks.keywords, ["a", "\u{fffd}"]);
         assert_eq!((end.saved.to_string().as_str(), end.order, end.uid_validity), ("3:5,1", None, Some(9)));
-        assert!(end.stale && waited == Duration::from_micros(7));
+        assert_eq!(waited, Duration::from_micros(7));
     }
 }

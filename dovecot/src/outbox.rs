@@ -169,7 +169,9 @@ impl Outbox {
         }
         let paired = !moves.is_empty();
         for moved in moves.into_iter().rev() {
-            self.append(moved, now, false);
+            if !self.extend_last(&moved) {
+                self.append(moved, now, false);
+            }
         }
         if left.is_empty() {
             return;
@@ -184,6 +186,27 @@ impl Outbox {
         };
         self.release(&rest);
         self.append(rest, now, false);
+    }
+
+    /// Dovecot moves many messages in several commits: those that follow on each other are one move. It keeps the
+    /// place of the first, before which none of the messages was there.
+    fn extend_last(&mut self, moved: &Change) -> bool {
+        let EventKind::MessageMove(more) = &moved.kind else { return false };
+        let Some(Waiting { change: last, .. }) = self.queue.back_mut() else { return false };
+        if (&last.mailbox, last.uid_validity) != (&moved.mailbox, moved.uid_validity) {
+            return false;
+        }
+        let before = last.octets();
+        let EventKind::MessageMove(transfer) = &mut last.kind else { return false };
+        let from = |transfer: &Transfer| (transfer.old.clone(), transfer.old_uidvalidity);
+        let same_marks = transfer.flags == more.flags && transfer.keywords == more.keywords;
+        if !same_marks || from(transfer) != from(more) {
+            return false;
+        }
+        more.uids.ranges().iter().for_each(|&(first, last)| transfer.uids.push_range(first, last));
+        more.old_uids.ranges().iter().for_each(|&(first, last)| transfer.old_uids.push_range(first, last));
+        self.octets = self.octets + last.octets() - before;
+        true
     }
 
     /// Too much for one batch: all that happened to messages becomes one resync for each mailbox. What happened to

@@ -58,8 +58,6 @@ pub struct Commit {
     pub uid_validity: Option<u32>,
     /// The place of this commit among those to the mailbox, where known.
     pub order: Option<u64>,
-    /// Whether somebody else has changed the mailbox since this session last looked.
-    pub stale: bool,
     /// When, in microseconds since the Unix epoch.
     pub time_us: u64,
 }
@@ -76,8 +74,10 @@ pub struct Transaction {
     expunged: UidSet,
     /// Octets of headers and the like.
     weight: usize,
-    /// Calls so far.
+    /// Mails so far, about.
     count: u64,
+    /// The mail that was changed last: flags and keywords come one after the other.
+    last_uid: u32,
     full: bool,
 }
 
@@ -94,6 +94,7 @@ impl Transaction {
             expunged: UidSet::new(),
             weight: 0,
             count: 0,
+            last_uid: 0,
             full: false,
         }
     }
@@ -105,7 +106,7 @@ impl Transaction {
 
     /// A mail was saved.
     pub fn save(&mut self, mail: Mail) {
-        if self.goes_on() {
+        if self.goes_on(0) {
             let texts = [&mail.from, &mail.subject, &mail.message_id];
             self.weight += MAIL + texts.into_iter().flatten().map(String::len).sum::<usize>();
             self.arrivals.push(Arrival::Saved(Box::new(mail)));
@@ -114,7 +115,7 @@ impl Transaction {
 
     /// A mail was copied here: it had `old_uid` in `source`.
     pub fn copy(&mut self, source: Source, old_uid: u32, marks: Marks) {
-        if !self.goes_on() {
+        if !self.goes_on(0) {
             return;
         }
         let source = place(&mut self.sources, source);
@@ -124,7 +125,7 @@ impl Transaction {
                 if (*known, *same) == (source, marks) =>
             {
                 *count += 1;
-                self.weight += 8 * pushed(old_uids, old_uid);
+                self.weight += 8 * pushed(old_uids, (old_uid, old_uid));
             }
             _ => {
                 self.weight += MAIL;
@@ -136,14 +137,14 @@ impl Transaction {
 
     /// A mail is expunged.
     pub fn expunge(&mut self, uid: u32) {
-        if self.goes_on() {
-            self.weight += 8 * pushed(&mut self.expunged, uid);
+        if self.goes_on(uid) {
+            self.weight += 8 * pushed(&mut self.expunged, (uid, uid));
         }
     }
 
     /// As [`FlagChanges::flags`]. UID 0 is a mail that this transaction saves.
     pub fn flags(&mut self, uid: u32, old: u32, modify: Modify, asked: u32) {
-        if !self.goes_on() {
+        if !self.goes_on(uid) {
             return;
         }
         if uid > 0 {
@@ -159,14 +160,22 @@ impl Transaction {
 
     /// As [`FlagChanges::keywords`].
     pub fn keywords(&mut self, uid: u32, old: &[String], modify: Modify, asked: &[String]) {
-        if self.goes_on() && uid > 0 {
+        if self.goes_on(uid) && uid > 0 {
             self.flags.keywords(uid, old, modify, asked);
         }
     }
 
-    /// Counts one call; drops what was collected when it has become too much.
-    fn goes_on(&mut self) -> bool {
-        self.count += 1;
+    /// What was written of flags and keywords, in place of what this session saw change.
+    pub fn logged(&mut self) -> Option<&mut FlagChanges> {
+        (!self.full).then_some(&mut self.flags)
+    }
+
+    /// Counts a mail; drops what was collected when it has become too much.
+    fn goes_on(&mut self, uid: u32) -> bool {
+        if uid == 0 || uid != self.last_uid {
+            self.count += 1;
+        }
+        self.last_uid = uid;
         if !self.full && (self.weight > 4 * MAX_BATCH_OCTETS || self.flags.ranges() > MAX_RANGES) {
             self.full = true;
             (self.arrivals, self.flags, self.expunged) = Default::default();
@@ -176,13 +185,13 @@ impl Transaction {
 
     /// What happened, in order: what was added, flags, what was expunged. Nothing where nothing changed.
     pub fn committed(self, commit: Commit) -> Vec<Change> {
-        let Commit { saved, uid_validity, order, stale, time_us } = commit;
+        let Commit { saved, uid_validity, order, time_us } = commit;
         let kinds = match self.full {
             true => vec![EventKind::Resync { reason: ResyncReason::Overflow, missed: self.count }],
             false => {
                 let delivery = self.delivery;
                 let mut kinds = arrived(self.arrivals, &self.sources, &self.marks, &saved, delivery);
-                kinds.extend(self.flags.events(stale));
+                kinds.extend(self.flags.events());
                 if !self.expunged.is_empty() {
                     kinds.push(EventKind::MessageExpunge { uids: self.expunged });
                 }

@@ -1,8 +1,8 @@
 //! Flag and keyword changes of a transaction, grouped by equal change.
 //!
-//! Two things are known of each mail: what changed as this session sees it, and what was asked for. They differ where
-//! another session was first: Dovecot writes what was asked for, and it counts from then on, though this session saw
-//! it so already. [`FlagChanges::events`] takes the one or the other.
+//! What changed is the difference between what this session saw and what it made of it. Where another session was first
+//! that is not the truth: Dovecot writes what was asked for, and that counts, though this session saw it so already. Then
+//! the shim reads what was written from the mailbox's transaction log ([`FlagChanges::logged_flags`]), and that is told.
 
 use ocbus_wire::{EventKind, UidSet};
 
@@ -75,7 +75,6 @@ struct Groups {
 struct Generation {
     highest: u32,
     changed: Groups,
-    asked: Groups,
 }
 
 /// A mail whose flags were told and whose keywords may follow.
@@ -85,7 +84,6 @@ struct Pending {
     has_flags: bool,
     has_keywords: bool,
     changed: Edit,
-    asked: Edit,
 }
 
 /// All flag and keyword changes of one transaction.
@@ -93,6 +91,8 @@ struct Pending {
 pub struct FlagChanges {
     generations: Vec<Generation>,
     pending: Pending,
+    /// What was written, where that was read.
+    logged: Option<Groups>,
     ranges: usize,
 }
 
@@ -105,7 +105,6 @@ impl FlagChanges {
             Modify::Add => (asked, 0),
             Modify::Remove => (0, asked),
         };
-        // Dovecot writes nothing of a mail on which nothing changes as this session sees it.
         if set & !old == 0 && clear & old == 0 {
             return;
         }
@@ -113,31 +112,55 @@ impl FlagChanges {
         let pending = &mut self.pending;
         pending.has_flags = true;
         (pending.changed.set.flags, pending.changed.clear.flags) = (set & !old, clear & old);
-        (pending.asked.set.flags, pending.asked.clear.flags) = (set, clear);
     }
 
-    /// The keywords of a mail were changed, likewise. Dovecot looks at the newest state before it writes, so what
-    /// changed nothing for this session may have changed something.
+    /// The keywords of a mail were changed, likewise.
     pub fn keywords(&mut self, uid: u32, old: &[String], modify: Modify, asked: &[String]) {
         let without = |all: &[String], some: &[String]| -> Vec<String> {
             all.iter().filter(|keyword| !some.contains(keyword)).cloned().collect()
         };
         let both = || old.iter().filter(|keyword| asked.contains(keyword)).cloned().collect();
-        self.begin(uid, false);
-        let pending = &mut self.pending;
-        pending.has_keywords = true;
         let (set, clear) = match modify {
             Modify::Replace => (without(asked, old), without(old, asked)),
             Modify::Add => (without(asked, old), Vec::new()),
             Modify::Remove => (Vec::new(), both()),
         };
-        (pending.changed.set.keywords, pending.changed.clear.keywords) = (set, clear);
-        let (set, clear) = match modify {
-            Modify::Replace => (asked.to_vec(), without(old, asked)),
-            Modify::Add => (asked.to_vec(), Vec::new()),
-            Modify::Remove => (Vec::new(), asked.to_vec()),
-        };
-        (pending.asked.set.keywords, pending.asked.clear.keywords) = (set, clear);
+        if set.is_empty() && clear.is_empty() {
+            return;
+        }
+        self.begin(uid, false);
+        self.pending.has_keywords = true;
+        (self.pending.changed.set.keywords, self.pending.changed.clear.keywords) = (set, clear);
+    }
+
+    /// From here on what was written is told, and nothing else.
+    pub fn begin_logged(&mut self) {
+        self.logged = Some(Groups::default());
+    }
+
+    /// Flags that were written for a range of mails.
+    pub fn logged_flags(&mut self, uids: (u32, u32), set: u32, clear: u32) {
+        let marks = |flags: u32| Marks { flags: flags & MASK, keywords: Vec::new() };
+        // Dovecot clears first, so that 255 and some to set is "exactly these".
+        self.log(uids, Edit { set: marks(set), clear: marks(clear & !set) });
+    }
+
+    /// A keyword that was written for a range of mails.
+    pub fn logged_keyword(&mut self, uids: (u32, u32), keyword: &str, set: bool) {
+        let marks = Marks { flags: 0, keywords: vec![keyword.to_owned()] };
+        self.log(
+            uids,
+            match set {
+                true => Edit { set: marks, clear: Marks::default() },
+                false => Edit { set: Marks::default(), clear: marks },
+            },
+        );
+    }
+
+    fn log(&mut self, uids: (u32, u32), edit: Edit) {
+        if let Some(logged) = &mut self.logged {
+            self.ranges += logged.add(uids, edit);
+        }
     }
 
     /// Ranges of UIDs so far: what the memory is spent for.
@@ -145,16 +168,13 @@ impl FlagChanges {
         self.ranges
     }
 
-    /// The events, in order. `stale`: somebody else has changed the mailbox since this session last looked.
-    pub fn events(mut self, stale: bool) -> Vec<EventKind> {
+    /// The events, in order.
+    pub fn events(mut self) -> Vec<EventKind> {
         self.fold();
-        self.generations
-            .into_iter()
-            .flat_map(|generation| match stale {
-                true => generation.asked.events(),
-                false => generation.changed.events(),
-            })
-            .collect()
+        match self.logged {
+            Some(logged) => logged.events(),
+            None => self.generations.into_iter().flat_map(|generation| generation.changed.events()).collect(),
+        }
     }
 
     fn begin(&mut self, uid: u32, flags: bool) {
@@ -167,7 +187,7 @@ impl FlagChanges {
     }
 
     fn fold(&mut self) {
-        let Pending { uid, changed, asked, .. } = std::mem::take(&mut self.pending);
+        let Pending { uid, changed, .. } = std::mem::take(&mut self.pending);
         if uid == 0 {
             return;
         }
@@ -176,18 +196,18 @@ impl FlagChanges {
         }
         let Some(generation) = self.generations.last_mut() else { return };
         generation.highest = uid;
-        self.ranges += generation.changed.add(uid, changed) + generation.asked.add(uid, asked);
+        self.ranges += generation.changed.add((uid, uid), changed);
     }
 }
 
 impl Groups {
     /// Gives how many ranges it took.
-    fn add(&mut self, uid: u32, edit: Edit) -> usize {
+    fn add(&mut self, uids: (u32, u32), edit: Edit) -> usize {
         let Edit { mut set, clear } = edit;
         let mut ranges = 0;
-        for (bit, uids) in [(SEEN, &mut self.read), (DELETED, &mut self.trash)] {
+        for (bit, group) in [(SEEN, &mut self.read), (DELETED, &mut self.trash)] {
             if set.flags & bit != 0 {
-                ranges += pushed(uids, uid);
+                ranges += pushed(group, uids);
             }
         }
         set.flags &= !(SEEN | DELETED);
@@ -196,11 +216,13 @@ impl Groups {
                 continue;
             }
             match groups.iter_mut().find(|(known, _)| *known == marks) {
-                Some((_, uids)) => ranges += pushed(uids, uid),
+                Some((_, group)) => ranges += pushed(group, uids),
                 None => {
                     // A group costs more than a range, on the wire too.
                     ranges += 16;
-                    groups.push((marks, UidSet::from_iter([uid])));
+                    let mut group = UidSet::new();
+                    group.push_range(uids.0, uids.1);
+                    groups.push((marks, group));
                 }
             }
         }
@@ -230,11 +252,11 @@ impl Groups {
     }
 }
 
-/// Adds a UID; gives how many ranges that took: none or one.
-pub(super) fn pushed(uids: &mut UidSet, uid: u32) -> usize {
-    let before = uids.ranges().len();
-    uids.push(uid);
-    uids.ranges().len() - before
+/// Adds a range; gives how many ranges that took: none or one.
+pub(super) fn pushed(set: &mut UidSet, (first, last): (u32, u32)) -> usize {
+    let before = set.ranges().len();
+    set.push_range(first, last);
+    set.ranges().len() - before
 }
 
 #[cfg(test)]
@@ -271,7 +293,7 @@ mod tests {
             changes.keywords(uid, &[], Modify::Add, &words(&["$a"]));
         }
         assert!(changes.ranges() < 150_000);
-        let events = changes.events(false);
+        let events = changes.events();
         assert_eq!(shown(&events[..2]), ["read 1:100000", "trash 1:100000"]);
         let EventKind::FlagsSet { uids, flags, keywords } = &events[2] else { panic!("{:?}", events[2]) };
         assert_eq!(
@@ -290,24 +312,32 @@ mod tests {
         changes.keywords(4, &words(&["a", "b"]), Modify::Add, &words(&["b"]));
         changes.keywords(5, &words(&["a"]), Modify::Remove, &words(&["b"]));
         changes.keywords(6, &words(&["a", "b"]), Modify::Replace, &words(&["b", "a"]));
-        assert_eq!(shown(&changes.events(false)), [""; 0]);
+        assert_eq!(shown(&changes.events()), [""; 0]);
     }
 
     #[test]
-    fn what_was_asked_for_is_told_where_another_session_was_first() {
-        let change = || {
-            let mut changes = FlagChanges::default();
-            changes.flags(1, SEEN, Modify::Replace, SEEN | FLAGGED);
-            changes.keywords(1, &words(&["a", "c"]), Modify::Replace, &words(&["a", "b"]));
-            changes.keywords(2, &words(&["a"]), Modify::Add, &words(&["a"]));
-            changes.flags(3, SEEN, Modify::Add, SEEN);
-            changes
-        };
-        assert_eq!(shown(&change().events(false)), ["set 1 \\Flagged b", "clear 1 c"]);
+    fn what_was_written_is_told_where_it_was_read() {
+        let mut changes = FlagChanges::default();
+        changes.flags(1, SEEN, Modify::Replace, SEEN | FLAGGED);
+        changes.begin_logged();
+        changes.logged_flags((1, 3), SEEN | FLAGGED, 0xff);
+        changes.logged_keyword((1, 1), "a", true);
+        changes.logged_keyword((2, 3), "b", false);
+        changes.logged_keyword((5, 5), "a", true);
         assert_eq!(
-            shown(&change().events(true)),
-            ["read 1", "set 1 \\Flagged a b", "set 2 a", "clear 1 \\Answered \\Deleted \\Draft c"]
+            shown(&changes.events()),
+            [
+                "read 1:3",
+                "set 1:3 \\Flagged",
+                "set 1,5 a",
+                "clear 1:3 \\Answered \\Deleted \\Draft",
+                "clear 2:3 b"
+            ]
         );
+        let mut changes = FlagChanges::default();
+        changes.flags(1, 0, Modify::Add, SEEN);
+        changes.begin_logged();
+        assert_eq!(shown(&changes.events()), [""; 0], "nothing was written");
     }
 
     #[test]
@@ -316,10 +346,7 @@ mod tests {
         changes.flags(7, 0, Modify::Add, FLAGGED);
         changes.flags(7, FLAGGED, Modify::Remove, FLAGGED);
         changes.flags(7, 0, Modify::Add, FLAGGED);
-        assert_eq!(
-            shown(&changes.events(false)),
-            ["set 7 \\Flagged", "clear 7 \\Flagged", "set 7 \\Flagged"]
-        );
+        assert_eq!(shown(&changes.events()), ["set 7 \\Flagged", "clear 7 \\Flagged", "set 7 \\Flagged"]);
     }
 
     #[test]

@@ -1,0 +1,150 @@
+//! Nothing is missed: many IMAP sessions do random things to the same mailboxes at once, and a replica that is kept from
+//! the events alone has in the end what IMAP says.
+//!
+//! `OCBUS_SEED` repeats a run as far as the kernel's scheduling lets it, `OCBUS_REPLICA_SECONDS` makes it longer.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, missing_docs)]
+#![allow(unreachable_pub, reason = "modules of one test")]
+
+#[path = "replica/model.rs"]
+mod model;
+#[path = "replica/sessions.rs"]
+mod sessions;
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use model::Replica;
+use ocbus::bus::{Filter, Subscription};
+use ocbus::resolver::Cn;
+use ocbus::sandbox::DovecotOptions;
+use ocbus::subscriber::SubscriberConfig;
+use ocbus::{Bus, Event, EventKind, Subscriber};
+use sessions::Session;
+use support::Site;
+
+const USERS: [&str; 3] = ["ann", "bob", "cat"];
+const SESSIONS: usize = 20;
+
+/// No event for this long, with all sessions ended: there is none any more.
+const QUIET: Duration = Duration::from_millis(1500);
+
+fn number(name: &str, otherwise: u64) -> u64 {
+    std::env::var(name).ok().map_or(otherwise, |value| value.parse().expect("a number"))
+}
+
+struct Scene {
+    site: Site,
+    subscriber: Subscriber,
+    events: Vec<Subscription>,
+}
+
+impl Scene {
+    async fn new(more: impl FnOnce(DovecotOptions) -> DovecotOptions) -> Scene {
+        let site = Site::with(|options| more(options.extra("mail_max_userip_connections = 100")));
+        let bus = Bus::new();
+        let config = SubscriberConfig { lease: Duration::from_secs(6), ..SubscriberConfig::default() };
+        let subscriber = Subscriber::start(config, site.resolver().await, bus.clone()).await.unwrap();
+        let mut events = Vec::new();
+        for user in USERS {
+            subscriber.add(&Cn::new(user).unwrap()).await.unwrap();
+            events.push(bus.subscribe_with_queue(Filter::user(user), 65_536));
+        }
+        Scene { site, subscriber, events }
+    }
+
+    /// Runs the sessions for so long; `meanwhile` may disturb them. Gives what the slowest command took.
+    fn run(&self, seed: u64, how_long: Duration, meanwhile: impl FnOnce(&Site)) -> Duration {
+        println!("OCBUS_SEED={seed} OCBUS_REPLICA_SECONDS={}", how_long.as_secs());
+        for user in USERS {
+            Session::prepare(&self.site.dovecot, user);
+        }
+        let stop = Arc::new(AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            let sessions: Vec<_> = (0..SESSIONS)
+                .map(|at| {
+                    let (dovecot, stop) = (&self.site.dovecot, Arc::clone(&stop));
+                    let user = USERS[at % USERS.len()];
+                    scope.spawn(move || Session::new(dovecot, user, at, seed).run(&stop))
+                })
+                .collect();
+            let begun = Instant::now();
+            meanwhile(&self.site);
+            std::thread::sleep(how_long.saturating_sub(begun.elapsed()));
+            stop.store(true, Ordering::Relaxed);
+            let ended: Vec<(u64, Duration)> = sessions.into_iter().map(|one| one.join().unwrap()).collect();
+            println!("{} commands", ended.iter().map(|(commands, _)| commands).sum::<u64>());
+            ended.into_iter().map(|(_, slowest)| slowest).max().unwrap()
+        })
+    }
+
+    /// All events so far of each user, once there are no more.
+    async fn drain(&mut self) -> Vec<Vec<Arc<Event>>> {
+        let mut all = Vec::new();
+        for events in &mut self.events {
+            let mut told = Vec::new();
+            while let Ok(event) = tokio::time::timeout(QUIET, events.recv()).await {
+                told.push(event.unwrap());
+            }
+            all.push(told);
+        }
+        all
+    }
+
+    /// Compares; gives the differences.
+    fn compare(&self, replicas: &[Replica]) -> Vec<String> {
+        USERS
+            .iter()
+            .zip(replicas)
+            .flat_map(|(user, replica)| {
+                let mut imap = self.site.dovecot.imap(user).unwrap();
+                let differences = replica.differences(&model::look(&mut imap));
+                differences.into_iter().map(move |difference| format!("{user}: {difference}"))
+            })
+            .collect()
+    }
+}
+
+fn seed() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    number("OCBUS_SEED", u64::from(now.subsec_nanos()) | 1)
+}
+
+fn seconds(otherwise: u64) -> Duration {
+    Duration::from_secs(number("OCBUS_REPLICA_SECONDS", otherwise))
+}
+
+async fn replicate(more: impl FnOnce(DovecotOptions) -> DovecotOptions) {
+    let mut scene = Scene::new(more).await;
+    let seed = seed();
+    scene.run(seed, seconds(10), |_| ());
+    let told = scene.drain().await;
+    let mut replicas = Vec::new();
+    for events in &told {
+        assert!(events.len() > 100, "{} events", events.len());
+        let resyncs: Vec<_> =
+            events.iter().filter(|event| matches!(event.kind, EventKind::Resync { .. })).collect();
+        assert!(resyncs.is_empty(), "nothing was wrong, so none is needed: {resyncs:?}");
+        let mut replica = Replica::default();
+        events.iter().for_each(|event| replica.apply(event));
+        replicas.push(replica);
+    }
+    let count: usize = told.iter().map(Vec::len).sum();
+    println!("{count} events");
+    let differences = scene.compare(&replicas);
+    assert!(differences.is_empty(), "OCBUS_SEED={seed}\n{}", differences.join("\n"));
+    assert_eq!(scene.site.warnings(), Vec::<String>::new());
+    scene.site.assert_sound();
+    drop(scene.subscriber);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_of_maildirs_is_right() {
+    replicate(|options| options).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_of_mdboxes_is_right() {
+    replicate(|options| options.extra("mail_location = mdbox:~/mdbox")).await;
+}
