@@ -133,6 +133,20 @@ async fn replicate(more: impl FnOnce(DovecotOptions) -> DovecotOptions) {
     let count: usize = told.iter().map(Vec::len).sum();
     println!("{count} events");
     let differences = scene.compare(&replicas);
+    if std::env::var_os("OCBUS_REPLICA_DEBUG").is_some() {
+        for difference in &differences {
+            println!("{difference}");
+            for event in told.iter().flatten() {
+                let line = format!("{event:?}");
+                if difference
+                    .split('"')
+                    .any(|word| word.starts_with(['R', 'S']) && line.contains(&format!("\"{word}\"")))
+                {
+                    println!("  {line}");
+                }
+            }
+        }
+    }
     assert!(differences.is_empty(), "OCBUS_SEED={seed}\n{}", differences.join("\n"));
     assert_eq!(scene.site.warnings(), Vec::<String>::new());
     scene.site.assert_sound();

@@ -344,3 +344,6 @@ fn is_of_messages(kind: &EventKind) -> bool {
             | EventKind::Resync { .. }
     )
 }
+
+#[cfg(test)]
+mod tests;

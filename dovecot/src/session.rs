@@ -35,6 +35,8 @@ pub struct Session {
     folders: Folders,
     debug: bool,
     raw: RawSettings,
+    /// Dovecot had nothing to do before, and will again.
+    rests: bool,
     /// When the connections are closed.
     rest_at: Option<Instant>,
     /// When to tell again what was missed.
@@ -96,7 +98,7 @@ impl Session {
         let user = publishers.user(login, debug, raw.clone())?;
         let (kinds, folders) = user.filter();
         let accounts = vec![Account::new(login, user, &kinds)];
-        Ok(Session { accounts, kinds, folders, debug, raw, rest_at: None, retry_at: None })
+        Ok(Session { accounts, kinds, folders, debug, raw, rests: false, rest_at: None, retry_at: None })
     }
 
     /// Whether transactions are to be looked at.
@@ -147,7 +149,7 @@ impl Session {
         if delivery {
             // Answers are awaited at the end, behind what Dovecot still does.
             lines.extend(account.publish(&self.kinds, now, true, waited));
-        } else if account.outbox.age(now) >= LATEST {
+        } else if !self.rests && account.outbox.age(now) >= LATEST {
             lines.extend(account.publish(&self.kinds, now, false, waited));
         }
         lines
@@ -197,6 +199,7 @@ impl Session {
 
     /// Dovecot has nothing to do: tells what is due, answers included.
     pub fn tick(&mut self) -> Vec<Line> {
+        self.rests = true;
         let now = Instant::now();
         let mut lines = Vec::new();
         let mut told = false;
