@@ -45,7 +45,7 @@ fn shown(event: &Event) -> String {
 }
 
 fn site(more: impl FnOnce(DovecotOptions) -> DovecotOptions) -> Site {
-    Site::with(|options| more(options))
+    Site::with(more)
 }
 
 /// Does things and compares.

@@ -78,6 +78,17 @@ impl Contents {
 }
 
 impl Replica {
+    /// What IMAP says, with nothing going on meanwhile.
+    pub fn of(truth: &Truth) -> Replica {
+        let mut replica = Replica { subscribed: truth.subscribed.clone(), ..Replica::default() };
+        for (name, (uidvalidity, messages)) in &truth.mailboxes {
+            replica.names.insert(name.clone(), Some(*uidvalidity));
+            let came = messages.iter().map(|(uid, flags)| (*uid, (0, flags.clone()))).collect();
+            replica.contents.insert(*uidvalidity, Contents { came, ..Contents::default() });
+        }
+        replica
+    }
+
     pub fn apply(&mut self, event: &Event) {
         let Some(mailbox) = &event.mailbox else { return };
         let name = mailbox.name.clone();

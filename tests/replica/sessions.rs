@@ -39,7 +39,7 @@ impl Session {
             random,
             at,
             own: Vec::new(),
-            made: 0,
+            made: usize::try_from(seed % 7).unwrap() * 1000,
             commands: 0,
             slowest: Duration::ZERO,
         }
@@ -168,6 +168,9 @@ impl Session {
             Ok(_) => {}
             Err(SandboxError::Answer { answer, .. }) if answer.starts_with("NO ") => {
                 assert!(!answer.contains("[SERVERBUG]"), "{command}: {answer}");
+                if command.starts_with("CREATE") {
+                    println!("{command}: {answer}");
+                }
             }
             Err(error) => panic!("{command}: {error}"),
         }
