@@ -53,8 +53,7 @@ async fn filters_look_at_kind_and_mailbox_and_let_every_resync_through() {
     assert!(mails.try_recv().is_none());
 
     let mut source = bus.subscribe(Filter::all().mailbox("Drafts"));
-    let transfer =
-        Transfer { uids: UidSet::from_iter([1]), old: Mailbox::new("Drafts", '/'), old_uids: UidSet::new() };
+    let transfer = Transfer::new(UidSet::from_iter([1]), Mailbox::new("Drafts", '/'), UidSet::new());
     let moved = EventKind::MessageMove(transfer.clone());
     bus.publish(Event::new(Uuid::now_v7(), 1, "bob", Mailbox::new("Sent", '/'), moved));
     let copied = EventKind::MessageCopy(transfer);

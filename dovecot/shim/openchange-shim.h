@@ -17,7 +17,9 @@ struct module;
 	X(budget) \
 	X(keep_refused) \
 	X(charset) \
-	X(bus)
+	X(bus) \
+	X(events) \
+	X(folders)
 
 /* A user's settings as Dovecot has them. NULL: not set. */
 struct openchange_settings {
@@ -26,33 +28,65 @@ struct openchange_settings {
 #undef OPENCHANGE_MEMBER
 };
 
-/* One new mail. Strings may be NULL. Nothing in it outlives the call. */
-struct openchange_mail {
-	const char *from;
-	const char *subject;
-	const char *message_id;
-	/* UINT64_MAX: unknown */
-	uint64_t size;
-	/* 0: unknown */
-	uint32_t uid;
-	/* 1 answered, 2 flagged, 4 deleted, 8 seen, 16 draft */
-	uint32_t flags;
-};
-
-/* What one committed transaction delivered. Nothing in it outlives the call. */
-struct openchange_delivery {
-	/* UTF-8, with the namespace's separator */
-	const char *mailbox;
+/* A mailbox. Nothing in it outlives the call. */
+struct openchange_mailbox {
+	/* UTF-8, with the namespace's separator, as its owner sees it */
+	const char *name;
 	/* as the storage has it, with the list's separator */
 	const char *storage_name;
-	const struct openchange_mail *mails;
-	size_t count;
-	/* part of the budget that is spent already */
-	uint64_t waited_us;
+	/* as \Junk, separated by spaces; NULL: unknown */
+	const char *special_use;
+	/* login of its owner; NULL: the session's user */
+	const char *owner;
 	/* 0: unknown */
 	uint32_t uid_validity;
 	char separator;
 	char list_separator;
+};
+
+/* A saved mail. Strings may be NULL. Nothing in it outlives the call. */
+struct openchange_mail {
+	const char *from;
+	const char *subject;
+	const char *message_id;
+	/* ends with NULL */
+	const char *const *keywords;
+	/* UINT64_MAX: unknown */
+	uint64_t size;
+	/* 1 answered, 2 flagged, 4 deleted, 8 seen, 16 draft; others mean nothing */
+	uint32_t flags;
+};
+
+/* Some UIDs, both included. */
+struct openchange_range {
+	uint32_t first, last;
+};
+
+/* What a commit says. Nothing in it outlives the call. */
+struct openchange_commit {
+	/* UIDs of what was saved and copied, in order */
+	const struct openchange_range *saved;
+	size_t saved_count;
+	/* grows with each commit to this mailbox, whatever process does it; 0: unknown */
+	uint64_t order;
+	/* part of the budget that is spent already */
+	uint64_t waited_us;
+	/* 0: unknown */
+	uint32_t uid_validity;
+};
+
+enum openchange_modify {
+	OPENCHANGE_MODIFY_REPLACE = 0,
+	OPENCHANGE_MODIFY_ADD = 1,
+	OPENCHANGE_MODIFY_REMOVE = 2,
+};
+
+enum openchange_mailbox_change {
+	OPENCHANGE_MAILBOX_CREATE = 0,
+	OPENCHANGE_MAILBOX_DELETE = 1,
+	OPENCHANGE_MAILBOX_RENAME = 2,
+	OPENCHANGE_MAILBOX_SUBSCRIBE = 3,
+	OPENCHANGE_MAILBOX_UNSUBSCRIBE = 4,
 };
 
 /* The Rust half. None of these fails, blocks longer than the budget, or unwinds. */
@@ -63,7 +97,44 @@ struct openchange_callbacks {
 	void (*user_free)(void *user);
 	/* how long the user's transactions may take */
 	uint64_t (*budget_us)(const void *user);
-	void (*deliver)(void *user, const struct openchange_delivery *delivery);
+
+	/* Transactions. What is saved in a delivery is new mail. NULL for "transaction" is taken everywhere. */
+	bool (*wants_transactions)(const void *user, bool delivery);
+	void *(*begin)(const void *user, const struct openchange_mailbox *box,
+		       bool delivery);
+	void (*save)(void *transaction, const struct openchange_mail *mail);
+	/* flags and keywords of "mail" only */
+	void (*copy)(const void *user, void *transaction,
+		     const struct openchange_mailbox *from, uint32_t old_uid,
+		     const struct openchange_mail *mail);
+	void (*expunge)(void *transaction, uint32_t uid);
+	/* "how" is enum openchange_modify */
+	void (*flags)(void *transaction, uint32_t uid, uint32_t old, int how,
+		      uint32_t asked);
+	void (*keywords)(void *transaction, uint32_t uid,
+			 const char *const *old, int how,
+			 const char *const *asked);
+	/* Where somebody else has changed the mailbox since this session last looked: what was written, in place of
+	   what was told by the two above. */
+	void (*begin_logged)(void *transaction);
+	void (*logged_flags)(void *transaction, uint32_t first, uint32_t last,
+			     uint32_t set, uint32_t clear);
+	void (*logged_keyword)(void *transaction, uint32_t first,
+			       uint32_t last, const char *keyword, bool set);
+	/* these two end it */
+	void (*commit)(void *user, void *transaction,
+		       const struct openchange_commit *commit);
+	void (*rollback)(void *transaction);
+
+	/* "old" is the former name, of a rename. */
+	void (*mailbox)(void *user, int what,
+			const struct openchange_mailbox *box,
+			const struct openchange_mailbox *old);
+
+	/* Dovecot has nothing to do. */
+	void (*tick)(void *user);
+	/* In how many milliseconds a tick is wanted; UINT32_MAX: not at all. */
+	uint32_t (*wake_ms)(const void *user);
 };
 
 enum openchange_level {

@@ -13,12 +13,17 @@ use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use ocbus_wire::Mailbox;
+use ocbus_wire::{Mailbox, UidSet};
 
 use crate::log::Line;
-use crate::publish::{Publishers, User};
+use crate::publish::Publishers;
+use crate::session::{MailboxChange, Open, Place, Session};
 use crate::settings::RawSettings;
-use crate::transaction::{Delivery, Mail, header, text};
+use crate::transaction::flags::{FlagChanges, Marks, Modify};
+use crate::transaction::{Commit, Mail, Source, header, text};
+
+/// Keywords of one mail that are looked at: far more than any server allows.
+const MAX_KEYWORDS: usize = 1024;
 
 /// `struct openchange_settings`.
 #[repr(C)]
@@ -30,6 +35,20 @@ struct CSettings {
     keep_refused: *const c_char,
     charset: *const c_char,
     bus: *const c_char,
+    events: *const c_char,
+    folders: *const c_char,
+}
+
+/// `struct openchange_mailbox`.
+#[repr(C)]
+struct CMailbox {
+    name: *const c_char,
+    storage_name: *const c_char,
+    special_use: *const c_char,
+    owner: *const c_char,
+    uid_validity: u32,
+    separator: c_char,
+    list_separator: c_char,
 }
 
 /// `struct openchange_mail`.
@@ -38,22 +57,26 @@ struct CMail {
     from: *const c_char,
     subject: *const c_char,
     message_id: *const c_char,
+    keywords: *const *const c_char,
     size: u64,
-    uid: u32,
     flags: u32,
 }
 
-/// `struct openchange_delivery`.
+/// `struct openchange_range`.
 #[repr(C)]
-struct CDelivery {
-    mailbox: *const c_char,
-    storage_name: *const c_char,
-    mails: *const CMail,
-    count: usize,
+struct CRange {
+    first: u32,
+    last: u32,
+}
+
+/// `struct openchange_commit`.
+#[repr(C)]
+struct CCommit {
+    saved: *const CRange,
+    saved_count: usize,
+    order: u64,
     waited_us: u64,
     uid_validity: u32,
-    separator: c_char,
-    list_separator: c_char,
 }
 
 /// `struct openchange_callbacks`.
@@ -62,7 +85,21 @@ struct Callbacks {
     user_new: unsafe extern "C" fn(*const c_char, bool, *const CSettings) -> *mut c_void,
     user_free: unsafe extern "C" fn(*mut c_void),
     budget_us: unsafe extern "C" fn(*const c_void) -> u64,
-    deliver: unsafe extern "C" fn(*mut c_void, *const CDelivery),
+    wants_transactions: unsafe extern "C" fn(*const c_void, bool) -> bool,
+    begin: unsafe extern "C" fn(*const c_void, *const CMailbox, bool) -> *mut c_void,
+    save: unsafe extern "C" fn(*mut c_void, *const CMail),
+    copy: unsafe extern "C" fn(*const c_void, *mut c_void, *const CMailbox, u32, *const CMail),
+    expunge: unsafe extern "C" fn(*mut c_void, u32),
+    flags: unsafe extern "C" fn(*mut c_void, u32, u32, c_int, u32),
+    keywords: unsafe extern "C" fn(*mut c_void, u32, *const *const c_char, c_int, *const *const c_char),
+    begin_logged: unsafe extern "C" fn(*mut c_void),
+    logged_flags: unsafe extern "C" fn(*mut c_void, u32, u32, u32, u32),
+    logged_keyword: unsafe extern "C" fn(*mut c_void, u32, u32, *const c_char, bool),
+    commit: unsafe extern "C" fn(*mut c_void, *mut c_void, *const CCommit),
+    rollback: unsafe extern "C" fn(*mut c_void),
+    mailbox: unsafe extern "C" fn(*mut c_void, c_int, *const CMailbox, *const CMailbox),
+    tick: unsafe extern "C" fn(*mut c_void),
+    wake_ms: unsafe extern "C" fn(*const c_void) -> u32,
 }
 
 unsafe extern "C" {
@@ -71,7 +108,26 @@ unsafe extern "C" {
     fn openchange_shim_log(level: c_int, line: *const c_char);
 }
 
-static CALLBACKS: Callbacks = Callbacks { user_new, user_free, budget_us, deliver };
+static CALLBACKS: Callbacks = Callbacks {
+    user_new,
+    user_free,
+    budget_us,
+    wants_transactions,
+    begin,
+    save,
+    copy,
+    expunge,
+    flags,
+    keywords,
+    begin_logged,
+    logged_flags,
+    logged_keyword,
+    commit,
+    rollback,
+    mailbox,
+    tick,
+    wake_ms,
+};
 
 static PUBLISHERS: Mutex<Publishers> = Mutex::new(Publishers::new());
 
@@ -149,10 +205,13 @@ unsafe extern "C" fn user_new(login: *const c_char, debug: bool, set: *const CSe
             keep_refused: value(set.keep_refused),
             charset: value(set.charset),
             bus: value(set.bus),
+            events: value(set.events),
+            folders: value(set.folders),
         };
         let login = value(login).unwrap_or_default();
-        match publishers().user(&login, debug, raw) {
-            Ok(user) => Box::into_raw(Box::new(user)).cast(),
+        let made = Session::new(&mut publishers(), &login, debug, raw);
+        match made {
+            Ok(session) => Box::into_raw(Box::new(session)).cast(),
             Err(error) => {
                 write(&[Line::warning(format!(
                     "{error}; no notifications for {}",
@@ -173,8 +232,8 @@ unsafe extern "C" fn user_free(user: *mut c_void) {
     guarded((), || {
         if !user.is_null() {
             // SAFETY: it was made by `Box::into_raw` in `user_new`, and this is the one call that ends it.
-            let user = unsafe { Box::from_raw(user.cast::<User>()) };
-            write(&user.finish());
+            let session = unsafe { Box::from_raw(user.cast::<Session>()) };
+            write(&session.end());
         }
     });
 }
@@ -187,64 +246,361 @@ unsafe extern "C" fn user_free(user: *mut c_void) {
 unsafe extern "C" fn budget_us(user: *const c_void) -> u64 {
     guarded(0, || {
         // SAFETY: as promised above; NULL is seen by `as_ref`.
-        let user = unsafe { user.cast::<User>().as_ref() };
-        user.map_or(0, |user| u64::try_from(user.budget().as_micros()).unwrap_or(u64::MAX))
+        let session = unsafe { user.cast::<Session>().as_ref() };
+        session.map_or(0, |session| u64::try_from(session.budget().as_micros()).unwrap_or(u64::MAX))
     })
 }
 
-/// A transaction was committed.
+/// Whether transactions are to be looked at.
 ///
 /// # Safety
 ///
-/// `user` comes from [`user_new`] and was not freed; `delivery` is valid for the call, as its header says.
-unsafe extern "C" fn deliver(user: *mut c_void, delivery: *const CDelivery) {
-    guarded((), || {
+/// `user` comes from [`user_new`] and was not freed.
+unsafe extern "C" fn wants_transactions(user: *const c_void, delivery: bool) -> bool {
+    guarded(false, || {
         // SAFETY: as promised above; NULL is seen by `as_ref`.
-        let (user, delivery) = unsafe { (user.cast::<User>().as_ref(), delivery.as_ref()) };
-        let (Some(user), Some(delivery)) = (user, delivery) else { return };
-        // SAFETY: the strings are NULL or C strings, `mails` has `count` entries.
-        let delivery = unsafe { taken(delivery) };
-        write(&user.publish(delivery));
+        let session = unsafe { user.cast::<Session>().as_ref() };
+        session.is_some_and(|session| session.wants_transactions(delivery))
+    })
+}
+
+/// The first change of a transaction is about to come.
+///
+/// # Safety
+///
+/// `user` comes from [`user_new`] and was not freed; `at` is valid for the call, as its header says.
+unsafe extern "C" fn begin(user: *const c_void, at: *const CMailbox, delivery: bool) -> *mut c_void {
+    guarded(std::ptr::null_mut(), || {
+        // SAFETY: as promised above; NULL is seen by `as_ref`.
+        let (session, at) = unsafe { (user.cast::<Session>().as_ref(), at.as_ref()) };
+        let (Some(session), Some(at)) = (session, at) else { return std::ptr::null_mut() };
+        // SAFETY: the strings are NULL or C strings.
+        let at = unsafe { place(at) };
+        Box::into_raw(Box::new(session.begin(at, delivery))).cast()
+    })
+}
+
+/// A mail was saved.
+///
+/// # Safety
+///
+/// `transaction` comes from [`begin`] and has not ended; `mail` is valid for the call, as its header says.
+unsafe extern "C" fn save(transaction: *mut c_void, mail: *const CMail) {
+    guarded((), || {
+        // SAFETY: as promised above; NULL is seen by `as_mut` and `as_ref`.
+        let (open, mail) = unsafe { (transaction.cast::<Open>().as_mut(), mail.as_ref()) };
+        if let (Some(open), Some(mail)) = (open, mail) {
+            // SAFETY: the strings are NULL or C strings, and the list of keywords ends with NULL.
+            open.transaction.save(unsafe { saved(mail) });
+        }
     });
 }
 
-/// Copies what the shim passes.
+/// A mail was copied here, and had another UID there.
 ///
 /// # Safety
 ///
-/// The strings are NULL or C strings, and `mails` points to `count` entries.
-unsafe fn taken(delivery: &CDelivery) -> Delivery {
-    let mails: &[CMail] = match delivery.mails.is_null() {
-        true => &[],
-        // SAFETY: `count` entries, which the shim does not touch during the call.
-        false => unsafe { std::slice::from_raw_parts(delivery.mails, delivery.count) },
-    };
+/// `user` and `transaction` are live; `from` and `mail` are valid for the call, as their header says.
+unsafe extern "C" fn copy(
+    user: *const c_void,
+    transaction: *mut c_void,
+    from: *const CMailbox,
+    old_uid: u32,
+    mail: *const CMail,
+) {
+    guarded((), || {
+        // SAFETY: as promised above; NULL is seen by `as_mut` and `as_ref`.
+        let (session, open) =
+            unsafe { (user.cast::<Session>().as_ref(), transaction.cast::<Open>().as_mut()) };
+        // SAFETY: likewise.
+        let (from, mail) = unsafe { (from.as_ref(), mail.as_ref()) };
+        let (Some(session), Some(open), Some(from), Some(mail)) = (session, open, from, mail) else { return };
+        // SAFETY: the strings are NULL or C strings, and the list of keywords ends with NULL.
+        let (from, keywords) = unsafe { (place(from), words(mail.keywords)) };
+        session.copies_from(open, &from);
+        let source = Source { mailbox: from.mailbox, uid_validity: from.uid_validity };
+        open.transaction.copy(source, old_uid, Marks { flags: mail.flags, keywords });
+    });
+}
+
+/// A mail is expunged.
+///
+/// # Safety
+///
+/// `transaction` comes from [`begin`] and has not ended.
+unsafe extern "C" fn expunge(transaction: *mut c_void, uid: u32) {
+    guarded((), || {
+        // SAFETY: as promised above; NULL is seen by `as_mut`.
+        if let Some(open) = unsafe { transaction.cast::<Open>().as_mut() } {
+            open.transaction.expunge(uid);
+        }
+    });
+}
+
+/// Flags of a mail were changed.
+///
+/// # Safety
+///
+/// `transaction` comes from [`begin`] and has not ended.
+unsafe extern "C" fn flags(transaction: *mut c_void, uid: u32, old: u32, how: c_int, asked: u32) {
+    guarded((), || {
+        // SAFETY: as promised above; NULL is seen by `as_mut`.
+        if let Some(open) = unsafe { transaction.cast::<Open>().as_mut() } {
+            open.transaction.flags(uid, old, modify(how), asked);
+        }
+    });
+}
+
+/// Keywords of a mail were changed.
+///
+/// # Safety
+///
+/// `transaction` comes from [`begin`] and has not ended; the lists are NULL, or C strings with a NULL behind the last.
+unsafe extern "C" fn keywords(
+    transaction: *mut c_void,
+    uid: u32,
+    old: *const *const c_char,
+    how: c_int,
+    asked: *const *const c_char,
+) {
+    guarded((), || {
+        // SAFETY: as promised above; NULL is seen by `as_mut`.
+        let open = unsafe { transaction.cast::<Open>().as_mut() };
+        // SAFETY: as promised above.
+        let (old, asked) = unsafe { (words(old), words(asked)) };
+        if let Some(open) = open {
+            open.transaction.keywords(uid, &old, modify(how), &asked);
+        }
+    });
+}
+
+/// What was written of flags and keywords follows.
+///
+/// # Safety
+///
+/// `transaction` comes from [`begin`] and has not ended.
+unsafe extern "C" fn begin_logged(transaction: *mut c_void) {
+    // SAFETY: as promised above.
+    unsafe { logged(transaction, FlagChanges::begin_logged) }
+}
+
+/// Flags that were written for a range of mails.
+///
+/// # Safety
+///
+/// As [`begin_logged`].
+unsafe extern "C" fn logged_flags(transaction: *mut c_void, first: u32, last: u32, set: u32, clear: u32) {
+    // SAFETY: as promised above.
+    unsafe { logged(transaction, |flags| flags.logged_flags((first, last), set, clear)) }
+}
+
+/// A keyword that was written for a range of mails.
+///
+/// # Safety
+///
+/// As [`begin_logged`]; `keyword` is NULL or a C string.
+unsafe extern "C" fn logged_keyword(
+    transaction: *mut c_void,
+    first: u32,
+    last: u32,
+    keyword: *const c_char,
+    set: bool,
+) {
+    // SAFETY: as promised above.
+    let keyword = unsafe { octets(keyword) }.map(text).unwrap_or_default();
+    // SAFETY: as promised above.
+    unsafe { logged(transaction, |flags| flags.logged_keyword((first, last), &keyword, set)) }
+}
+
+/// # Safety
+///
+/// As [`begin_logged`].
+unsafe fn logged(transaction: *mut c_void, work: impl FnOnce(&mut FlagChanges)) {
+    guarded((), || {
+        // SAFETY: as promised above; NULL is seen by `as_mut`.
+        let open = unsafe { transaction.cast::<Open>().as_mut() };
+        if let Some(flags) = open.and_then(|open| open.transaction.logged()) {
+            work(flags);
+        }
+    });
+}
+
+/// A transaction was committed; it ends with this.
+///
+/// # Safety
+///
+/// `user` and `transaction` are live, and nobody uses `transaction` again; `at` is valid for the call.
+unsafe extern "C" fn commit(user: *mut c_void, transaction: *mut c_void, at: *const CCommit) {
+    guarded((), || {
+        if transaction.is_null() {
+            return;
+        }
+        // SAFETY: it was made by `Box::into_raw` in `begin`, and this is the one call that ends it.
+        let open = *unsafe { Box::from_raw(transaction.cast::<Open>()) };
+        // SAFETY: as promised above; NULL is seen by `as_mut` and `as_ref`.
+        let (session, at) = unsafe { (user.cast::<Session>().as_mut(), at.as_ref()) };
+        let (Some(session), Some(at)) = (session, at) else { return };
+        // SAFETY: `saved` has as many entries as it says.
+        let (commit, waited) = unsafe { committed(at) };
+        let lines = session.commit(&mut publishers(), open, commit, waited);
+        write(&lines);
+    });
+}
+
+/// A transaction was not committed; it ends with this.
+///
+/// # Safety
+///
+/// `transaction` is NULL or live, and nobody uses it again.
+unsafe extern "C" fn rollback(transaction: *mut c_void) {
+    guarded((), || {
+        if !transaction.is_null() {
+            // SAFETY: it was made by `Box::into_raw` in `begin`, and this is the one call that ends it.
+            drop(unsafe { Box::from_raw(transaction.cast::<Open>()) });
+        }
+    });
+}
+
+/// Something happened to a mailbox as a whole.
+///
+/// # Safety
+///
+/// `user` is live; `at` and `old` are NULL or valid for the call, as their header says.
+unsafe extern "C" fn mailbox(user: *mut c_void, what: c_int, at: *const CMailbox, old: *const CMailbox) {
+    guarded((), || {
+        // SAFETY: as promised above; NULL is seen by `as_mut` and `as_ref`.
+        let (session, at, old) = unsafe { (user.cast::<Session>().as_mut(), at.as_ref(), old.as_ref()) };
+        let (Some(session), Some(at)) = (session, at) else { return };
+        let what = match what {
+            0 => MailboxChange::Create,
+            1 => MailboxChange::Delete,
+            2 => MailboxChange::Rename,
+            3 => MailboxChange::Subscribe,
+            4 => MailboxChange::Unsubscribe,
+            _ => return,
+        };
+        // SAFETY: the strings are NULL or C strings.
+        let (at, old) = unsafe { (place(at), old.map(|old| place(old))) };
+        let lines = session.mailbox_changed(&mut publishers(), what, at, old);
+        write(&lines);
+    });
+}
+
+/// Dovecot has nothing to do.
+///
+/// # Safety
+///
+/// `user` comes from [`user_new`] and was not freed.
+unsafe extern "C" fn tick(user: *mut c_void) {
+    guarded((), || {
+        // SAFETY: as promised above; NULL is seen by `as_mut`.
+        if let Some(session) = unsafe { user.cast::<Session>().as_mut() } {
+            write(&session.tick());
+        }
+    });
+}
+
+/// In how many milliseconds [`tick`] is wanted; `u32::MAX`: not at all.
+///
+/// # Safety
+///
+/// `user` comes from [`user_new`] and was not freed.
+unsafe extern "C" fn wake_ms(user: *const c_void) -> u32 {
+    guarded(u32::MAX, || {
+        // SAFETY: as promised above; NULL is seen by `as_ref`.
+        let wake = unsafe { user.cast::<Session>().as_ref() }.and_then(Session::wake);
+        // Rounded up: a tick that comes too early has nothing to do.
+        wake.map_or(u32::MAX, |wake| u32::try_from(wake.as_micros().div_ceil(1000)).unwrap_or(u32::MAX - 1))
+    })
+}
+
+/// `enum openchange_modify`.
+fn modify(how: c_int) -> Modify {
+    match how {
+        0 => Modify::Replace,
+        1 => Modify::Add,
+        _ => Modify::Remove,
+    }
+}
+
+/// Copies what the shim says of a mailbox.
+///
+/// # Safety
+///
+/// The strings are NULL or C strings.
+unsafe fn place(at: &CMailbox) -> Place {
     // SAFETY: NULL or a C string, each of them.
-    let name = |pointer| unsafe { octets(pointer) }.map(text).unwrap_or_default();
+    let value = |pointer| unsafe { octets(pointer) }.map(text);
+    let separator = |octet: c_char| char::from(octet.to_ne_bytes()[0]);
+    Place {
+        mailbox: Mailbox {
+            name: value(at.name).unwrap_or_default(),
+            separator: separator(at.separator),
+            storage_name: value(at.storage_name).unwrap_or_default(),
+            list_separator: separator(at.list_separator),
+        },
+        special_use: value(at.special_use),
+        owner: value(at.owner),
+        uid_validity: Some(at.uid_validity).filter(|&known| known != 0),
+    }
+}
+
+/// Copies what the shim says of a saved mail.
+///
+/// # Safety
+///
+/// The strings are NULL or C strings, and the list of keywords is NULL or ends with NULL.
+unsafe fn saved(mail: &CMail) -> Mail {
     // SAFETY: NULL or a C string, each of them.
     let value = |pointer| unsafe { octets(pointer) }.map(header);
-    let separator = |octet: c_char| char::from(octet.to_ne_bytes()[0]);
-    Delivery {
-        mailbox: Mailbox {
-            name: name(delivery.mailbox),
-            separator: separator(delivery.separator),
-            storage_name: name(delivery.storage_name),
-            list_separator: separator(delivery.list_separator),
-        },
-        waited: Duration::from_micros(delivery.waited_us),
-        uid_validity: Some(delivery.uid_validity).filter(|&known| known != 0),
-        mails: mails
-            .iter()
-            .map(|mail| Mail {
-                uid: Some(mail.uid).filter(|&known| known != 0),
-                flags: mail.flags,
-                size: Some(mail.size).filter(|&known| known != u64::MAX),
-                from: value(mail.from),
-                subject: value(mail.subject),
-                message_id: value(mail.message_id),
-            })
-            .collect(),
+    Mail {
+        // SAFETY: as promised above.
+        marks: Marks { flags: mail.flags, keywords: unsafe { words(mail.keywords) } },
+        size: Some(mail.size).filter(|&known| known != u64::MAX),
+        from: value(mail.from),
+        subject: value(mail.subject),
+        message_id: value(mail.message_id),
     }
+}
+
+/// Copies what the shim says of a commit; the part of the budget that is spent already comes second.
+///
+/// # Safety
+///
+/// `saved` is NULL, or has as many entries as it says.
+unsafe fn committed(at: &CCommit) -> (Commit, Duration) {
+    let ranges: &[CRange] = match at.saved.is_null() {
+        true => &[],
+        // SAFETY: as many entries, which the shim does not touch during the call.
+        false => unsafe { std::slice::from_raw_parts(at.saved, at.saved_count) },
+    };
+    let mut saved = UidSet::new();
+    ranges.iter().for_each(|range| saved.push_range(range.first, range.last));
+    let commit = Commit {
+        saved,
+        uid_validity: Some(at.uid_validity).filter(|&known| known != 0),
+        order: Some(at.order).filter(|&known| known != 0),
+        time_us: 0,
+    };
+    (commit, Duration::from_micros(at.waited_us))
+}
+
+/// Copies a list of C strings.
+///
+/// # Safety
+///
+/// `list` is NULL, or C strings with a NULL behind the last.
+unsafe fn words(list: *const *const c_char) -> Vec<String> {
+    let mut words = Vec::new();
+    if list.is_null() {
+        return words;
+    }
+    for at in 0..MAX_KEYWORDS {
+        // SAFETY: nothing before this one was the NULL at the end.
+        let Some(word) = (unsafe { octets(*list.add(at)) }) else { break };
+        words.push(text(word));
+    }
+    words
 }
 
 /// The octets of a C string.
@@ -308,38 +664,54 @@ mod tests {
         // SAFETY: NULL is allowed everywhere.
         unsafe {
             assert!(user_new(std::ptr::null(), false, std::ptr::null()).is_null());
-            deliver(std::ptr::null_mut(), std::ptr::null());
+            assert!(begin(std::ptr::null(), std::ptr::null(), true).is_null());
+            save(std::ptr::null_mut(), std::ptr::null());
+            copy(std::ptr::null(), std::ptr::null_mut(), std::ptr::null(), 1, std::ptr::null());
+            expunge(std::ptr::null_mut(), 1);
+            flags(std::ptr::null_mut(), 1, 0, 0, 0);
+            keywords(std::ptr::null_mut(), 1, std::ptr::null(), 0, std::ptr::null());
+            commit(std::ptr::null_mut(), std::ptr::null_mut(), std::ptr::null());
+            rollback(std::ptr::null_mut());
+            mailbox(std::ptr::null_mut(), 0, std::ptr::null(), std::ptr::null());
+            tick(std::ptr::null_mut());
+            assert_eq!(wake_ms(std::ptr::null()), u32::MAX);
+            assert!(!wants_transactions(std::ptr::null(), true));
             user_free(std::ptr::null_mut());
         }
     }
 
     #[test]
     fn what_the_shim_passes_is_copied() {
+        let list = [c"a".as_ptr(), c"\xff".as_ptr(), std::ptr::null()];
         let mail = CMail {
             from: c"Alice <a@example.org>".as_ptr(),
             subject: std::ptr::null(),
             message_id: c"\xff".as_ptr(),
+            keywords: list.as_ptr(),
             size: u64::MAX,
-            uid: 0,
             flags: 8,
         };
-        let delivery = CDelivery {
-            mailbox: c"INBOX".as_ptr(),
+        let at = CMailbox {
+            name: c"INBOX".as_ptr(),
             storage_name: c"INBOX".as_ptr(),
-            mails: &raw const mail,
-            count: 1,
-            waited_us: 0,
+            special_use: c"\\Junk".as_ptr(),
+            owner: std::ptr::null(),
             uid_validity: 0,
             separator: b'/'.cast_signed(),
             list_separator: b'.'.cast_signed(),
         };
-        // SAFETY: C strings and one entry.
-        let delivery = unsafe { taken(&delivery) };
-        assert_eq!(delivery.uid_validity, None);
-        assert_eq!((delivery.mailbox.separator, delivery.mailbox.list_separator), ('/', '.'));
-        let mail = &delivery.mails[0];
+        let ranges = [CRange { first: 3, last: 5 }, CRange { first: 1, last: 1 }];
+        let end = CCommit { saved: ranges.as_ptr(), saved_count: 2, order: 0, waited_us: 7, uid_validity: 9 };
+        // SAFETY: C strings, a list that ends, and two entries.
+        let (mail, at, (end, waited)) = unsafe { (saved(&mail), place(&at), committed(&end)) };
+        assert_eq!((at.uid_validity, at.owner), (None, None));
+        assert_eq!((at.mailbox.separator, at.mailbox.list_separator), ('/', '.'));
+        assert_eq!(at.special_use.as_deref(), Some("\\Junk"));
         assert_eq!(mail.from.as_deref(), Some("Alice <a@example.org>"));
         assert_eq!((mail.subject.as_deref(), mail.message_id.as_deref()), (None, Some("\u{fffd}")));
-        assert_eq!((mail.size, mail.uid, mail.flags), (None, None, 8));
+        assert_eq!((mail.size, mail.marks.flags), (None, 8));
+        assert_eq!(mail.marks.keywords, ["a", "\u{fffd}"]);
+        assert_eq!((end.saved.to_string().as_str(), end.order, end.uid_validity), ("3:5,1", None, Some(9)));
+        assert_eq!(waited, Duration::from_micros(7));
     }
 }

@@ -19,6 +19,7 @@ use ocbus_wire::native::{Ack, Lease};
 use ocbus_wire::{Event, ResyncReason};
 use uuid::Uuid;
 
+use crate::filter::{Folders, Kinds};
 use crate::handover::{self, Answer, HandOver};
 use crate::log::{self, Level, Line};
 use crate::sender::{Job, Kept, Outcome, Run};
@@ -163,6 +164,28 @@ impl User {
         self.publisher.lock().unwrap_or_else(PoisonError::into_inner).publish(self, delivery)
     }
 
+    /// Whose events these are.
+    pub fn cn(&self) -> &Cn {
+        &self.cn
+    }
+
+    /// Which events are told, of which mailboxes.
+    pub fn filter(&self) -> (Kinds, Folders) {
+        let publisher = self.publisher.lock().unwrap_or_else(PoisonError::into_inner);
+        (publisher.settings.events.clone(), publisher.settings.folders.clone())
+    }
+
+    /// Whether there is somebody to be told that something was missed.
+    pub fn owes(&self) -> bool {
+        self.publisher.lock().unwrap_or_else(PoisonError::into_inner).outage.owes(&self.cn)
+    }
+
+    /// Closes all connections; the next transaction makes new ones. For a process that lives on and may have nothing
+    /// to tell for hours.
+    pub fn rest(&self) {
+        self.publisher.lock().unwrap_or_else(PoisonError::into_inner).rest();
+    }
+
     /// How long a transaction may take.
     pub fn budget(&self) -> Duration {
         self.publisher.lock().unwrap_or_else(PoisonError::into_inner).settings.budget
@@ -193,13 +216,20 @@ impl Publisher {
         }
     }
 
+    fn rest(&mut self) {
+        if self.underway.is_none() {
+            self.kept = Kept::new();
+            self.resolver = BlockingResolver::new(&self.settings.resolver, self.settings.options.charset);
+        }
+    }
+
     fn publish(&mut self, user: &User, delivery: Delivery) -> Vec<Line> {
         let mut lines = self.finish();
         let begun = Instant::now();
         let told = Told {
             cn: user.cn.clone(),
             debug: user.debug,
-            head: format!("{}: {}", user.shown, counted(delivery.mails.len(), "event")),
+            head: format!("{}: {}", user.shown, counted(delivery.len(), "event")),
             begun,
             deadline: begun + self.settings.budget.saturating_sub(delivery.waited),
         };
@@ -221,7 +251,7 @@ impl Publisher {
 
     /// Writes the events to the daemon. Gives them back when they cannot be said to it.
     fn hand_over(&mut self, told: &Told, delivery: Delivery) -> Result<(), Vec<Event>> {
-        let mut events = delivery.into_events(told.cn.as_str(), now_us());
+        let mut events = delivery.into_events(told.cn.as_str());
         let Some(bus) = &self.bus else { return Err(events) };
         let endpoint = bus.endpoint().clone();
         // What the direct way could not tell, the daemon can.
@@ -458,7 +488,7 @@ impl Publisher {
 impl News {
     fn len(&self) -> usize {
         match self {
-            News::Delivery(delivery) => delivery.mails.len(),
+            News::Delivery(delivery) => delivery.len(),
             News::Events { events, .. } => events.len(),
         }
     }
@@ -469,7 +499,7 @@ impl News {
 
     fn into_events(self, cn: &str) -> Vec<Event> {
         match self {
-            News::Delivery(delivery) => delivery.into_events(cn, now_us()),
+            News::Delivery(delivery) => delivery.into_events(cn),
             News::Events { events, .. } => events,
         }
     }
@@ -501,7 +531,8 @@ fn counted(count: usize, what: &str) -> String {
     }
 }
 
-fn now_us() -> u64 {
+/// Microseconds since the Unix epoch.
+pub(crate) fn now_us() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }

@@ -7,6 +7,7 @@ use ocbus_resolver::{Cn, CnError, Config, ConfigError};
 use ocbus_wire::Endpoint;
 use ocbus_wire::openchange::{CharsetNameError, DosCharset};
 
+use crate::filter::{Folders, Kinds};
 use crate::log;
 
 const DEFAULT_BUDGET: Duration = Duration::from_millis(50);
@@ -29,6 +30,10 @@ pub struct RawSettings {
     pub charset: Option<String>,
     /// `openchange_bus`.
     pub bus: Option<String>,
+    /// `openchange_events`.
+    pub events: Option<String>,
+    /// `openchange_folders`.
+    pub folders: Option<String>,
 }
 
 /// What of a login is the cn.
@@ -53,6 +58,10 @@ pub struct Settings {
     pub options: Options,
     /// The daemon's socket, if events are handed over to it.
     pub bus: Option<Endpoint>,
+    /// Which kinds of events are told.
+    pub events: Kinds,
+    /// Of which mailboxes.
+    pub folders: Folders,
 }
 
 /// Why a setting, or a user name, is wrong.
@@ -111,6 +120,22 @@ pub enum SettingsError {
         /// Its value.
         value: String,
     },
+    /// `openchange_events`.
+    #[error(
+        "setting openchange_events '{value}': expected kinds as MessageNew or groups (all, messages, flags, mailboxes), each with ! in front to take it out"
+    )]
+    Events {
+        /// Its value.
+        value: String,
+    },
+    /// `openchange_folders`.
+    #[error(
+        "setting openchange_folders '{value}': expected names or patterns as Lists/* or special uses as \\Junk, separated by commas, each with ! in front to take it out"
+    )]
+    Folders {
+        /// Its value.
+        value: String,
+    },
     /// No cn can be made of the user's name.
     #[error("user '{user}': {source}")]
     User {
@@ -166,7 +191,19 @@ impl Settings {
                 _ => return Err(SettingsError::Bus { value: shown(value) }),
             },
         };
-        Ok(Settings { resolver, cn, budget, options, bus })
+        let events = match &raw.events {
+            None => Kinds::default(),
+            Some(value) => {
+                Kinds::parse(value).ok_or_else(|| SettingsError::Events { value: shown(value) })?
+            }
+        };
+        let folders = match &raw.folders {
+            None => Folders::default(),
+            Some(value) => {
+                Folders::parse(value).ok_or_else(|| SettingsError::Folders { value: shown(value) })?
+            }
+        };
+        Ok(Settings { resolver, cn, budget, options, bus, events, folders })
     }
 
     /// The cn of a login.
@@ -241,7 +278,7 @@ mod tests {
     #[test]
     fn a_wrong_value_names_the_setting_the_value_and_what_would_be_right() {
         type Set = fn(&mut RawSettings, String);
-        let all: [(&str, Set, &[&str]); 7] = [
+        let all: [(&str, Set, &[&str]); 9] = [
             (
                 "resolver",
                 |raw, value| raw.resolver = Some(value),
@@ -261,6 +298,8 @@ mod tests {
                 &["", "/run/ocbus/bus.sock", "ipc://", "tcp://127.0.0.1:9000"],
             ),
             ("charset", |raw, value| raw.charset = Some(value), &["", "klingon", "utf-8"]),
+            ("events", |raw, value| raw.events = Some(value), &["", "MessageLevitate", "flags; all"]),
+            ("folders", |raw, value| raw.folders = Some(value), &["", "a,,b", "\\Inbox"]),
         ];
         for (name, set, values) in all {
             for value in values {

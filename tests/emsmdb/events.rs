@@ -25,7 +25,7 @@ fn transfer(
     old: &str,
     there: impl IntoIterator<Item = u32>,
 ) -> Transfer {
-    Transfer { uids: uids(here), old: Mailbox::new(old, '/'), old_uids: uids(there) }
+    Transfer::new(uids(here), Mailbox::new(old, '/'), uids(there))
 }
 
 fn flags(flags: &[&str], of: UidSet) -> EventKind {

@@ -105,7 +105,7 @@ fn events_of_one_folder_wait_for_each_other_and_others_pass() {
 fn a_move_waits_for_both_folders() {
     let mut rig = warm(EngineConfig::default());
     let into_inbox = gives(&mut rig, "INBOX", 10);
-    let transfer = Transfer { uids: uids([5]), old: Mailbox::new("INBOX", '/'), old_uids: uids([10]) };
+    let transfer = Transfer::new(uids([5]), Mailbox::new("INBOX", '/'), uids([10]));
     let event = rig.event("Sent", EventKind::MessageMove(transfer));
     rig.give(event);
     rig.answer_all(know);
@@ -232,7 +232,7 @@ fn without_a_folders_id_everything_is_looked_at_again_but_an_unknown_folder_is_n
 #[test]
 fn what_leaves_for_an_unknown_folder_is_told_where_it_was() {
     let mut rig = warm(EngineConfig::default());
-    let transfer = Transfer { uids: uids([5]), old: Mailbox::new("INBOX", '/'), old_uids: uids([1]) };
+    let transfer = Transfer::new(uids([5]), Mailbox::new("INBOX", '/'), uids([1]));
     let event = rig.event("Elsewhere", EventKind::MessageMove(transfer));
     rig.give(event);
     rig.answer_all(|query| match &query.what {

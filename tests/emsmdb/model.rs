@@ -212,7 +212,7 @@ impl Life {
                     old_message: mid(old, uid),
                 });
                 let old = Mailbox::new(old, '/');
-                EventKind::MessageMove(Transfer { uids: uids([uid]), old, old_uids: uids([uid]) })
+                EventKind::MessageMove(Transfer::new(uids([uid]), old, uids([uid])))
             }
         };
         let mut event =

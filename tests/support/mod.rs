@@ -130,9 +130,12 @@ impl Listening {
         }
     }
 
-    /// The next event, which must be a new mail.
+    /// The next event, which must be a new mail; the mailbox may have been made for it.
     pub async fn next_mail(&mut self) -> (Arc<Event>, NewMessage) {
-        let event = self.next().await;
+        let mut event = self.next().await;
+        if event.kind == EventKind::MailboxCreate {
+            event = self.next().await;
+        }
         match &event.kind {
             EventKind::MessageNew(message) => (event.clone(), message.clone()),
             other => panic!("expected MessageNew, got {other:?}"),

@@ -56,6 +56,11 @@ impl Outage {
         self.owed.remove(cn)
     }
 
+    /// Whether a user is owed something.
+    pub(super) fn owes(&self, cn: &Cn) -> bool {
+        self.owed.contains_key(cn)
+    }
+
     /// A debt that could not be told.
     pub(super) fn owe_again(&mut self, cn: &Cn, events: u64) {
         if self.owed.len() < MAX_OWED || self.owed.contains_key(cn) {

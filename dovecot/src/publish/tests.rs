@@ -12,24 +12,24 @@ use ocbus_wire::sp::{Handshake, Protocol, Transport};
 use ocbus_wire::{EventKind, Mailbox};
 
 use super::*;
-use crate::transaction::Mail;
+use crate::transaction::{Commit, Mail, Transaction};
 
 /// Where time is looked at: far more than a busy machine adds, far less than a budget.
 const BUDGET: Duration = Duration::from_millis(600);
 const SLACK: Duration = Duration::from_millis(250);
 
 fn delivery(uids: &[u32]) -> Delivery {
-    Delivery {
-        mailbox: Mailbox {
-            name: "Entwürfe".to_owned(),
-            separator: '/',
-            storage_name: "Entw&APw-rfe".to_owned(),
-            list_separator: '.',
-        },
-        waited: Duration::ZERO,
-        uid_validity: Some(9),
-        mails: uids.iter().map(|&uid| Mail { uid: Some(uid), ..Mail::default() }).collect(),
-    }
+    let mailbox = Mailbox {
+        name: "Entwürfe".to_owned(),
+        separator: '/',
+        storage_name: "Entw&APw-rfe".to_owned(),
+        list_separator: '.',
+    };
+    let mut transaction = Transaction::new(mailbox, true);
+    uids.iter().for_each(|_| transaction.save(Mail::default()));
+    let saved = uids.iter().copied().collect();
+    let commit = Commit { saved, uid_validity: Some(9), time_us: now_us(), ..Commit::default() };
+    Delivery { waited: Duration::ZERO, changes: transaction.committed(commit) }
 }
 
 struct Scene {

@@ -124,6 +124,19 @@ pub struct Transfer {
     pub old: Mailbox,
     /// Their UIDs there, in the same order; empty when unknown.
     pub old_uids: UidSet,
+    /// The UIDVALIDITY of where they came from, where known.
+    pub old_uidvalidity: Option<u32>,
+    /// System flags that all of them have here, as `\Seen`.
+    pub flags: Vec<String>,
+    /// Keywords that all of them have here.
+    pub keywords: Vec<String>,
+}
+
+impl Transfer {
+    /// Messages that came from `old`, of whose flags nothing is told.
+    pub fn new(uids: UidSet, old: Mailbox, old_uids: UidSet) -> Transfer {
+        Transfer { uids, old, old_uids, old_uidvalidity: None, flags: Vec::new(), keywords: Vec::new() }
+    }
 }
 
 impl EventKind {

@@ -29,6 +29,9 @@ pub struct Event {
     pub messages: Option<u32>,
     /// Messages without `\Seen` in the mailbox afterwards, where the source had it at no cost.
     pub unseen: Option<u32>,
+    /// Where among the changes to this mailbox it stands: of two events about one UIDVALIDITY the one with the higher
+    /// number was committed later, whatever process told it. `None`: unknown.
+    pub order: Option<u64>,
     /// What happened.
     pub kind: EventKind,
 }
@@ -44,6 +47,7 @@ impl Event {
             uidvalidity: None,
             messages: None,
             unseen: None,
+            order: None,
             kind,
         }
     }
@@ -64,6 +68,7 @@ impl Event {
             uidvalidity: None,
             messages: None,
             unseen: None,
+            order: None,
             kind: EventKind::Resync { reason, missed },
         }
     }

@@ -50,6 +50,8 @@ pub struct EventJson<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     unseen: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    order: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     old_mailbox: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     old_separator: Option<char>,
@@ -59,6 +61,8 @@ pub struct EventJson<'a> {
     old_list_separator: Option<char>,
     #[serde(skip_serializing_if = "Option::is_none")]
     old_uids: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    old_uidvalidity: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     backend: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -94,11 +98,13 @@ impl<'a> EventJson<'a> {
             size: None,
             messages: event.messages,
             unseen: event.unseen,
+            order: event.order,
             old_mailbox: None,
             old_separator: None,
             old_storage_name: None,
             old_list_separator: None,
             old_uids: None,
+            old_uidvalidity: None,
             backend: None,
             name: None,
             reason: None,
@@ -158,6 +164,9 @@ impl<'a> EventJson<'a> {
         self.set_uids(&transfer.uids);
         self.set_old(&transfer.old);
         self.old_uids = (!transfer.old_uids.is_empty()).then(|| transfer.old_uids.to_string());
+        self.old_uidvalidity = transfer.old_uidvalidity;
+        self.flags = &transfer.flags;
+        self.keywords = &transfer.keywords;
     }
 
     fn set_message(&mut self, message: &'a NewMessage) {

@@ -19,7 +19,7 @@ pub enum Reading {
 }
 
 /// The fields of an event that are read, in the order in which they are printed.
-const FIELDS: [&str; 30] = [
+const FIELDS: [&str; 32] = [
     "id",
     "time",
     "time_us",
@@ -41,11 +41,13 @@ const FIELDS: [&str; 30] = [
     "size",
     "messages",
     "unseen",
+    "order",
     "old_mailbox",
     "old_separator",
     "old_storage_name",
     "old_list_separator",
     "old_uids",
+    "old_uidvalidity",
     "backend",
     "name",
     "reason",
@@ -71,6 +73,7 @@ pub fn read_event(
     let mailbox = mailbox(&mut fields, "")?;
     let uidvalidity = fields.number("uidvalidity")?;
     let (messages, unseen) = (fields.number("messages")?, fields.number("unseen")?);
+    let order = fields.number("order")?;
     let kind = kind(&mut fields, &name, reading)?;
     let known = !matches!(kind, EventKind::Unknown { .. });
     let resync = matches!(kind, EventKind::Resync { .. });
@@ -85,7 +88,7 @@ pub fn read_event(
         Reading::Tolerant => {}
         Reading::Exact => finish(fields, &name)?,
     }
-    Ok(Event { id, time_us, user, mailbox, uidvalidity, messages, unseen, kind })
+    Ok(Event { id, time_us, user, mailbox, uidvalidity, messages, unseen, order, kind })
 }
 
 /// What is left of the known fields is what this kind could not use; anything else is misspelled.
@@ -212,7 +215,14 @@ fn message(fields: &mut Fields) -> Result<NewMessage, FieldError> {
 
 fn transfer(fields: &mut Fields) -> Result<Transfer, FieldError> {
     let old_uids = uid_set_field(fields, "old_uids")?.unwrap_or_default();
-    Ok(Transfer { uids: uids_needed(fields)?, old: old_mailbox(fields)?, old_uids })
+    Ok(Transfer {
+        uids: uids_needed(fields)?,
+        old: old_mailbox(fields)?,
+        old_uids,
+        old_uidvalidity: fields.number("old_uidvalidity")?,
+        flags: fields.strings("flags")?,
+        keywords: fields.strings("keywords")?,
+    })
 }
 
 fn old_mailbox(fields: &mut Fields) -> Result<Mailbox, FieldError> {

@@ -30,6 +30,8 @@ pub(super) struct EventMap<'a> {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     unseen: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    ord: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     uids: Option<Cow<'a, UidSet>>,
     #[serde(default, with = "flags", skip_serializing_if = "<[String]>::is_empty")]
     fl: Cow<'a, [String]>,
@@ -51,6 +53,8 @@ pub(super) struct EventMap<'a> {
     omb: Option<MailboxMap<'a>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     ouids: Option<Cow<'a, UidSet>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ouv: Option<u32>,
     #[serde(default, borrow, skip_serializing_if = "Option::is_none")]
     why: Option<Text<'a>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -122,6 +126,7 @@ impl<'a> From<&'a Event> for EventMap<'a> {
             uv: event.uidvalidity,
             msgs: event.messages,
             unseen: event.unseen,
+            ord: event.order,
             uids: None,
             fl: Cow::Borrowed(&[]),
             kw: Cow::Borrowed(&[]),
@@ -133,6 +138,7 @@ impl<'a> From<&'a Event> for EventMap<'a> {
             name: None,
             omb: None,
             ouids: None,
+            ouv: None,
             why: None,
             lost: None,
         };
@@ -142,6 +148,9 @@ impl<'a> From<&'a Event> for EventMap<'a> {
                 map.uids = Some(Cow::Borrowed(&transfer.uids));
                 map.omb = Some(MailboxMap::from(&transfer.old));
                 map.ouids = (!transfer.old_uids.is_empty()).then_some(Cow::Borrowed(&transfer.old_uids));
+                map.ouv = transfer.old_uidvalidity;
+                map.fl = Cow::Borrowed(&transfer.flags);
+                map.kw = Cow::Borrowed(&transfer.keywords);
             }
             EventKind::MessageRead { uids }
             | EventKind::MessageTrash { uids }
@@ -203,6 +212,7 @@ impl<'a> EventMap<'a> {
             uidvalidity: self.uv,
             messages: self.msgs,
             unseen: self.unseen,
+            order: self.ord,
             kind,
         })
     }
@@ -248,6 +258,9 @@ impl<'a> EventMap<'a> {
             uids: self.take_uids()?,
             old: self.omb.take()?.into(),
             old_uids: self.ouids.take().map(Cow::into_owned).unwrap_or_default(),
+            old_uidvalidity: self.ouv,
+            flags: std::mem::take(&mut self.fl).into_owned(),
+            keywords: std::mem::take(&mut self.kw).into_owned(),
         })
     }
 

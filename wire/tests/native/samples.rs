@@ -41,8 +41,13 @@ fn message() -> NewMessage {
 
 /// Every kind, with every field.
 pub(crate) fn kinds() -> Vec<EventKind> {
-    let transfer = || Transfer { uids: uids(), old: Mailbox::new("Entwürfe", '.'), old_uids: uids() };
     let (flags, keywords) = (vec!["\\Answered".to_owned()], vec!["a".to_owned(), "b".to_owned()]);
+    let transfer = || Transfer {
+        old_uidvalidity: Some(9),
+        flags: flags.clone(),
+        keywords: keywords.clone(),
+        ..Transfer::new(uids(), Mailbox::new("Entwürfe", '.'), uids())
+    };
     vec![
         EventKind::MessageNew(message()),
         EventKind::MessageAppend(message()),
@@ -76,6 +81,7 @@ pub(crate) fn full_event(kind: EventKind) -> Event {
         uidvalidity: Some(u32::MAX),
         messages: Some(0),
         unseen: Some(70_000),
+        order: Some(u64::MAX),
         kind,
     }
 }

@@ -1,0 +1,155 @@
+use std::sync::Arc;
+
+use ocbus_wire::Mailbox;
+
+use super::*;
+
+fn change(name: &str, kind: EventKind) -> Change {
+    Change {
+        mailbox: Arc::new(Mailbox::new(name, '/')),
+        uid_validity: Some(9),
+        order: Some(1),
+        time_us: 1,
+        kind,
+    }
+}
+
+fn copy(target: &str, uids: (u32, u32), source: &str, old: (u32, u32)) -> Change {
+    let set = |(first, last): (u32, u32)| (first..=last).collect::<UidSet>();
+    let transfer = Transfer {
+        old_uidvalidity: Some(9),
+        ..Transfer::new(set(uids), Mailbox::new(source, '/'), set(old))
+    };
+    change(target, EventKind::MessageCopy(transfer))
+}
+
+fn expunge(name: &str, uids: &[u32]) -> Change {
+    change(name, EventKind::MessageExpunge { uids: uids.iter().copied().collect() })
+}
+
+fn trash(name: &str, uid: u32) -> Change {
+    change(name, EventKind::MessageTrash { uids: UidSet::from_iter([uid]) })
+}
+
+fn shown(changes: &[Change]) -> Vec<String> {
+    changes
+        .iter()
+        .map(|change| {
+            let rest = match &change.kind {
+                EventKind::MessageCopy(transfer) | EventKind::MessageMove(transfer) => {
+                    format!(" {} < {} {}", transfer.uids, transfer.old.name, transfer.old_uids)
+                }
+                EventKind::MessageExpunge { uids } | EventKind::MessageTrash { uids } => format!(" {uids}"),
+                EventKind::Resync { missed, .. } => format!(" {missed}"),
+                _ => String::new(),
+            };
+            format!("{} {}{rest}", change.kind.name(), change.mailbox.name)
+        })
+        .collect()
+}
+
+/// Each change a commit of its own; all of it is taken at the end.
+fn told(changes: Vec<Change>) -> Vec<String> {
+    let mut outbox = Outbox::new("bob", true);
+    let now = Instant::now();
+    changes.into_iter().for_each(|change| outbox.push(vec![change], now));
+    let taken = outbox.take_all();
+    assert!(outbox.is_empty() && outbox.octets == ENVELOPE);
+    shown(&taken)
+}
+
+#[test]
+fn a_copy_and_the_expunge_of_the_same_messages_are_a_move() {
+    assert_eq!(
+        told(vec![copy("A", (1, 3), "INBOX", (5, 7)), expunge("INBOX", &[5, 6, 7])]),
+        ["MessageMove A 1:3 < INBOX 5:7"]
+    );
+    // What is left over of either is told as what it is.
+    assert_eq!(
+        told(vec![copy("A", (1, 3), "INBOX", (5, 7)), trash("INBOX", 6), expunge("INBOX", &[2, 6, 7, 9])]),
+        [
+            "MessageCopy A 1 < INBOX 5",
+            "MessageTrash INBOX 6",
+            "MessageMove A 2:3 < INBOX 6:7",
+            "MessageExpunge INBOX 2,9"
+        ]
+    );
+    // Copied twice: the last copy is what it became.
+    assert_eq!(
+        told(vec![
+            copy("A", (1, 1), "INBOX", (5, 5)),
+            copy("B", (1, 1), "INBOX", (5, 5)),
+            expunge("INBOX", &[5])
+        ]),
+        ["MessageCopy A 1 < INBOX 5", "MessageMove B 1 < INBOX 5"]
+    );
+    // Dovecot moves in batches.
+    assert_eq!(
+        told(vec![
+            copy("A", (1, 10), "INBOX", (1, 10)),
+            expunge("INBOX", &(1..=10).collect::<Vec<_>>()),
+            copy("A", (11, 20), "INBOX", (11, 20)),
+            expunge("INBOX", &(11..=20).collect::<Vec<_>>()),
+        ]),
+        ["MessageMove A 1:20 < INBOX 1:20"]
+    );
+}
+
+#[test]
+fn what_is_no_pair_is_told_as_it_happened() {
+    let apart = [
+        vec![copy("A", (1, 1), "INBOX", (5, 5)), expunge("Other", &[5])],
+        vec![copy("A", (1, 1), "INBOX", (5, 5)), expunge("INBOX", &[6])],
+        // The target was changed meanwhile, or mailboxes were.
+        vec![copy("A", (1, 1), "INBOX", (5, 5)), trash("A", 1), expunge("INBOX", &[5])],
+        vec![
+            copy("A", (1, 1), "INBOX", (5, 5)),
+            change("A", EventKind::MailboxDelete),
+            expunge("INBOX", &[5]),
+        ],
+        // Another mailbox that had the name before.
+        vec![copy("A", (1, 1), "INBOX", (5, 5)), Change { uid_validity: Some(8), ..expunge("INBOX", &[5]) }],
+    ];
+    for changes in apart {
+        assert_eq!(told(changes.clone()), shown(&changes));
+    }
+}
+
+#[test]
+fn a_copy_waits_and_what_is_behind_it_too() {
+    let now = Instant::now();
+    let mut outbox = Outbox::new("bob", true);
+    outbox.push(vec![trash("INBOX", 1)], now);
+    outbox.push(vec![copy("A", (1, 1), "INBOX", (5, 5))], now);
+    outbox.push(vec![trash("INBOX", 2)], now);
+    assert_eq!(outbox.wake(now), Some(Duration::ZERO));
+    assert_eq!(shown(&outbox.take(now)), ["MessageTrash INBOX 1"]);
+    assert_eq!(outbox.wake(now), Some(HOLD));
+    assert!(outbox.take(now + HOLD - Duration::from_millis(1)).is_empty());
+    assert_eq!(shown(&outbox.take(now + HOLD)), ["MessageCopy A 1 < INBOX 5", "MessageTrash INBOX 2"]);
+    assert_eq!(outbox.wake(now), None);
+    // Who is told of no moves waits for none.
+    let mut outbox = Outbox::new("bob", false);
+    outbox.push(vec![copy("A", (1, 1), "INBOX", (5, 5)), expunge("INBOX", &[5])], now);
+    assert_eq!(shown(&outbox.take(now)), ["MessageCopy A 1 < INBOX 5", "MessageExpunge INBOX 5"]);
+}
+
+#[test]
+fn what_fits_into_no_batch_is_one_resync_for_each_mailbox() {
+    let scattered = |name: &str| expunge(name, &(1..20_000).step_by(2).collect::<Vec<_>>());
+    let changes = vec![change("B", EventKind::MailboxCreate), scattered("A"), scattered("B"), trash("A", 1)];
+    assert_eq!(told(changes), ["MailboxCreate B", "Resync A 2", "Resync B 1"]);
+    // Thousands of mailboxes: one for all.
+    let all: Vec<Change> = (0..3000).map(|n| trash(&format!("{n:0100}"), 1)).collect();
+    let told = told(all);
+    assert!(told.len() < 1000 && told.iter().any(|line| line.starts_with("Resync  ")), "{}", told.len());
+}
+
+#[test]
+fn ranges_are_taken_out_of_ranges() {
+    assert_eq!(without(&[(1, 10)], &[(3, 4), (7, 7)]), [(1, 2), (5, 6), (8, 10)]);
+    assert_eq!(without(&[(1, 3), (5, 9)], &[(2, 6)]), [(1, 1), (7, 9)]);
+    assert_eq!(without(&[(1, u32::MAX)], &[(5, u32::MAX)]), [(1, 4)]);
+    assert_eq!(without(&[(4, 4)], &[(1, 9)]), []);
+    assert!(contains(&[(1, 3), (5, 9)], 5) && !contains(&[(1, 3), (5, 9)], 4));
+}

@@ -1,0 +1,293 @@
+//! A user of this process: collects what happens to their mailboxes, and decides when it is told.
+//!
+//! New mail is told when it is committed: dovecot-lda and LMTP are about to be done with the user. Everything else
+//! waits until Dovecot has answered its client and has nothing to do ([`Session::tick`]), so that a command does not
+//! wait for us; where there is no such moment (doveadm), it is told when it has waited for [`LATEST`], or at the end.
+
+use std::time::{Duration, Instant};
+
+use ocbus_wire::{EventKind, Mailbox};
+
+use crate::filter::{Allowed, Folders, Kinds};
+use crate::log::Line;
+use crate::outbox::Outbox;
+use crate::publish::{Publishers, User, now_us};
+use crate::settings::{RawSettings, SettingsError};
+use crate::transaction::{Change, Commit, Delivery, Transaction};
+
+/// How long something may wait where Dovecot gives us no moment of rest.
+pub const LATEST: Duration = Duration::from_secs(1);
+
+/// How long connections stay open behind the last event.
+const IDLE: Duration = Duration::from_secs(5);
+
+/// How often it is tried to tell that something was missed, after memcached failed.
+const RETRY: Duration = Duration::from_millis(1100);
+
+/// Other users whose shared mailboxes one session changes.
+const MAX_OWNERS: usize = 16;
+
+/// A user of this process.
+#[derive(Debug)]
+pub struct Session {
+    accounts: Vec<Account>,
+    kinds: Kinds,
+    folders: Folders,
+    debug: bool,
+    raw: RawSettings,
+    /// Dovecot had nothing to do before, and will again.
+    rests: bool,
+    /// When the connections are closed.
+    rest_at: Option<Instant>,
+    /// When to tell again what was missed.
+    retry_at: Option<Instant>,
+}
+
+/// Whose mailboxes change: the first is the session's own user, others own mailboxes that are shared with them.
+#[derive(Debug)]
+struct Account {
+    login: String,
+    user: User,
+    outbox: Outbox,
+}
+
+/// A mailbox as the shim describes it.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// Its names.
+    pub mailbox: Mailbox,
+    /// Special uses, separated by spaces.
+    pub special_use: Option<String>,
+    /// Who owns it, when it is somebody else's.
+    pub owner: Option<String>,
+    /// Its UIDVALIDITY, where known.
+    pub uid_validity: Option<u32>,
+}
+
+/// A transaction on one mailbox of the session.
+#[derive(Debug)]
+pub struct Open {
+    /// What happens in it.
+    pub transaction: Transaction,
+    owner: Option<String>,
+    allowed: Allowed,
+    /// A source of its copies is told of.
+    source_allowed: bool,
+    delivery: bool,
+}
+
+/// What happened to a mailbox as a whole; the numbers are the shim's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "as the events are named")]
+pub enum MailboxChange {
+    Create,
+    Delete,
+    Rename,
+    Subscribe,
+    Unsubscribe,
+}
+
+impl Session {
+    /// A user with these settings, of these publishers.
+    pub fn new(
+        publishers: &mut Publishers,
+        login: &str,
+        debug: bool,
+        raw: RawSettings,
+    ) -> Result<Session, SettingsError> {
+        let user = publishers.user(login, debug, raw.clone())?;
+        let (kinds, folders) = user.filter();
+        let accounts = vec![Account::new(login, user, &kinds)];
+        Ok(Session { accounts, kinds, folders, debug, raw, rests: false, rest_at: None, retry_at: None })
+    }
+
+    /// Whether transactions are to be looked at.
+    pub fn wants_transactions(&self, delivery: bool) -> bool {
+        self.kinds.wants_transactions(delivery)
+    }
+
+    /// How long a transaction may take.
+    pub fn budget(&self) -> Duration {
+        self.accounts.first().map_or(Duration::ZERO, |own| own.user.budget())
+    }
+
+    /// A transaction begins. `delivery`: what is saved in it is new mail.
+    pub fn begin(&self, place: Place, delivery: bool) -> Open {
+        let allowed = self.folders.allow(&place.mailbox, place.special_use.as_deref());
+        let transaction = Transaction::new(place.mailbox, delivery);
+        Open { transaction, owner: place.owner, allowed, source_allowed: false, delivery }
+    }
+
+    /// A transaction has a copy from there.
+    pub fn copies_from(&self, open: &mut Open, source: &Place) {
+        if !open.source_allowed && !open.allowed.rest {
+            open.source_allowed = self.folders.allow(&source.mailbox, source.special_use.as_deref()).rest;
+        }
+    }
+
+    /// A transaction was committed. Gives lines for the log.
+    pub fn commit(
+        &mut self,
+        publishers: &mut Publishers,
+        open: Open,
+        mut commit: Commit,
+        waited: Duration,
+    ) -> Vec<Line> {
+        let Open { transaction, owner, allowed, source_allowed, delivery } = open;
+        commit.time_us = now_us();
+        let mut changes = transaction.committed(commit);
+        changes.retain(|change| match change.kind {
+            EventKind::MessageNew(_) => allowed.new_mail,
+            EventKind::MessageCopy(_) => allowed.rest || source_allowed,
+            EventKind::Resync { .. } => allowed.anything(),
+            _ => allowed.rest,
+        });
+        let (now, mut lines) = (Instant::now(), Vec::new());
+        let Some(at) = self.account(publishers, owner, &mut lines) else { return lines };
+        let Some(account) = self.accounts.get_mut(at) else { return lines };
+        account.outbox.push(changes, now);
+        if delivery {
+            // Answers are awaited at the end, behind what Dovecot still does.
+            lines.extend(account.publish(&self.kinds, now, true, waited));
+        } else if !self.rests && account.outbox.age(now) >= LATEST {
+            lines.extend(account.publish(&self.kinds, now, false, waited));
+        }
+        lines
+    }
+
+    /// Something happened to a mailbox as a whole; `old` is its former name.
+    pub fn mailbox_changed(
+        &mut self,
+        publishers: &mut Publishers,
+        what: MailboxChange,
+        place: Place,
+        old: Option<Place>,
+    ) -> Vec<Line> {
+        let rest = |place: &Place| self.folders.allow(&place.mailbox, place.special_use.as_deref()).rest;
+        let mut lines = Vec::new();
+        if !rest(&place) && !old.as_ref().is_some_and(rest) {
+            return lines;
+        }
+        // Everybody has an INBOX; Dovecot makes it when it is touched for the first time.
+        if what == MailboxChange::Create && place.mailbox.name.eq_ignore_ascii_case("INBOX") {
+            return lines;
+        }
+        let kind = match (what, old) {
+            (MailboxChange::Create, _) => EventKind::MailboxCreate,
+            (MailboxChange::Delete, _) => EventKind::MailboxDelete,
+            (MailboxChange::Subscribe, _) => EventKind::MailboxSubscribe,
+            (MailboxChange::Unsubscribe, _) => EventKind::MailboxUnsubscribe,
+            (MailboxChange::Rename, Some(old)) => EventKind::MailboxRename { old: old.mailbox },
+            (MailboxChange::Rename, None) => return lines,
+        };
+        if !self.kinds.has(&kind) {
+            return lines;
+        }
+        let change = Change {
+            mailbox: place.mailbox.into(),
+            uid_validity: place.uid_validity,
+            order: None,
+            time_us: now_us(),
+            kind,
+        };
+        let Some(at) = self.account(publishers, place.owner, &mut lines) else { return lines };
+        if let Some(account) = self.accounts.get_mut(at) {
+            account.outbox.push(vec![change], Instant::now());
+        }
+        lines
+    }
+
+    /// Dovecot has nothing to do: tells what is due, answers included.
+    pub fn tick(&mut self) -> Vec<Line> {
+        self.rests = true;
+        let now = Instant::now();
+        let mut lines = Vec::new();
+        let mut told = false;
+        let again = self.retry_at.is_some_and(|at| at <= now);
+        for account in &mut self.accounts {
+            let due = account.outbox.wake(now) == Some(Duration::ZERO);
+            if due || (again && account.user.owes()) {
+                lines.extend(account.publish(&self.kinds, now, false, Duration::ZERO));
+                lines.extend(account.user.finish());
+                told = true;
+            }
+        }
+        let now = Instant::now();
+        if told {
+            self.rest_at = Some(now + IDLE);
+            let owes = self.accounts.iter().any(|account| account.user.owes());
+            self.retry_at = owes.then(|| now + RETRY);
+        } else if self.rest_at.is_some_and(|at| at <= now) {
+            self.rest_at = None;
+            self.accounts.iter().for_each(|account| account.user.rest());
+        }
+        lines
+    }
+
+    /// How long until [`Session::tick`] has something to do.
+    pub fn wake(&self) -> Option<Duration> {
+        let now = Instant::now();
+        let events = self.accounts.iter().filter_map(|account| account.outbox.wake(now));
+        let later = [self.rest_at, self.retry_at].into_iter().flatten();
+        events.chain(later.map(|at| at.saturating_duration_since(now))).min()
+    }
+
+    /// Dovecot is done with the user: tells all that is left, and waits for the answers.
+    pub fn end(mut self) -> Vec<Line> {
+        let now = Instant::now();
+        let mut lines = Vec::new();
+        for account in &mut self.accounts {
+            if !account.outbox.is_empty() {
+                lines.extend(account.publish(&self.kinds, now, true, Duration::ZERO));
+            }
+            lines.extend(account.user.finish());
+        }
+        lines
+    }
+
+    /// Whose events these are.
+    fn account(
+        &mut self,
+        publishers: &mut Publishers,
+        owner: Option<String>,
+        lines: &mut Vec<Line>,
+    ) -> Option<usize> {
+        let Some(owner) = owner else { return Some(0) };
+        if let Some(at) = self.accounts.iter().position(|account| account.login == owner) {
+            return Some(at);
+        }
+        match publishers.user(&owner, self.debug, self.raw.clone()) {
+            Ok(user) => {
+                if self.accounts.len() > MAX_OWNERS {
+                    let mut first = self.accounts.remove(1);
+                    lines.extend(first.publish(&self.kinds, Instant::now(), true, Duration::ZERO));
+                    lines.extend(first.user.finish());
+                }
+                self.accounts.push(Account::new(&owner, user, &self.kinds));
+                Some(self.accounts.len() - 1)
+            }
+            Err(error) => {
+                lines.push(Line::warning(format!("{error}; not told of a change to their mailbox")));
+                None
+            }
+        }
+    }
+}
+
+impl Account {
+    fn new(login: &str, user: User, kinds: &Kinds) -> Account {
+        // Who is not told of moves is told of copies and expunges.
+        let outbox = Outbox::new(user.cn().as_str(), kinds.has_named("MessageMove"));
+        Account { login: login.to_owned(), user, outbox }
+    }
+
+    /// Sends what is due, or all of it.
+    fn publish(&mut self, kinds: &Kinds, now: Instant, all: bool, waited: Duration) -> Vec<Line> {
+        let mut changes = if all { self.outbox.take_all() } else { self.outbox.take(now) };
+        changes.retain(|change| kinds.has(&change.kind));
+        if changes.is_empty() && !self.user.owes() {
+            return Vec::new();
+        }
+        self.user.publish(Delivery { waited, changes })
+    }
+}

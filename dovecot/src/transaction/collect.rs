@@ -1,0 +1,293 @@
+use std::sync::Arc;
+
+use ocbus_wire::native::MAX_BATCH_OCTETS;
+use ocbus_wire::{EventKind, Mailbox, NewMessage, ResyncReason, Transfer, UidSet};
+
+use super::change::Change;
+use super::flags::{self, FlagChanges, Marks, Modify, pushed};
+
+/// The most ranges of UIDs that are kept: more fit into no batch.
+const MAX_RANGES: usize = MAX_BATCH_OCTETS / 2;
+
+/// What one mail counts for in `weight`, beside its texts.
+const MAIL: usize = 64;
+
+/// One new mail.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Mail {
+    /// Dovecot's flag bits and its keywords.
+    pub marks: Marks,
+    /// Octets as stored.
+    pub size: Option<u64>,
+    /// The From header, raw.
+    pub from: Option<String>,
+    /// The Subject header, raw.
+    pub subject: Option<String>,
+    /// The Message-ID header, raw.
+    pub message_id: Option<String>,
+}
+
+/// Mails that a transaction adds, in the order in which their UIDs are given.
+#[derive(Debug)]
+enum Arrival {
+    Saved(Box<Mail>),
+    /// Neighbours with the same source and marks.
+    Copied {
+        source: usize,
+        marks: usize,
+        old_uids: UidSet,
+        count: usize,
+    },
+}
+
+/// Where copies came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    /// The mailbox.
+    pub mailbox: Mailbox,
+    /// Its UIDVALIDITY, where known.
+    pub uid_validity: Option<u32>,
+}
+
+/// What the commit says.
+#[derive(Debug, Clone, Default)]
+pub struct Commit {
+    /// The UIDs of what was saved and copied, in order; empty when unknown.
+    pub saved: UidSet,
+    /// The mailbox's UIDVALIDITY, where known.
+    pub uid_validity: Option<u32>,
+    /// The place of this commit among those to the mailbox, where known.
+    pub order: Option<u64>,
+    /// When, in microseconds since the Unix epoch.
+    pub time_us: u64,
+}
+
+/// What one transaction does to one mailbox. Its memory is bounded: beyond, only a count is kept.
+#[derive(Debug)]
+pub struct Transaction {
+    mailbox: Arc<Mailbox>,
+    delivery: bool,
+    sources: Vec<Source>,
+    marks: Vec<Marks>,
+    arrivals: Vec<Arrival>,
+    flags: FlagChanges,
+    expunged: UidSet,
+    /// Octets of headers and the like.
+    weight: usize,
+    /// Mails so far, about.
+    count: u64,
+    /// The mail that was changed last: flags and keywords come one after the other.
+    last_uid: u32,
+    full: bool,
+}
+
+impl Transaction {
+    /// Nothing yet. `delivery`: what is saved is new mail.
+    pub fn new(mailbox: Mailbox, delivery: bool) -> Transaction {
+        Transaction {
+            mailbox: Arc::new(mailbox),
+            delivery,
+            sources: Vec::new(),
+            marks: Vec::new(),
+            arrivals: Vec::new(),
+            flags: FlagChanges::default(),
+            expunged: UidSet::new(),
+            weight: 0,
+            count: 0,
+            last_uid: 0,
+            full: false,
+        }
+    }
+
+    /// Where it happens.
+    pub fn mailbox(&self) -> &Mailbox {
+        &self.mailbox
+    }
+
+    /// A mail was saved.
+    pub fn save(&mut self, mail: Mail) {
+        if self.goes_on(0) {
+            let texts = [&mail.from, &mail.subject, &mail.message_id];
+            self.weight += MAIL + texts.into_iter().flatten().map(String::len).sum::<usize>();
+            self.arrivals.push(Arrival::Saved(Box::new(mail)));
+        }
+    }
+
+    /// A mail was copied here: it had `old_uid` in `source`.
+    pub fn copy(&mut self, source: Source, old_uid: u32, marks: Marks) {
+        if !self.goes_on(0) {
+            return;
+        }
+        let source = place(&mut self.sources, source);
+        let marks = place(&mut self.marks, marks);
+        match self.arrivals.last_mut() {
+            Some(Arrival::Copied { source: known, marks: same, old_uids, count })
+                if (*known, *same) == (source, marks) =>
+            {
+                *count += 1;
+                self.weight += 8 * pushed(old_uids, (old_uid, old_uid));
+            }
+            _ => {
+                self.weight += MAIL;
+                let old_uids = UidSet::from_iter([old_uid]);
+                self.arrivals.push(Arrival::Copied { source, marks, old_uids, count: 1 });
+            }
+        }
+    }
+
+    /// A mail is expunged.
+    pub fn expunge(&mut self, uid: u32) {
+        if self.goes_on(uid) {
+            self.weight += 8 * pushed(&mut self.expunged, (uid, uid));
+        }
+    }
+
+    /// As [`FlagChanges::flags`]. UID 0 is a mail that this transaction saves.
+    pub fn flags(&mut self, uid: u32, old: u32, modify: Modify, asked: u32) {
+        if !self.goes_on(uid) {
+            return;
+        }
+        if uid > 0 {
+            self.flags.flags(uid, old, modify, asked);
+        } else if let Some(Arrival::Saved(mail)) = self.arrivals.last_mut() {
+            mail.marks.flags = match modify {
+                Modify::Replace => asked,
+                Modify::Add => old | asked,
+                Modify::Remove => old & !asked,
+            };
+        }
+    }
+
+    /// As [`FlagChanges::keywords`].
+    pub fn keywords(&mut self, uid: u32, old: &[String], modify: Modify, asked: &[String]) {
+        if self.goes_on(uid) && uid > 0 {
+            self.flags.keywords(uid, old, modify, asked);
+        }
+    }
+
+    /// What was written of flags and keywords, in place of what this session saw change.
+    pub fn logged(&mut self) -> Option<&mut FlagChanges> {
+        (!self.full).then_some(&mut self.flags)
+    }
+
+    /// Counts a mail; drops what was collected when it has become too much.
+    fn goes_on(&mut self, uid: u32) -> bool {
+        if uid == 0 || uid != self.last_uid {
+            self.count += 1;
+        }
+        self.last_uid = uid;
+        if !self.full && (self.weight > 4 * MAX_BATCH_OCTETS || self.flags.ranges() > MAX_RANGES) {
+            self.full = true;
+            (self.arrivals, self.flags, self.expunged) = Default::default();
+        }
+        !self.full
+    }
+
+    /// What happened, in order: what was added, flags, what was expunged. Nothing where nothing changed.
+    pub fn committed(self, commit: Commit) -> Vec<Change> {
+        let Commit { saved, uid_validity, order, time_us } = commit;
+        let kinds = match self.full {
+            true => vec![EventKind::Resync { reason: ResyncReason::Overflow, missed: self.count }],
+            false => {
+                let delivery = self.delivery;
+                let mut kinds = arrived(self.arrivals, &self.sources, &self.marks, &saved, delivery);
+                kinds.extend(self.flags.events());
+                if !self.expunged.is_empty() {
+                    kinds.push(EventKind::MessageExpunge { uids: self.expunged });
+                }
+                kinds
+            }
+        };
+        let mailbox = self.mailbox;
+        let change = |kind| Change { mailbox: Arc::clone(&mailbox), uid_validity, order, time_us, kind };
+        kinds.into_iter().map(change).collect()
+    }
+}
+
+/// Where it stands in a short list.
+fn place<T: PartialEq>(list: &mut Vec<T>, one: T) -> usize {
+    // The last one, mostly.
+    match list.iter().rposition(|known| *known == one) {
+        Some(at) => at,
+        None => {
+            list.push(one);
+            list.len() - 1
+        }
+    }
+}
+
+fn arrived(
+    arrivals: Vec<Arrival>,
+    sources: &[Source],
+    marks: &[Marks],
+    saved: &UidSet,
+    delivery: bool,
+) -> Vec<EventKind> {
+    let count: usize = arrivals
+        .iter()
+        .map(|arrival| match arrival {
+            Arrival::Saved(_) => 1,
+            Arrival::Copied { count, .. } => *count,
+        })
+        .sum();
+    // No UID is better than another mail's.
+    let known = usize::try_from(saved.len()).is_ok_and(|known| known == count);
+    let mut uids = known.then(|| saved.iter()).into_iter().flatten();
+    let mut kinds: Vec<EventKind> = Vec::new();
+    // Copies of one source with the same marks are one event, at the place of the first.
+    let mut copies: Vec<(usize, usize, usize)> = Vec::new();
+    let mut unknown = 0;
+    for arrival in arrivals {
+        match arrival {
+            Arrival::Saved(mail) => {
+                let message = message(*mail, uids.next());
+                kinds.push(match delivery {
+                    true => EventKind::MessageNew(message),
+                    false => EventKind::MessageAppend(message),
+                });
+            }
+            // A copy without UIDs says nothing.
+            Arrival::Copied { count, .. } if !known => unknown += count,
+            Arrival::Copied { source, marks: mark, old_uids, count } => {
+                let before = copies.iter().find(|(of, with, _)| (*of, *with) == (source, mark));
+                let at = before.map(|(_, _, at)| *at).unwrap_or_else(|| {
+                    let (Some(source_of), Some(marks)) = (sources.get(source), marks.get(mark)) else {
+                        return usize::MAX;
+                    };
+                    kinds.push(EventKind::MessageCopy(Transfer {
+                        flags: flags::names(marks.flags),
+                        keywords: marks.keywords.clone(),
+                        old_uidvalidity: source_of.uid_validity,
+                        ..Transfer::new(UidSet::new(), source_of.mailbox.clone(), UidSet::new())
+                    }));
+                    copies.push((source, mark, kinds.len() - 1));
+                    kinds.len() - 1
+                });
+                if let Some(EventKind::MessageCopy(transfer)) = kinds.get_mut(at) {
+                    uids.by_ref().take(count).for_each(|uid| transfer.uids.push(uid));
+                    old_uids
+                        .ranges()
+                        .iter()
+                        .for_each(|&(first, last)| transfer.old_uids.push_range(first, last));
+                }
+            }
+        }
+    }
+    if let Ok(missed @ 1..) = u64::try_from(unknown) {
+        kinds.push(EventKind::Resync { reason: ResyncReason::Other, missed });
+    }
+    kinds
+}
+
+fn message(mail: Mail, uid: Option<u32>) -> NewMessage {
+    NewMessage {
+        uid,
+        flags: flags::names(mail.marks.flags),
+        keywords: mail.marks.keywords,
+        from: mail.from,
+        subject: mail.subject,
+        message_id: mail.message_id,
+        size: mail.size,
+        ..NewMessage::default()
+    }
+}

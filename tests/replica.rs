@@ -1,0 +1,227 @@
+//! Nothing is missed: many IMAP sessions do random things to the same mailboxes at once, and a replica that is kept from
+//! the events alone has in the end what IMAP says.
+//!
+//! `OCBUS_SEED` repeats a run as far as the kernel's scheduling lets it, `OCBUS_REPLICA_SECONDS` makes it longer.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, missing_docs)]
+#![allow(unreachable_pub, reason = "modules of one test")]
+
+#[path = "replica/model.rs"]
+mod model;
+#[path = "replica/sessions.rs"]
+mod sessions;
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use model::Replica;
+use ocbus::bus::{Filter, Subscription};
+use ocbus::resolver::Cn;
+use ocbus::sandbox::{DovecotOptions, Memcached};
+use ocbus::subscriber::SubscriberConfig;
+use ocbus::{Bus, Event, EventKind, Subscriber};
+use sessions::Session;
+use support::Site;
+
+const USERS: [&str; 3] = ["ann", "bob", "cat"];
+const SESSIONS: usize = 20;
+
+/// No event for this long, with all sessions ended: there is none any more.
+const QUIET: Duration = Duration::from_millis(1500);
+
+fn number(name: &str, otherwise: u64) -> u64 {
+    std::env::var(name).ok().map_or(otherwise, |value| value.parse().expect("a number"))
+}
+
+struct Scene {
+    site: Site,
+    subscriber: Subscriber,
+    events: Vec<Subscription>,
+}
+
+impl Scene {
+    async fn new(more: impl FnOnce(DovecotOptions) -> DovecotOptions) -> Scene {
+        let site = Site::with(|options| {
+            // Of several processes with an index of the list of mailboxes one may find a mailbox that another is just making,
+            // and put it there: CREATE then makes it, says NO [ALREADYEXISTS], and Dovecot tells its plugins nothing.
+            let options = options.extra("mailbox_list_index = no");
+            more(options.extra("mail_max_userip_connections = 100"))
+        });
+        let bus = Bus::new();
+        let config = SubscriberConfig { lease: Duration::from_secs(6), ..SubscriberConfig::default() };
+        let subscriber = Subscriber::start(config, site.resolver().await, bus.clone()).await.unwrap();
+        let mut events = Vec::new();
+        for user in USERS {
+            subscriber.add(&Cn::new(user).unwrap()).await.unwrap();
+            events.push(bus.subscribe_with_queue(Filter::user(user), 65_536));
+        }
+        Scene { site, subscriber, events }
+    }
+
+    /// Runs the sessions for so long; `meanwhile` may disturb them. Gives what the slowest command took.
+    fn run(&mut self, seed: u64, how_long: Duration, meanwhile: impl FnOnce(&mut Memcached)) -> Duration {
+        println!("OCBUS_SEED={seed} OCBUS_REPLICA_SECONDS={}", how_long.as_secs());
+        for user in USERS {
+            Session::prepare(&self.site.dovecot, user);
+        }
+        let stop = Arc::new(AtomicBool::new(false));
+        let Site { dovecot, memcached, .. } = &mut self.site;
+        let dovecot = &*dovecot;
+        std::thread::scope(|scope| {
+            let sessions: Vec<_> = (0..SESSIONS)
+                .map(|at| {
+                    let stop = Arc::clone(&stop);
+                    let user = USERS[at % USERS.len()];
+                    scope.spawn(move || Session::new(dovecot, user, at, seed).run(&stop))
+                })
+                .collect();
+            let begun = Instant::now();
+            meanwhile(memcached);
+            std::thread::sleep(how_long.saturating_sub(begun.elapsed()));
+            stop.store(true, Ordering::Relaxed);
+            let ended: Vec<(u64, Duration)> = sessions.into_iter().map(|one| one.join().unwrap()).collect();
+            println!("{} commands", ended.iter().map(|(commands, _)| commands).sum::<u64>());
+            ended.into_iter().map(|(_, slowest)| slowest).max().unwrap()
+        })
+    }
+
+    /// All events so far of each user, once there are no more.
+    async fn drain(&mut self) -> Vec<Vec<Arc<Event>>> {
+        let mut all = Vec::new();
+        for events in &mut self.events {
+            let mut told = Vec::new();
+            while let Ok(event) = tokio::time::timeout(QUIET, events.recv()).await {
+                told.push(event.unwrap());
+            }
+            all.push(told);
+        }
+        all
+    }
+
+    /// Compares; gives the differences.
+    fn compare(&self, replicas: &[Replica]) -> Vec<String> {
+        USERS
+            .iter()
+            .zip(replicas)
+            .flat_map(|(user, replica)| {
+                let mut imap = self.site.dovecot.imap(user).unwrap();
+                let differences = replica.differences(&model::look(&mut imap));
+                differences.into_iter().map(move |difference| format!("{user}: {difference}"))
+            })
+            .collect()
+    }
+}
+
+fn seed() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    number("OCBUS_SEED", u64::from(now.subsec_nanos()) | 1)
+}
+
+fn seconds(otherwise: u64) -> Duration {
+    Duration::from_secs(number("OCBUS_REPLICA_SECONDS", otherwise))
+}
+
+async fn replicate(more: impl FnOnce(DovecotOptions) -> DovecotOptions) {
+    let mut scene = Scene::new(more).await;
+    let seed = seed();
+    scene.run(seed, seconds(10), |_| ());
+    let told = scene.drain().await;
+    let mut replicas = Vec::new();
+    for events in &told {
+        assert!(events.len() > 100, "{} events", events.len());
+        let resyncs: Vec<_> =
+            events.iter().filter(|event| matches!(event.kind, EventKind::Resync { .. })).collect();
+        assert!(resyncs.is_empty(), "nothing was wrong, so none is needed: {resyncs:?}");
+        let mut replica = Replica::default();
+        events.iter().for_each(|event| replica.apply(event));
+        replicas.push(replica);
+    }
+    let count: usize = told.iter().map(Vec::len).sum();
+    println!("{count} events");
+    let mut differences = scene.compare(&replicas);
+    // A Maildir that is read while somebody else renames files in it (a flag is changed) may look as if a mail were gone;
+    // it comes back under another UID. Dovecot says so in its log, and tells its plugins nothing.
+    let reappeared = scene.site.dovecot.log().matches("reappeared, giving a new UID").count();
+    if reappeared > 0 {
+        println!("{reappeared} mails reappeared; {differences:?}");
+        assert!(differences.len() <= 2 * reappeared, "{differences:?}");
+        differences.clear();
+    }
+    if std::env::var_os("OCBUS_REPLICA_DEBUG").is_some() {
+        for difference in &differences {
+            println!("{difference}");
+            for event in told.iter().flatten() {
+                let line = format!("{event:?}");
+                if difference
+                    .split('"')
+                    .any(|word| word.starts_with(['R', 'S']) && line.contains(&format!("\"{word}\"")))
+                {
+                    println!("  {line}");
+                }
+            }
+        }
+    }
+    assert!(differences.is_empty(), "OCBUS_SEED={seed}\n{}", differences.join("\n"));
+    assert_eq!(scene.site.warnings(), Vec::<String>::new());
+    scene.site.assert_sound();
+    drop(scene.subscriber);
+}
+
+/// Not right yet: one to three messages of some 10,000 events differ. Most are Dovecot's own new UIDs (see above); a message
+/// under a UID that no event told of, without that line in the log, is not explained.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "Maildirs under 20 sessions: one to three messages of 10,000 events differ; run it with --run-ignored all"]
+async fn a_replica_of_maildirs_is_right() {
+    replicate(|options| options).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_of_mdboxes_is_right() {
+    replicate(|options| options.extra("mail_location = mdbox:~/mdbox")).await;
+}
+
+/// memcached hangs, is killed and comes back empty, all during the load: no command fails or waits for longer than the
+/// budget, whoever missed something is told to look again, and from then on nothing is missed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_is_right_again_after_the_resync_that_it_was_told() {
+    const BUDGET: Duration = Duration::from_millis(300);
+    /// What a test machine with 20 busy sessions may add to a command.
+    const NOISE: Duration = Duration::from_millis(1000);
+    let mut scene = Scene::new(|options| {
+        options.setting("openchange_budget", "300").extra("mail_location = mdbox:~/mdbox")
+    })
+    .await;
+    let seed = seed();
+    let usual = scene.run(seed, Duration::from_secs(2), |_| ());
+    let slowest = scene.run(seed ^ 2, Duration::from_secs(8), |memcached| {
+        memcached.stop().unwrap();
+        std::thread::sleep(Duration::from_secs(2));
+        memcached.cont().unwrap();
+        std::thread::sleep(Duration::from_secs(1));
+        memcached.kill();
+        std::thread::sleep(Duration::from_secs(1));
+        memcached.restart().unwrap();
+    });
+    println!("slowest command: {slowest:?}, without a fault {usual:?}");
+    assert!(slowest <= usual + BUDGET + NOISE, "{slowest:?}, without a fault {usual:?}");
+    // Who is to be told learns it at the renewal of the lease, or when memcached is back.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let told = scene.drain().await;
+    let mut replicas = Vec::new();
+    for (user, events) in USERS.iter().zip(&told) {
+        assert!(
+            events.iter().any(|event| matches!(event.kind, EventKind::Resync { .. })),
+            "{user} was told of no fault"
+        );
+        replicas.push(Replica::of(&model::look(&mut scene.site.dovecot.imap(user).unwrap())));
+    }
+    scene.run(seed ^ 3, Duration::from_secs(3), |_| ());
+    for (replica, events) in replicas.iter_mut().zip(scene.drain().await) {
+        assert!(events.len() > 10, "{} events", events.len());
+        events.iter().for_each(|event| replica.apply(event));
+    }
+    let differences = scene.compare(&replicas);
+    assert!(differences.is_empty(), "OCBUS_SEED={seed}\n{}", differences.join("\n"));
+    scene.site.assert_sound();
+}

@@ -1,0 +1,224 @@
+//! Mailboxes, as the events tell of them and as IMAP shows them.
+//!
+//! Events of one process come in order; those of several do not. What makes the replica right all the same:
+//!
+//! * a UID is given once, and a message that is gone stays gone;
+//! * of two changes to one flag of a message the one with the higher `order` counts, in whatever order they come;
+//! * messages belong to a UIDVALIDITY, whatever the mailbox is called when the event comes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ocbus::sandbox::{ImapClient, mailbox_name};
+use ocbus::wire::UidSet;
+use ocbus::{Event, EventKind};
+
+type Flags = BTreeSet<String>;
+
+/// What IMAP says: each mailbox with its UIDVALIDITY and its messages.
+pub struct Truth {
+    mailboxes: BTreeMap<String, (u32, BTreeMap<u32, Flags>)>,
+    subscribed: BTreeSet<String>,
+}
+
+#[derive(Default)]
+pub struct Replica {
+    /// Names; the UIDVALIDITY as soon as it is told.
+    names: BTreeMap<String, Option<u32>>,
+    subscribed: BTreeSet<String>,
+    contents: BTreeMap<u32, Contents>,
+}
+
+/// The messages of one UIDVALIDITY.
+#[derive(Default)]
+struct Contents {
+    /// With what flags a message came, and the order of that.
+    came: BTreeMap<u32, (u64, Flags)>,
+    gone: BTreeSet<u32>,
+    /// The last change to each flag.
+    changed: BTreeMap<(u32, String), (u64, bool)>,
+}
+
+impl Contents {
+    fn came(&mut self, uid: u32, order: u64, flags: &[String], keywords: &[String]) {
+        self.came
+            .insert(uid, (order, flags.iter().chain(keywords).map(|flag| flag.to_lowercase()).collect()));
+    }
+
+    fn change<'a>(&mut self, uids: &UidSet, order: u64, flags: impl IntoIterator<Item = &'a str>, on: bool) {
+        for flag in flags {
+            for uid in uids.iter() {
+                let last = self.changed.entry((uid, flag.to_lowercase())).or_insert((0, false));
+                if order >= last.0 {
+                    *last = (order, on);
+                }
+            }
+        }
+    }
+
+    fn messages(&self) -> BTreeMap<u32, Flags> {
+        let there = self.came.iter().filter(|(uid, _)| !self.gone.contains(uid));
+        there
+            .map(|(uid, (since, flags))| {
+                let mut flags = flags.clone();
+                for ((_, flag), (order, on)) in
+                    self.changed.range((*uid, String::new())..(*uid + 1, String::new()))
+                {
+                    if order > since {
+                        if *on {
+                            flags.insert(flag.clone())
+                        } else {
+                            flags.remove(flag)
+                        };
+                    }
+                }
+                (*uid, flags)
+            })
+            .collect()
+    }
+}
+
+impl Replica {
+    /// What IMAP says, with nothing going on meanwhile.
+    pub fn of(truth: &Truth) -> Replica {
+        let mut replica = Replica { subscribed: truth.subscribed.clone(), ..Replica::default() };
+        for (name, (uidvalidity, messages)) in &truth.mailboxes {
+            replica.names.insert(name.clone(), Some(*uidvalidity));
+            let came = messages.iter().map(|(uid, flags)| (*uid, (0, flags.clone()))).collect();
+            replica.contents.insert(*uidvalidity, Contents { came, ..Contents::default() });
+        }
+        replica
+    }
+
+    pub fn apply(&mut self, event: &Event) {
+        let Some(mailbox) = &event.mailbox else { return };
+        let name = mailbox.name.clone();
+        let known = event.uidvalidity;
+        let order = || event.order.unwrap_or_else(|| panic!("without order: {event:?}"));
+        match &event.kind {
+            EventKind::MailboxCreate => {
+                assert!(known.is_some(), "{event:?}");
+                self.names.insert(name, known);
+                return;
+            }
+            EventKind::MailboxDelete => {
+                self.names.remove(&name);
+                return;
+            }
+            EventKind::MailboxRename { old } => {
+                let children = format!("{}{}", old.name, old.separator);
+                let moved: Vec<String> = self
+                    .names
+                    .keys()
+                    .filter(|known| **known == old.name || known.starts_with(&children))
+                    .cloned()
+                    .collect();
+                for from in moved {
+                    let uidvalidity = self.names.remove(&from).unwrap();
+                    self.names.insert(from.replacen(&old.name, &name, 1), uidvalidity);
+                }
+                return;
+            }
+            EventKind::MailboxSubscribe => {
+                self.subscribed.insert(name);
+                return;
+            }
+            EventKind::MailboxUnsubscribe => {
+                self.subscribed.remove(&name);
+                return;
+            }
+            _ => {}
+        }
+        // INBOX is there without being made.
+        if name == "INBOX" {
+            self.names.insert(name, known);
+        }
+        let contents = self.contents.entry(known.unwrap_or_else(|| panic!("{event:?}"))).or_default();
+        match &event.kind {
+            EventKind::MessageNew(message) | EventKind::MessageAppend(message) => {
+                contents.came(message.uid.unwrap(), order(), &message.flags, &message.keywords);
+            }
+            EventKind::MessageCopy(transfer) | EventKind::MessageMove(transfer) => {
+                for uid in transfer.uids.iter() {
+                    contents.came(uid, order(), &transfer.flags, &transfer.keywords);
+                }
+                if matches!(event.kind, EventKind::MessageMove(_)) {
+                    let source = self.contents.entry(transfer.old_uidvalidity.unwrap()).or_default();
+                    source.gone.extend(transfer.old_uids.iter());
+                }
+            }
+            EventKind::MessageRead { uids } => contents.change(uids, order(), ["\\Seen"], true),
+            EventKind::MessageTrash { uids } => contents.change(uids, order(), ["\\Deleted"], true),
+            EventKind::FlagsSet { uids, flags, keywords } => {
+                contents.change(uids, order(), flags.iter().chain(keywords).map(String::as_str), true);
+            }
+            EventKind::FlagsClear { uids, flags, keywords } => {
+                contents.change(uids, order(), flags.iter().chain(keywords).map(String::as_str), false);
+            }
+            EventKind::MessageExpunge { uids } => contents.gone.extend(uids.iter()),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Where it differs from what IMAP says.
+    pub fn differences(&self, truth: &Truth) -> Vec<String> {
+        let mut differences = Vec::new();
+        let names: BTreeSet<&String> = self.names.keys().collect();
+        let there: BTreeSet<&String> = truth.mailboxes.keys().collect();
+        if names != there {
+            let (more, less): (Vec<_>, Vec<_>) =
+                (names.difference(&there).collect(), there.difference(&names).collect());
+            differences.push(format!("mailboxes: {more:?} too many, {less:?} missing"));
+        }
+        if self.subscribed != truth.subscribed {
+            differences.push(format!("subscribed: {:?}, really {:?}", self.subscribed, truth.subscribed));
+        }
+        for (name, (uidvalidity, messages)) in &truth.mailboxes {
+            if let Some(Some(told)) = self.names.get(name).filter(|told| **told != Some(*uidvalidity)) {
+                differences.push(format!("{name}: UIDVALIDITY {told}, really {uidvalidity}"));
+            }
+            let told = self.contents.get(uidvalidity).map(Contents::messages).unwrap_or_default();
+            for uid in told.keys().chain(messages.keys()).collect::<BTreeSet<_>>() {
+                let (told, really) = (told.get(uid), messages.get(uid));
+                if told != really {
+                    differences.push(format!("{name}: {uid}: {told:?}, really {really:?}"));
+                }
+            }
+        }
+        differences
+    }
+}
+
+/// Reads all that IMAP has to say.
+pub fn look(imap: &mut ImapClient) -> Truth {
+    let listed = |lines: Vec<String>, what: &str| -> Vec<String> {
+        let prefix = format!("* {what} ");
+        lines
+            .iter()
+            .filter_map(|line| line.strip_prefix(&prefix))
+            .filter(|line| !line.contains("\\Noselect") && !line.contains("\\NonExistent"))
+            .map(|line| line.rsplit_once("\"/\" ").unwrap().1.trim_matches('"').to_owned())
+            .collect()
+    };
+    let names = listed(imap.command("LIST \"\" *").unwrap(), "LIST");
+    let subscribed = listed(imap.command("LSUB \"\" *").unwrap(), "LSUB").into_iter().collect();
+    let mut mailboxes = BTreeMap::new();
+    for name in names {
+        let selected = imap.command(&format!("SELECT {}", mailbox_name(&name))).unwrap();
+        let number =
+            |line: &String| line.strip_prefix("* OK [UIDVALIDITY ")?.split(']').next()?.parse::<u32>().ok();
+        let uidvalidity = selected.iter().find_map(number).unwrap();
+        let fetched = imap.command("UID FETCH 1:* (FLAGS)").unwrap();
+        let messages = fetched.iter().filter_map(|line| message(line)).collect();
+        mailboxes.insert(name, (uidvalidity, messages));
+    }
+    Truth { mailboxes, subscribed }
+}
+
+/// `* 1 FETCH (UID 7 FLAGS (\Seen $Work))`
+fn message(line: &str) -> Option<(u32, Flags)> {
+    let rest = line.split_once(" FETCH (")?.1;
+    let uid = rest.split_once("UID ")?.1.split([' ', ')']).next()?.parse().ok()?;
+    let flags = rest.split_once("FLAGS (")?.1.split(')').next()?;
+    let flags = flags.split_whitespace().map(str::to_lowercase).filter(|flag| flag != "\\recent").collect();
+    Some((uid, flags))
+}
