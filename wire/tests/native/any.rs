@@ -67,11 +67,32 @@ impl AnyMessage {
 }
 
 #[derive(Debug, TypeGenerator)]
+struct AnyTransfer {
+    uids: Vec<(u32, u32)>,
+    old: AnyMailbox,
+    old_uids: Vec<(u32, u32)>,
+    old_uidvalidity: Option<u32>,
+    flags: Vec<String>,
+    keywords: Vec<String>,
+}
+
+impl AnyTransfer {
+    fn transfer(&self) -> Transfer {
+        Transfer {
+            old_uidvalidity: self.old_uidvalidity,
+            flags: self.flags.clone(),
+            keywords: self.keywords.clone(),
+            ..Transfer::new(set(&self.uids), self.old.mailbox(), set(&self.old_uids))
+        }
+    }
+}
+
+#[derive(Debug, TypeGenerator)]
 enum AnyKind {
     New(AnyMessage),
     Append(AnyMessage),
-    Copy(Vec<(u32, u32)>, AnyMailbox, Vec<(u32, u32)>),
-    Move(Vec<(u32, u32)>, AnyMailbox, Vec<(u32, u32)>),
+    Copy(AnyTransfer),
+    Move(AnyTransfer),
     Read(Vec<(u32, u32)>),
     Trash(Vec<(u32, u32)>),
     Expunge(Vec<(u32, u32)>),
@@ -94,16 +115,11 @@ fn set(ranges: &[(u32, u32)]) -> UidSet {
 
 impl AnyKind {
     fn kind(&self) -> EventKind {
-        let transfer = |uids: &[_], old: &AnyMailbox, old_uids: &[_]| Transfer {
-            uids: set(uids),
-            old: old.mailbox(),
-            old_uids: set(old_uids),
-        };
         match self {
             AnyKind::New(message) => EventKind::MessageNew(message.message()),
             AnyKind::Append(message) => EventKind::MessageAppend(message.message()),
-            AnyKind::Copy(uids, old, old_uids) => EventKind::MessageCopy(transfer(uids, old, old_uids)),
-            AnyKind::Move(uids, old, old_uids) => EventKind::MessageMove(transfer(uids, old, old_uids)),
+            AnyKind::Copy(transfer) => EventKind::MessageCopy(transfer.transfer()),
+            AnyKind::Move(transfer) => EventKind::MessageMove(transfer.transfer()),
             AnyKind::Read(uids) => EventKind::MessageRead { uids: set(uids) },
             AnyKind::Trash(uids) => EventKind::MessageTrash { uids: set(uids) },
             AnyKind::Expunge(uids) => EventKind::MessageExpunge { uids: set(uids) },
@@ -141,6 +157,7 @@ pub struct AnyEvent {
     user: String,
     mailbox: AnyMailbox,
     counts: [Option<u32>; 3],
+    order: Option<u64>,
     kind: AnyKind,
     bare: bool,
 }
@@ -158,6 +175,7 @@ impl AnyEvent {
             uidvalidity: self.counts[0],
             messages: self.counts[1],
             unseen: self.counts[2],
+            order: self.order,
             kind,
         }
     }
