@@ -17,8 +17,8 @@
 //! * [`log`]: lines for Dovecot's log.
 
 mod ffi;
-mod handover;
 pub mod filter;
+mod handover;
 pub mod log;
 pub mod outbox;
 pub mod publish;

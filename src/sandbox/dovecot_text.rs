@@ -68,9 +68,11 @@ impl DovecotOptions {
         }
         text.push_str(close);
         if let Some((api_key, password)) = &self.doveadm_http {
-            let (api_key, password) = (quoted("doveadm_api_key", api_key)?, quoted("doveadm_password", password)?);
+            let (api_key, password) =
+                (quoted("doveadm_api_key", api_key)?, quoted("doveadm_password", password)?);
             let doveadm = ports.doveadm;
-            let listener = format!("  inet_listener http {{\n    address = 127.0.0.1\n    port = {doveadm}\n  }}");
+            let listener =
+                format!("  inet_listener http {{\n    address = 127.0.0.1\n    port = {doveadm}\n  }}");
             writeln!(
                 text,
                 "doveadm_api_key = {api_key}\ndoveadm_password = {password}\nservice doveadm {{\n{listener}\n}}"

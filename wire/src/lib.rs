@@ -20,9 +20,9 @@ pub mod json;
 pub mod native;
 mod octets;
 pub mod openchange;
-pub mod ropnotify;
 #[cfg(feature = "json")]
 pub mod ox;
+pub mod ropnotify;
 pub mod sp;
 
 pub use endpoint::{Endpoint, EndpointError};

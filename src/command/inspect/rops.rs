@@ -7,7 +7,6 @@ use ocbus::wire::ropnotify::{
 };
 use serde::Serialize;
 
-
 #[derive(Serialize)]
 struct PendingJson {
     session_index: u16,

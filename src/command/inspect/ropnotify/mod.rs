@@ -3,8 +3,8 @@
 mod parse;
 mod print;
 
-use ocbus::wire::openchange::deliver;
 use ocbus::wire::json::Fields;
+use ocbus::wire::openchange::deliver;
 use ocbus::wire::ropnotify::{DecodeError, RopNotify, split};
 use serde::Serialize;
 
