@@ -6,12 +6,14 @@
 //! * [`outbox`]: what the daemon holds for others: it looks up, sends, and tries again.
 //! * [`handover`]: the socket at which our Dovecot plugin gives its events to the outbox.
 //! * [`gateway`]: the daemon `ocbus serve`: settings, HTTP end-points, signals.
+//! * [`embedded`]: a resolver of the process's own, for those who want no memcached.
 //! * [`sandbox`]: a private Dovecot and memcached, for the demo, the tests and the benches.
 //!
 //! The formats are in [`ocbus_wire`], who listens for a user in [`ocbus_resolver`]. Both are re-exported here,
 //! so that a program needs this crate only.
 
 pub mod bus;
+pub mod embedded;
 pub mod gateway;
 pub mod handover;
 pub mod outbox;
@@ -21,6 +23,7 @@ mod sockets;
 pub mod subscriber;
 
 pub use bus::Bus;
+pub use embedded::Embedded;
 pub use ocbus_resolver as resolver;
 pub use ocbus_wire as wire;
 pub use ocbus_wire::{Event, EventKind, Mailbox};

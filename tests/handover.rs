@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use ocbus::handover::{HandOver, HandOverConfig};
 use ocbus::outbox::{Full, Outbox, OutboxConfig, Reason, Source, Statistics};
 use ocbus::publisher::PublisherConfig;
-use ocbus::resolver::{Cn, Config, Resolver};
+use ocbus::resolver::{Config, Resolver};
 use ocbus::sandbox::faults::IpcBlackhole;
 use ocbus::sandbox::{Child, mail};
 use ocbus::subscriber::SubscriberConfig;

@@ -1,11 +1,10 @@
 //! Who is there? Every registration on a memcached, by `lru_crawler metadump`: a stream of keys, which this reads
 //! line by line. The records are for [`Resolver::lookup`](crate::Resolver::lookup).
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::HashSet;
 use std::future::Future;
 use std::hash::{BuildHasher as _, RandomState};
 use std::io;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader};
@@ -14,7 +13,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::cn::Cn;
 use crate::config::{Config, Server};
-use crate::names::addresses;
+use crate::names::addresses_by;
 
 /// Along the lists by last use. (`hash`, along the hash table, also holds locks of items, as observed of 1.6.18: when
 /// a reader stood still, other connections' gets hung.)
@@ -261,12 +260,10 @@ async fn within<T>(
 async fn connect(server: &Server, deadline: Instant) -> io::Result<Box<dyn Stream>> {
     let (host, port) = match server {
         Server::Socket { path, .. } => return Ok(Box::new(UnixStream::connect(path).await?)),
-        Server::Tcp { host, port, .. } => (host.clone(), *port),
+        Server::Tcp { host, port, .. } => (host, *port),
     };
-    let look_up = tokio::task::spawn_blocking(move || addresses(&host, port, Some(deadline)));
-    let mut addresses: VecDeque<SocketAddr> = look_up.await.map_err(io::Error::other)??.into();
     let mut failure = io::Error::new(io::ErrorKind::NotFound, "no address");
-    while let Some(address) = addresses.pop_front() {
+    for address in addresses_by(host, port, deadline).await? {
         match TcpStream::connect(address).await {
             Ok(stream) => return Ok(Box::new(stream)),
             Err(error) => failure = error,

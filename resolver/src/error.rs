@@ -103,6 +103,42 @@ impl ResolverError {
         matches!(self, ResolverError::OneServer { .. })
     }
 
+    /// The same failure once more, for another of the requests that it ended.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn again(&self) -> ResolverError {
+        use memcache::exp::Error;
+        let io = |error: &std::io::Error| std::io::Error::new(error.kind(), error.to_string());
+        match self {
+            ResolverError::Name { server, source } => {
+                ResolverError::Name { server: server.clone(), source: io(source) }
+            }
+            ResolverError::Deadline { server } => ResolverError::Deadline { server: server.clone() },
+            ResolverError::Down { server, left } => {
+                ResolverError::Down { server: server.clone(), left: *left }
+            }
+            ResolverError::OneServer { source } => {
+                ResolverError::OneServer { source: Box::new(source.again()) }
+            }
+            ResolverError::Config(error) => ResolverError::Config(error.clone()),
+            ResolverError::Lease(lease) => ResolverError::Lease(*lease),
+            ResolverError::Memcached { server, source } => {
+                let source = match source {
+                    Error::Io(error) => Error::Io(io(error)),
+                    Error::Server(why) => Error::Server(why.clone()),
+                    Error::Rejected(why) => Error::Rejected(why.clone()),
+                    other => Error::Protocol(other.to_string()),
+                };
+                ResolverError::Memcached { server: server.clone(), source }
+            }
+            // Of one record, and none that a connection's end could be.
+            other @ (ResolverError::Contended { key, .. }
+            | ResolverError::Record { key, .. }
+            | ResolverError::Unwritable { key, .. }) => {
+                ResolverError::Unwritable { key: key.clone(), why: other.to_string() }
+            }
+        }
+    }
+
     /// Whether nobody was asked: a server failed a moment ago, which whoever asked it then was told.
     pub fn is_left_alone(&self) -> bool {
         match self {

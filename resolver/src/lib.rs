@@ -24,6 +24,8 @@ mod selection;
 mod store;
 #[cfg_attr(not(feature = "tokio"), allow(dead_code, reason = "as above"))]
 mod update;
+#[cfg(feature = "tokio")]
+mod update_many;
 
 #[cfg(feature = "tokio")]
 pub use census::{Census, CensusError};

@@ -9,6 +9,12 @@ use crate::error::ResolverError;
 /// many can write one record at the same instant.
 const MAX_ATTEMPTS: u32 = 64;
 
+/// Attempts without a pause in between.
+const EAGER_ATTEMPTS: u32 = 4;
+
+/// How much longer the pause may be after each further attempt.
+const PAUSE_US: u64 = 100;
+
 /// What to ask of a store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Request {
@@ -18,7 +24,7 @@ pub(crate) enum Request {
     /// A value, if the record is as expected.
     Put { key: String, value: Vec<u8>, expiry: Option<Duration>, expect: Expect },
     /// No value any more, if the record is as it was read, or whatever it is.
-    Delete { key: String, cas: Option<u64> },
+    Delete { key: String, version: Option<Version> },
     /// Whether a key is there; extends its life.
     Touch { key: String, expiry: Duration },
 }
@@ -31,6 +37,25 @@ impl Request {
             Request::Put { key, .. } | Request::Delete { key, .. } | Request::Touch { key, .. } => key,
         }
     }
+
+    /// The server that a write is bound to, by the version that it expects.
+    pub(crate) fn bound_to(&self) -> Option<usize> {
+        match self {
+            Request::Put { expect: Expect::Version(version), .. }
+            | Request::Delete { version: Some(version), .. } => Some(version.server),
+            _ => None,
+        }
+    }
+}
+
+/// The state in which a record was read. A number of memcached's is one server's own: another server's record may
+/// have the same, so that a version is nothing without its server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Version {
+    /// memcached's number for compare-and-swap.
+    pub(crate) cas: u64,
+    /// The index of the server that it was read from.
+    pub(crate) server: usize,
 }
 
 /// What a record must be for a write to happen.
@@ -40,8 +65,8 @@ pub(crate) enum Expect {
     Any,
     /// Not there.
     Absent,
-    /// Unchanged since this was read.
-    Cas(u64),
+    /// Unchanged since this was read, and on the server it was read from.
+    Version(Version),
 }
 
 /// What a store answers.
@@ -59,7 +84,7 @@ pub(crate) enum Response {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Item {
     pub(crate) value: Vec<u8>,
-    pub(crate) cas: u64,
+    pub(crate) version: Version,
 }
 
 /// The next step of an update.
@@ -104,15 +129,25 @@ impl<E: Edit> Update<E> {
         }
     }
 
+    /// How long to wait before what is asked next: where many write one record, whoever is a little slower than the
+    /// others would lose each time. Any number up to a limit that grows with the attempts.
+    pub(crate) fn pause(&self, random: u64) -> Duration {
+        let late = self.attempts.saturating_sub(EAGER_ATTEMPTS);
+        match self.outcome {
+            None if late > 0 => Duration::from_micros(random % (PAUSE_US * u64::from(late))),
+            _ => Duration::ZERO,
+        }
+    }
+
     fn edit_item(&mut self, item: Option<Item>) -> Result<Step<E::Outcome>, ResolverError> {
         self.attempts += 1;
         let (change, outcome) = self.edit.apply(item.as_ref().map(|item| item.value.as_slice()))?;
         let key = self.key.clone();
         let request = match (change, item) {
             (Change::Keep, _) | (Change::Delete, None) => return Ok(Step::Over(outcome)),
-            (Change::Delete, Some(item)) => Request::Delete { key, cas: Some(item.cas) },
+            (Change::Delete, Some(item)) => Request::Delete { key, version: Some(item.version) },
             (Change::Put { value, expiry }, item) => {
-                let expect = item.map_or(Expect::Absent, |item| Expect::Cas(item.cas));
+                let expect = item.map_or(Expect::Absent, |item| Expect::Version(item.version));
                 Request::Put { key, value, expiry, expect }
             }
         };
@@ -144,7 +179,8 @@ mod tests {
     }
 
     fn item(value: &[u8], cas: u64) -> Response {
-        Response::Items(vec![Some(Item { value: value.to_vec(), cas })])
+        let version = Version { cas, server: 2 };
+        Response::Items(vec![Some(Item { value: value.to_vec(), version })])
     }
 
     #[test]
@@ -156,19 +192,22 @@ mod tests {
         let Step::Ask(request) = update.step(Response::NotDone).unwrap() else { panic!() };
         assert!(matches!(request, Request::Get { .. }));
         let Step::Ask(request) = update.step(item(&[1, 2], 7)).unwrap() else { panic!() };
-        assert_eq!(
-            request,
-            Request::Put { key: "k".to_owned(), value: vec![1, 2, 9], expiry: None, expect: Expect::Cas(7) }
-        );
+        assert_eq!(request.bound_to(), Some(2));
+        let expect = Expect::Version(Version { cas: 7, server: 2 });
+        assert_eq!(request, Request::Put { key: "k".to_owned(), value: vec![1, 2, 9], expiry: None, expect });
         assert!(matches!(update.step(Response::Done).unwrap(), Step::Over(3)));
     }
 
     #[test]
     fn an_endless_race_is_given_up() {
         let mut update = Update::new(Append(9));
-        for _ in 0..MAX_ATTEMPTS - 1 {
+        for attempt in 1..MAX_ATTEMPTS {
             assert!(matches!(update.step(item(&[], 1)).unwrap(), Step::Ask(Request::Put { .. })));
+            assert!(update.pause(u64::MAX).is_zero(), "a write follows its read at once");
             assert!(matches!(update.step(Response::NotDone).unwrap(), Step::Ask(Request::Get { .. })));
+            let longest = Duration::from_micros(PAUSE_US * u64::from(attempt.saturating_sub(EAGER_ATTEMPTS)));
+            assert!(update.pause(99).is_zero() == (attempt <= EAGER_ATTEMPTS));
+            assert!((0..9).all(|random| update.pause(random * 1_000_003) <= longest));
         }
         assert!(matches!(update.step(item(&[], 1)).unwrap(), Step::Ask(_)));
         assert!(matches!(

@@ -2,6 +2,12 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, missing_docs)]
 
+#[path = "memcached/failures.rs"]
+mod failures;
+#[path = "memcached/many.rs"]
+mod many;
+#[path = "memcached/openchange.rs"]
+mod openchange;
 #[path = "memcached/server.rs"]
 mod server;
 
@@ -99,21 +105,13 @@ async fn a_subscriber_comes_renews_and_leaves() {
     assert!(lookup(&mut plugin, "bob@example.org").is_empty());
 }
 
-/// The flag by which the tokio client knows its answers again, as memcached echoes it.
-fn opaque(asked: &str) -> String {
-    let flag = asked.split(' ').skip(2).find(|flag| flag.starts_with('O'));
-    flag.map(|flag| format!(" {flag}")).unwrap_or_default()
-}
-
 #[tokio::test]
 async fn both_records_come_in_one_round_trip() {
     // A memcached that answers nothing until it has both questions: who asks one after the other, waits for ever.
     let fake = FakeServer::start(|mut peer| {
         let asked = [peer.line(), peer.line()];
         assert!(asked.iter().all(|line| line.starts_with("mg ")), "{asked:?}");
-        for line in &asked {
-            peer.send(format!("EN{}\r\n", opaque(line)).as_bytes());
-        }
+        peer.send(b"EN\r\nEN\r\n");
         peer.wait_for_end();
     });
     let mut plugin = blocking(fake.port);
@@ -181,120 +179,6 @@ async fn no_addition_of_eight_writers_to_a_lease_record_is_lost() {
 async fn no_addition_of_eight_writers_to_a_resolver_record_is_lost() {
     // Endpoints that stand twice are read once: 400 are 400 different ones.
     assert_eq!(contend(false).await.legacy.len(), 400);
-}
-
-fn vectors(kind: &str) -> Vec<serde_json::Value> {
-    let text = include_str!("../../tests/data/openchange/vectors.json");
-    let all: Vec<serde_json::Value> = serde_json::from_str(text).unwrap();
-    all.into_iter().filter(|case| case["kind"] == kind).collect()
-}
-
-#[tokio::test]
-async fn resolver_records_are_those_of_openchange_octet_for_octet() {
-    let memcached = Memcached::start();
-    let resolver = connect(memcached.port, 5 * SECOND).await;
-    let (mut written, mut refused_cn, mut refused_host) = (0, 0, 0);
-    for case in vectors("resolver") {
-        let name = case["name"].as_str().unwrap();
-        memcached.ask("flush_all", "OK");
-        let Ok(cn) = Cn::new(case["input"]["cn"].as_str().unwrap()) else {
-            // Where only the cn is wrong: OpenChange refuses three of these itself, and sends the fourth.
-            assert!(
-                case["hex"].is_null() && !case["ret"][0].as_str().unwrap().starts_with("ret=0"),
-                "{name}"
-            );
-            refused_cn += 1;
-            continue;
-        };
-        let hosts: Vec<&str> =
-            case["input"]["hosts"].as_array().unwrap().iter().map(|host| host.as_str().unwrap()).collect();
-        let mut results = Vec::new();
-        for host in &hosts {
-            results.push(resolver.register_legacy(&cn, host).await);
-        }
-        assert_eq!(cn.resolver_key(), case["key"].as_str().unwrap(), "{name}");
-        let Some(hex) = case["hex"].as_str() else {
-            assert!(matches!(results[0], Err(ResolverError::Unwritable { .. })), "{name}: {results:?}");
-            assert_eq!(memcached.get(&cn.resolver_key()), None, "{name}");
-            refused_host += 1;
-            continue;
-        };
-        assert!(results.iter().all(|result| *result.as_ref().unwrap()), "{name}");
-        let octets = memcached.get(&cn.resolver_key()).unwrap();
-        assert_eq!(octets.iter().map(|octet| format!("{octet:02x}")).collect::<String>(), hex, "{name}");
-        // Flags 0, no expiry, as many octets.
-        let meta = memcached.ask(&format!("mg {} t f s", cn.resolver_key()), "HD");
-        assert_eq!(meta, case["memcached"]["meta"].as_str().unwrap(), "{name}");
-        assert_eq!(lookup(&mut blocking(memcached.port), cn.as_str()).legacy, hosts, "{name}");
-        written += 1;
-    }
-    assert_eq!((written, refused_cn, refused_host), (6, 4, 1));
-}
-
-/// What one of OpenChange's calls says here, in its words.
-async fn call(memcached: &Memcached, resolver: &Resolver, call: &[&str]) -> String {
-    let (Ok(cn), host) = (Cn::new(call[1]), call.get(2).copied().unwrap_or_default()) else {
-        return "refused".to_owned();
-    };
-    let said = |done: bool, otherwise: &str| if done { "ret=0 (Success)" } else { otherwise }.to_owned();
-    match call[0] {
-        "resolver_add" => said(resolver.register_legacy(&cn, host).await.unwrap(), "ret=17 (Already Exists)"),
-        "resolver_del" => said(resolver.leave_legacy(&cn, host).await.unwrap(), "ret=15 (Not Found)"),
-        "resolver_exist" => said(memcached.get(&cn.resolver_key()).is_some(), "ret=15 (Not Found)"),
-        "resolver_get" => match resolver.lookup(&cn).await.unwrap().legacy {
-            hosts if hosts.is_empty() => "ret=15 (Not Found)".to_owned(),
-            hosts => {
-                let shown: Vec<String> = hosts.iter().map(|host| format!("[{host}]")).collect();
-                format!("count={} {} ret=0 (Success)", hosts.len(), shown.join(" "))
-            }
-        },
-        other => panic!("{other}"),
-    }
-}
-
-#[tokio::test]
-async fn calls_on_resolver_records_end_as_in_openchange_where_it_was_right() {
-    let memcached = Memcached::start();
-    let resolver = connect(memcached.port, 5 * SECOND).await;
-    let (mut same, mut other) = (0, 0);
-    for case in vectors("api") {
-        let name = case["name"].as_str().unwrap();
-        let Some(calls) = case["input"].as_array() else { continue };
-        memcached.ask("flush_all", "OK");
-        let mut results = Vec::new();
-        for one in calls {
-            let one: Vec<&str> = one.as_array().unwrap().iter().map(|word| word.as_str().unwrap()).collect();
-            if one.contains(&"NULL") {
-                // A null pointer: no such thing here.
-                continue;
-            }
-            results.push(call(&memcached, &resolver, &one).await);
-        }
-        let results: Vec<&str> = results.iter().map(String::as_str).collect();
-        let (ok, absent) = ("ret=0 (Success)", "ret=15 (Not Found)");
-        // Where the original compared by prefix, or let a command through.
-        let better: &[&str] = match name {
-            "api_prefix_add" => &[ok, ok, "count=2 [tcp://h:9005] [tcp://h:90] ret=0 (Success)"],
-            "api_prefix_delete_wrong_host" | "api_empty_host_delete_matches_any" => &[ok, ok, absent],
-            "api_empty_host_add" => &[ok, ok, "count=2 [tcp://h:9005] [] ret=0 (Success)"],
-            "api_cn_crlf_injection" => &[ok, "refused", "refused", "count=1 [tcp://h:9005] ret=0 (Success)"],
-            "api_cn_space" => &["refused"; 4],
-            "api_null_args" => &[],
-            _ => {
-                let expected: Vec<&str> =
-                    case["results"].as_array().unwrap().iter().map(|text| text.as_str().unwrap()).collect();
-                assert_eq!(results, expected, "{name}");
-                same += 1;
-                continue;
-            }
-        };
-        assert_eq!(results[..better.len()], *better, "{name}");
-        if name.contains("delete") {
-            assert!(results[3].starts_with("count=2 "), "{name}: nothing is gone: {results:?}");
-        }
-        other += 1;
-    }
-    assert_eq!((same, other), (7, 7));
 }
 
 #[tokio::test]
@@ -374,181 +258,6 @@ async fn garbage_is_told_skipped_and_replaced() {
     assert_eq!(memcached.get("ocbus:bob").unwrap(), b"\x82\xa1v\x02\xa2ls\xa3new");
 }
 
-/// Two users who must not be taken for each other.
-async fn two_users(memcached: &Memcached) {
-    let resolver = connect(memcached.port, 5 * SECOND).await;
-    for name in ["ann", "bob"] {
-        assert!(resolver.register_legacy(&cn(name), &format!("tcp://{name}:1")).await.unwrap());
-    }
-}
-
-/// Whether one of the times is within 50 ms of the deadline and none before it. (The machine is shared: others
-/// may be late for reasons of their own.)
-fn assert_costs_the_deadline(times: &[Duration], deadline: Duration) {
-    println!("deadline {deadline:?}: {times:?}");
-    assert!(times.iter().all(|time| *time >= deadline - Duration::from_millis(2)), "{times:?}");
-    assert!(times.iter().min().unwrap() < &(deadline + Duration::from_millis(50)), "{times:?}");
-}
-
-#[tokio::test]
-async fn a_stopped_memcached_costs_a_blocking_caller_its_deadline() {
-    let memcached = Memcached::start();
-    two_users(&memcached).await;
-    let mut plugin = blocking(memcached.port);
-    for (kept, millis) in [(true, 50), (false, 50), (true, 200)] {
-        let deadline = Duration::from_millis(millis);
-        let mut times = Vec::new();
-        for _ in 0..3 {
-            if kept {
-                assert_eq!(lookup(&mut plugin, "bob").legacy, ["tcp://bob:1"]);
-            } else {
-                plugin = blocking(memcached.port);
-            }
-            memcached.stop();
-            let start = Instant::now();
-            let error = plugin.lookup(&cn("ann"), start + deadline).unwrap_err();
-            times.push(start.elapsed());
-            assert!(matches!(error, ResolverError::Deadline { .. }), "{error}");
-            memcached.go_on();
-            // The answer about ann is on its way now: nobody may take it for bob's.
-            assert_eq!(lookup(&mut plugin, "bob").legacy, ["tcp://bob:1"]);
-            assert_eq!(lookup(&mut plugin, "ann").legacy, ["tcp://ann:1"]);
-        }
-        assert_costs_the_deadline(&times, deadline);
-    }
-    let spent = plugin.lookup(&cn("ann"), Instant::now());
-    assert!(matches!(spent, Err(ResolverError::Deadline { .. })), "no time is no time");
-    assert_eq!(lookup(&mut plugin, "bob").legacy, ["tcp://bob:1"]);
-}
-
-#[tokio::test]
-async fn a_stopped_memcached_costs_a_task_its_deadline() {
-    let memcached = Memcached::start();
-    two_users(&memcached).await;
-    let deadline = Duration::from_millis(100);
-    let resolver = connect(memcached.port, deadline).await;
-    let mut times = Vec::new();
-    for _ in 0..3 {
-        memcached.stop();
-        let start = Instant::now();
-        let (ann, bob) = (cn("ann"), cn("bob"));
-        let (first, second) = tokio::join!(resolver.lookup(&ann), resolver.lookup(&bob));
-        times.push(start.elapsed());
-        for result in [first, second] {
-            assert!(matches!(result, Err(ResolverError::Deadline { .. })), "{result:?}");
-        }
-        memcached.go_on();
-        let again = connect(memcached.port, 5 * SECOND).await;
-        for _ in 0..20 {
-            assert_eq!(again.lookup(&bob).await.unwrap().legacy, ["tcp://bob:1"]);
-        }
-        // The one that was cut off, too, and never out of step.
-        let mut right = 0;
-        for _ in 0..20 {
-            for (cn, host) in [(&bob, "tcp://bob:1"), (&ann, "tcp://ann:1")] {
-                if let Ok(found) = resolver.lookup(cn).await {
-                    assert_eq!(found.legacy, [host]);
-                    right += 1;
-                }
-            }
-        }
-        assert!(right >= 36, "{right}");
-    }
-    assert_costs_the_deadline(&times, deadline);
-}
-
-#[tokio::test]
-async fn a_memcached_that_is_gone_is_told_at_once_and_found_when_it_is_back() {
-    let mut memcached = Memcached::start();
-    two_users(&memcached).await;
-    let resolver = connect(memcached.port, 5 * SECOND).await;
-    let mut plugin = blocking(memcached.port);
-    let bob = cn("bob");
-    let me = Uuid::from_u128(7);
-    resolver.plant(me).await.unwrap();
-    assert!(resolver.remembers(me).await.unwrap());
-    assert!(!resolver.remembers(Uuid::from_u128(8)).await.unwrap());
-    assert_eq!(lookup(&mut plugin, "bob").legacy, ["tcp://bob:1"]);
-
-    memcached.kill();
-    let start = Instant::now();
-    for _ in 0..2 {
-        let error = plugin.lookup(&bob, start + 5 * SECOND).unwrap_err();
-        assert!(matches!(error, ResolverError::Memcached { .. }), "{error}");
-        assert!(resolver.lookup(&bob).await.is_err());
-    }
-    assert!(start.elapsed() < 2 * SECOND, "{:?}", start.elapsed());
-
-    memcached.restart();
-    assert!(lookup(&mut plugin, "bob").is_empty(), "a connection of before the restart is dialled again");
-    assert!(resolver.lookup(&bob).await.unwrap().is_empty());
-    assert!(!resolver.remembers(me).await.unwrap(), "it has forgotten, and the subscriber can tell");
-    assert!(resolver.register(&bob, registration("tcp://h:1", 7, 60 * SECOND)).await.unwrap().new);
-    assert_eq!(lookup(&mut plugin, "bob").native.len(), 1);
-}
-
-#[tokio::test]
-async fn a_kept_connection_that_the_server_closed_is_dialled_again() {
-    // Answers one look-up on each connection, then closes it.
-    let dialled = Arc::new(AtomicUsize::new(0));
-    let count = Arc::clone(&dialled);
-    let fake = FakeServer::start(move |mut peer| {
-        count.fetch_add(1, SeqCst);
-        let asked = [peer.line(), peer.line()];
-        if asked.iter().all(|line| line.starts_with("mg ")) {
-            let head = format!("EN{}\r\nVA 26 c5{}\r\n", opaque(&asked[0]), opaque(&asked[1]));
-            peer.send(&[head.as_bytes(), b"\x01\x01\0\0\0\x01\0\0\0tcp://host1:9005\0\r\n"].concat());
-        }
-    });
-    let mut plugin = blocking(fake.port);
-    for round in 1..=5 {
-        assert_eq!(lookup(&mut plugin, "bob").legacy, ["tcp://host1:9005"]);
-        assert_eq!(dialled.load(SeqCst), round);
-    }
-    let resolver = connect(fake.port, 5 * SECOND).await;
-    for _ in 0..5 {
-        assert_eq!(resolver.lookup(&cn("bob")).await.unwrap().legacy, ["tcp://host1:9005"]);
-    }
-    // A server that never answers well is given up, not dialled for ever.
-    let dialled = Arc::new(AtomicUsize::new(0));
-    let count = Arc::clone(&dialled);
-    let fake = FakeServer::start(move |mut peer| {
-        count.fetch_add(1, SeqCst);
-        peer.line();
-    });
-    let mut plugin = blocking(fake.port);
-    assert!(plugin.lookup(&cn("bob"), Instant::now() + 5 * SECOND).is_err());
-    assert_eq!(dialled.load(SeqCst), 1);
-}
-
-#[tokio::test]
-async fn nonsense_from_the_server_is_an_error_and_ends_the_connection() {
-    let nonsense: [&[u8]; 9] = [
-        b"HTTP/1.1 400 Bad Request\r\n\r\n",
-        b"ERROR\r\nERROR\r\n",
-        b"SERVER_ERROR out of memory\r\nEN\r\n",
-        b"VA\r\nEN\r\n",
-        b"VA x c1\r\nEN\r\n",
-        b"VA -1 c1\r\nEN\r\n",
-        b"VA 3\r\nabc\r\nEN\r\n",
-        b"VA 3 c1\r\nabcdef\r\nEN\r\n",
-        b"HD\r\nHD\r\n",
-    ];
-    for answer in nonsense {
-        let fake = FakeServer::start(move |mut peer| {
-            peer.line();
-            peer.line();
-            peer.send(answer);
-        });
-        let mut plugin = blocking(fake.port);
-        let result = plugin.lookup(&cn("bob"), Instant::now() + 5 * SECOND);
-        assert!(result.is_err(), "{}: {result:?}", answer.escape_ascii());
-        let resolver = connect(fake.port, 5 * SECOND).await;
-        let result = resolver.lookup(&cn("bob")).await;
-        assert!(result.is_err(), "{}: {result:?}", answer.escape_ascii());
-    }
-}
-
 #[tokio::test]
 async fn nothing_that_a_user_is_called_becomes_a_command() {
     let memcached = Memcached::start();
@@ -598,26 +307,4 @@ async fn nothing_that_a_user_is_called_becomes_a_command() {
     }
     assert_eq!(memcached.get("mark").as_deref(), Some(&b"1"[..]));
     assert_eq!(memcached.stats()["cmd_flush"], 0);
-}
-
-#[test]
-fn a_server_that_claims_gigabytes_gets_no_memory_for_them() {
-    for claim in
-        ["VA 1073741824 c1\r\n", "VA 1048577 c1\r\n", "VA 18446744073709551615 c1\r\n", "VA x c1\r\n"]
-    {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let server = std::thread::spawn(move || {
-            use std::io::{Read, Write};
-            let (mut stream, _) = listener.accept().unwrap();
-            stream.write_all(claim.as_bytes()).unwrap();
-            // Until the other side has had enough.
-            stream.read_to_end(&mut Vec::new()).ok();
-        });
-        let begun = Instant::now();
-        let error = blocking(port).lookup(&cn("bob"), begun + 5 * SECOND).unwrap_err();
-        assert!(error.is_outage() && !error.is_timeout(), "{error}");
-        assert!(begun.elapsed() < 4 * SECOND);
-        server.join().unwrap();
-    }
 }

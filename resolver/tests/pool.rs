@@ -6,6 +6,12 @@
 #[allow(dead_code, reason = "shared with the tests that need more of it")]
 mod server;
 
+#[path = "pool/copies.rs"]
+mod copies;
+#[path = "pool/moves.rs"]
+mod moves;
+#[path = "pool/routing.rs"]
+mod routing;
 #[path = "pool/ways.rs"]
 mod ways;
 #[path = "pool/writers.rs"]

@@ -5,18 +5,13 @@ use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, BufWriter, IsTerminal as _, Seek as _, Write as _};
 use std::time::{Duration, Instant};
 
-use ocbus::resolver::{Census, CensusError, Cn, Config, Listeners, Resolver, ResolverError};
-use tokio::task::JoinSet;
+use ocbus::resolver::{Census, CensusError, Cn, Config, Listeners, Resolver};
 
 use super::failure::{Failure, chain};
 use super::list::Report;
 
 /// Users whose records are fetched and printed together.
 const BATCH: usize = 256;
-/// Look-ups under way at once: what the resolver has connections for.
-const AT_ONCE: usize = 16;
-/// Time-outs in a row after which one of those gives up: all of a batch would wait for minutes.
-const TIMEOUTS: u32 = 2;
 /// How often the progress is shown.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -39,7 +34,7 @@ pub(super) async fn enumerate(
         if batch.is_empty() {
             break;
         }
-        let found = look_up(resolver, batch, &mut faults).await?;
+        let found = look_up(resolver, batch, &mut faults).await;
         seen += found.len();
         report.add(&found).await?;
         progress.show(format_args!("{seen} of {all} users"));
@@ -107,59 +102,21 @@ impl Faults {
     }
 }
 
-/// The records of a batch, in its order.
-async fn look_up(
-    resolver: &Resolver,
-    batch: Vec<Cn>,
-    faults: &mut Faults,
-) -> Result<Vec<(Cn, Listeners)>, Failure> {
+/// The records of a batch, in its order, but for those that could not be read.
+async fn look_up(resolver: &Resolver, batch: Vec<Cn>, faults: &mut Faults) -> Vec<(Cn, Listeners)> {
     let whole = batch.len();
-    let mut batch = batch.into_iter().peekable();
-    let mut tasks = JoinSet::new();
-    while batch.peek().is_some() {
-        let resolver = resolver.clone();
-        let part: Vec<Cn> = batch.by_ref().take(whole.div_ceil(AT_ONCE)).collect();
-        let at = tasks.len();
-        tasks.spawn(async move { (at, look_up_part(&resolver, part).await) });
-    }
-    let mut parts = Vec::with_capacity(tasks.len());
-    while let Some(part) = tasks.join_next().await {
-        parts.push(part?);
-    }
-    parts.sort_unstable_by_key(|(at, _)| *at);
     let mut found = Vec::with_capacity(whole);
-    for (_, (users, error)) in parts {
-        found.extend(users);
-        if let Some(error) = error {
-            faults.lookup.get_or_insert_with(|| chain(&error));
+    for (cn, listeners) in batch.iter().zip(resolver.lookup_many(&batch).await) {
+        match listeners {
+            Ok(listeners) => found.push((cn.clone(), listeners)),
+            Err(error) => {
+                faults.lookup.get_or_insert_with(|| chain(&error));
+            }
         }
     }
     faults.users += whole - found.len();
     faults.hopeless = whole > 0 && found.is_empty();
-    Ok(found)
-}
-
-/// Those whose records were read, and the first error of the others.
-async fn look_up_part(resolver: &Resolver, part: Vec<Cn>) -> (Vec<(Cn, Listeners)>, Option<ResolverError>) {
-    let mut found = Vec::with_capacity(part.len());
-    let mut first = None;
-    let mut timeouts = 0;
-    for cn in part {
-        match resolver.lookup(&cn).await {
-            Ok(listeners) => {
-                timeouts = 0;
-                found.push((cn, listeners));
-            }
-            Err(error) => {
-                timeouts = if error.is_timeout() { timeouts + 1 } else { 0 };
-                first.get_or_insert(error);
-                if timeouts == TIMEOUTS {
-                    break;
-                }
-            }
-        }
-    }
-    (found, first)
+    found
 }
 
 /// How far it is, for whoever waits at a terminal and sees nothing else there.

@@ -83,6 +83,9 @@ async fn serve(path: PathBuf, loaded: Loaded) -> Result<End, Failure> {
     for address in daemon.addresses() {
         tracing::info!(event = "listening", %address, tls, "taking requests");
     }
+    if let Some(embedded) = daemon.embedded() {
+        tracing::info!(event = "listening", resolver = embedded.config_string(), "being the resolver");
+    }
     if let Some(handover) = daemon.handover() {
         tracing::info!(event = "listening", endpoint = %handover.endpoint(), "taking events from the plugin");
     }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use ocbus_resolver::{MemoryStore, Resolver, ResolverError};
+use ocbus_resolver::{Config, ConfigError, Resolver, ResolverError};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -12,9 +12,11 @@ use tokio::time::Instant;
 
 use super::http::{self, Gateway, connections};
 use super::settings::{Changes, Loaded, ResolverSettings, SettingsError};
+use crate::embedded::Embedded;
 use crate::handover::{HandOver, HandOverError};
 use crate::outbox::{Outbox, OutboxError};
 use crate::publisher::{PublishError, Publisher};
+use crate::subscriber::ListenError;
 
 /// A running daemon.
 pub struct Daemon {
@@ -23,6 +25,7 @@ pub struct Daemon {
     listeners: JoinSet<()>,
     stop: watch::Sender<bool>,
     handover: Option<HandOver>,
+    embedded: Option<Embedded>,
 }
 
 /// Why the daemon cannot start.
@@ -32,6 +35,12 @@ pub enum DaemonError {
     /// The resolver.
     #[error("resolver: {0}")]
     Resolver(#[from] ResolverError),
+    /// The resolver of our own.
+    #[error("embedded: {0}")]
+    Embedded(#[from] ListenError),
+    /// Its configuration string.
+    #[error("embedded: {0}")]
+    Config(#[from] ConfigError),
     /// The publisher.
     #[error("publisher: {0}")]
     Publisher(#[from] PublishError),
@@ -56,12 +65,17 @@ impl Daemon {
     /// Within a tokio runtime.
     pub async fn start(loaded: Loaded) -> Result<Daemon, DaemonError> {
         let settings = loaded.settings.clone();
-        let resolver = match &settings.resolver {
-            ResolverSettings::Memcached { config, .. } => {
-                Resolver::new(config, settings.publisher.charset, settings.resolver_timeout_ms.ms()).await?
+        // Of our own or not, it is asked in the same way: what works for one works for the other.
+        let (embedded, config) = match &settings.resolver {
+            ResolverSettings::Memcached { config, .. } => (None, (**config).clone()),
+            ResolverSettings::Memory => {
+                let embedded = Embedded::listen(settings.embedded.config())?;
+                let config = Config::parse(&embedded.config_string())?;
+                (Some(embedded), config)
             }
-            ResolverSettings::Memory => Resolver::in_memory(MemoryStore::default()),
         };
+        let timeout = settings.resolver_timeout_ms.ms();
+        let resolver = Resolver::new(&config, settings.publisher.charset, timeout).await?;
         let publisher = Publisher::new(resolver.clone(), settings.publisher.config())?;
         let outbox = Outbox::start(publisher, resolver.clone(), settings.outbox.config())?;
         let handover = match settings.handover.config() {
@@ -82,7 +96,7 @@ impl Daemon {
             addresses.push(address);
             listeners.spawn(connections::serve(listener, gateway.clone(), router.clone(), stopped.clone()));
         }
-        Ok(Daemon { gateway, addresses, listeners, stop, handover })
+        Ok(Daemon { gateway, addresses, listeners, stop, handover, embedded })
     }
 
     /// Where it listens for HTTP.
@@ -93,6 +107,11 @@ impl Daemon {
     /// The hand-over socket, if there is one.
     pub fn handover(&self) -> Option<&HandOver> {
         self.handover.as_ref()
+    }
+
+    /// The resolver of our own, if there is one.
+    pub fn embedded(&self) -> Option<&Embedded> {
+        self.embedded.as_ref()
     }
 
     /// The state that the end-points share.
@@ -113,7 +132,7 @@ impl Daemon {
     /// Takes nothing any more, answers what is under way, and sends what was accepted, all within `limit`. What is
     /// left then is the outbox's to tell of.
     pub async fn stop(self, limit: Duration) {
-        let Daemon { gateway, mut listeners, stop, handover, .. } = self;
+        let Daemon { gateway, mut listeners, stop, handover, embedded, .. } = self;
         let end = Instant::now() + limit;
         stop.send_replace(true);
         let answered = async { while listeners.join_next().await.is_some() {} };
@@ -123,5 +142,7 @@ impl Daemon {
         listeners.shutdown().await;
         drop(handover);
         gateway.outbox().drain(end.saturating_duration_since(Instant::now())).await;
+        // The drain has asked it who listens.
+        drop(embedded);
     }
 }

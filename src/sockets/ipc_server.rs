@@ -51,14 +51,7 @@ impl IpcServer {
         options: IpcOptions,
         handler: Handler,
     ) -> io::Result<IpcServer> {
-        remove_stale(path)?;
-        let listener = UnixListener::bind(path)?;
-        let opened = set_owner(path, options);
-        if opened.is_err() {
-            // Ours, and of no use.
-            let _ = std::fs::remove_file(path);
-        }
-        opened?;
+        let listener = listen_unix(path, options)?;
         let acceptor = tokio::spawn(accept(listener, role, options.idle, handler));
         Ok(IpcServer { path: path.to_owned(), acceptor })
     }
@@ -71,6 +64,19 @@ impl Drop for IpcServer {
         let _ = std::fs::remove_file(&self.path);
         self.acceptor.abort();
     }
+}
+
+/// Listens at a path, with this owner and mode of its file or as the umask has it. What a killed process left there
+/// goes.
+pub(crate) fn listen_unix(path: &Path, options: IpcOptions) -> io::Result<UnixListener> {
+    remove_stale(path)?;
+    let listener = UnixListener::bind(path)?;
+    if let Err(error) = set_owner(path, options) {
+        // Ours, and of no use.
+        let _ = std::fs::remove_file(path);
+        return Err(error);
+    }
+    Ok(listener)
 }
 
 /// The group first: with the mode alone the former group would have its rights for a moment.

@@ -11,7 +11,7 @@ mod server;
 mod trusted;
 
 pub(crate) use call::Call;
-pub(crate) use ipc_server::{IpcOptions, IpcServer};
+pub(crate) use ipc_server::{IpcOptions, IpcServer, listen_unix};
 pub use server::ListenError;
 pub(crate) use server::{ListenOptions, Role, Server};
 pub use trusted::{TrustedNetworks, TrustedNetworksError};

@@ -83,6 +83,15 @@ pub enum ListenError {
         #[source]
         source: nng::Error,
     },
+    /// The resolver cannot listen there.
+    #[error("bind {bind}: {source}: expected a free port of this machine")]
+    Resolver {
+        /// As set.
+        bind: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// The socket's file cannot be made.
     #[error(
         "bind {bind}: {source}: expected a path that no other process listens at, in a folder that is ours"

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use ocbus_resolver::{Cn, Registration, ResolverError};
-use ocbus_wire::{Endpoint, Event, ResyncReason};
+use ocbus_resolver::{Cn, Registered, Registration, ResolverError};
+use ocbus_wire::{Event, ResyncReason};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 use uuid::Uuid;
@@ -108,23 +108,19 @@ async fn look(shared: &Arc<Shared>, round: &mut Vec<Cn>) {
         round.extend(shared.held.lock().keys().cloned());
     }
     let some = round.split_off(round.len().saturating_sub(LOOKED_AT));
-    let mut tasks = JoinSet::new();
-    for cn in some {
-        let shared = Arc::clone(shared);
-        tasks.spawn(async move {
-            // A failure is the heartbeat's to see.
-            let Ok(listeners) = shared.resolver.lookup(&cn).await else { return };
-            let mut held = shared.held.lock();
-            let Some(user) = held.get_mut(&cn).filter(|user| user.registered) else { return };
-            let native =
-                shared.native.is_none() || listeners.native.iter().any(|lease| lease.subscriber == shared.id);
-            let legacy = user.legacy.as_ref().map(|legacy| legacy.endpoint().to_string());
-            if !native || legacy.is_some_and(|legacy| !listeners.legacy.contains(&legacy)) {
-                user.renew_at = Instant::now();
-            }
-        });
+    let found = shared.resolver.lookup_many(&some).await;
+    let mut held = shared.held.lock();
+    for (cn, listeners) in some.iter().zip(found) {
+        // A failure is the heartbeat's to see.
+        let Ok(listeners) = listeners else { continue };
+        let Some(user) = held.get_mut(cn).filter(|user| user.registered) else { continue };
+        let native =
+            shared.native.is_none() || listeners.native.iter().any(|lease| lease.subscriber == shared.id);
+        let legacy = user.legacy.as_ref().map(|legacy| legacy.endpoint().to_string());
+        if !native || legacy.is_some_and(|legacy| !listeners.legacy.contains(&legacy)) {
+            user.renew_at = Instant::now();
+        }
     }
-    while tasks.join_next().await.is_some() {}
 }
 
 fn resync_all(shared: &Shared) {
@@ -154,24 +150,13 @@ async fn renew_due(shared: &Arc<Shared>, tell: bool) -> bool {
         .map(|(cn, _)| cn.clone())
         .collect();
     for some in due.chunks(CONCURRENT) {
-        let mut tasks = JoinSet::new();
-        for cn in some {
-            let (shared, cn) = (Arc::clone(shared), cn.clone());
-            tasks.spawn(async move {
-                match shared.register(&cn, tell).await {
-                    Ok(lost) => {
-                        if lost && tell {
-                            resync(&shared, &cn, ResyncReason::ResolverLost, 0);
-                        }
-                        true
-                    }
-                    Err(error) => shared.postpone(&cn, &error),
-                }
-            });
-        }
         let mut whole = true;
-        while let Some(result) = tasks.join_next().await {
-            whole &= matches!(result, Ok(true));
+        for (cn, registered) in some.iter().zip(shared.register_many(some, tell).await) {
+            match registered {
+                Ok(lost) if lost && tell => resync(shared, cn, ResyncReason::ResolverLost, 0),
+                Ok(_) => {}
+                Err(error) => whole &= shared.postpone(cn, &error),
+            }
         }
         if !whole {
             return false;
@@ -213,30 +198,76 @@ impl Shared {
     /// Registers or renews a user's endpoints, and tells the bus what publishers marked as missed. Says whether a
     /// former registration was gone; `warn`: the log does too.
     pub(super) async fn register(&self, cn: &Cn, warn: bool) -> Result<bool, ResolverError> {
-        let mut new = false;
-        let legacy = self
-            .held
-            .lock()
-            .get(cn)
-            .and_then(|user| user.legacy.as_ref().map(LegacySocket::endpoint).cloned());
-        let legacy = legacy.as_ref().map(Endpoint::to_string);
-        if let Some(native) = &self.native {
-            let endpoint = native.endpoint().to_string();
-            let registration = Registration {
-                endpoint: &endpoint,
-                legacy: legacy.as_deref(),
-                subscriber: self.id,
-                lease: self.config.lease,
-            };
-            let registered = self.resolver.register(cn, registration).await?;
-            new |= registered.new;
+        self.register_many(std::slice::from_ref(cn), warn).await.pop().unwrap_or(Ok(false))
+    }
+
+    /// The same for several, in their order and in few round trips.
+    async fn register_many(&self, cns: &[Cn], warn: bool) -> Vec<Result<bool, ResolverError>> {
+        let legacy: Vec<Option<String>> = {
+            let held = self.held.lock();
+            let endpoint = |cn| Some(held.get(cn)?.legacy.as_ref()?.endpoint().to_string());
+            cns.iter().map(endpoint).collect()
+        };
+        let mut outcomes = self.register_native(cns, &legacy).await;
+        let both = || cns.iter().zip(&legacy);
+        let some: Vec<(&Cn, &str)> = both()
+            .zip(&outcomes)
+            .filter(|(_, native)| native.is_ok())
+            .filter_map(|((cn, legacy), _)| Some((cn, legacy.as_deref()?)))
+            .collect();
+        if !some.is_empty() {
+            let mut added = self.resolver.register_legacy_many(&some).await.into_iter();
+            for (outcome, legacy) in outcomes.iter_mut().zip(&legacy) {
+                if let (Ok(new), Some(_)) = (&*outcome, legacy)
+                    && let Some(added) = added.next()
+                {
+                    *outcome = added.map(|added| *new || added);
+                }
+            }
+        }
+        for (outcome, (cn, legacy)) in outcomes.iter_mut().zip(both()) {
+            if let Ok(new) = *outcome {
+                *outcome = self.registered(cn, legacy.as_deref(), new, warn).await;
+            }
+        }
+        outcomes
+    }
+
+    /// Says of each whether it did not stand there.
+    async fn register_native(
+        &self,
+        cns: &[Cn],
+        legacy: &[Option<String>],
+    ) -> Vec<Result<bool, ResolverError>> {
+        let Some(native) = &self.native else { return cns.iter().map(|_| Ok(false)).collect() };
+        let endpoint = native.endpoint().to_string();
+        let registration = |legacy| Registration {
+            endpoint: &endpoint,
+            legacy,
+            subscriber: self.id,
+            lease: self.config.lease,
+        };
+        let users: Vec<(&Cn, Registration<'_>)> =
+            cns.iter().zip(legacy).map(|(cn, legacy)| (cn, registration(legacy.as_deref()))).collect();
+        let registered = self.resolver.register_many(&users).await;
+        let told = |(cn, registered): (&Cn, Result<Registered, ResolverError>)| {
+            let registered = registered?;
             if registered.missed > 0 {
                 resync(self, cn, ResyncReason::Unreachable, registered.missed);
             }
-        }
-        if let Some(legacy) = &legacy {
-            new |= self.resolver.register_legacy(cn, legacy).await?;
-        }
+            Ok(registered.new)
+        };
+        cns.iter().zip(registered).map(told).collect()
+    }
+
+    /// Takes note that a user's endpoints stand in the records; `new`: one of them did not before.
+    async fn registered(
+        &self,
+        cn: &Cn,
+        legacy: Option<&str>,
+        new: bool,
+        warn: bool,
+    ) -> Result<bool, ResolverError> {
         // Spread over half of it, so that users who came together are not renewed together for ever.
         let renewal = self.config.renewal();
         let jitter = renewal.mul_f64(f64::from(Uuid::new_v4().as_bytes()[0]) / 512.0);
@@ -250,7 +281,7 @@ impl Shared {
         };
         let Some(lost) = lost else {
             // Removed while this was under way, and perhaps put back by it.
-            self.leave_endpoints(cn, legacy.as_deref()).await?;
+            self.leave_endpoints(cn, legacy).await?;
             return Ok(false);
         };
         if lost {

@@ -121,3 +121,26 @@ async fn the_event_is_told_once_when_dovecot_sends_it_again() {
     assert!(matches!(event.kind, EventKind::MessageNew(_)));
     native.assert_quiet();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_memcached_subscribers_register_with_the_daemon() {
+    use ocbus::resolver::{Cn, Config, Resolver};
+
+    let sandbox = ocbus::sandbox::Sandbox::new().unwrap();
+    let mut daemon = sandbox.daemon("resolver = 'memory'\nembedded.listen = '127.0.0.1:0'").unwrap();
+    let log = daemon.wait_log("being the resolver", super::support::LIMIT).unwrap();
+    let (_, rest) = log.split_once("resolver=\"").unwrap();
+    let config = Config::parse(rest.split('"').next().unwrap()).unwrap();
+    let resolver =
+        Resolver::new(&config, Default::default(), std::time::Duration::from_secs(1)).await.unwrap();
+    let bus = ocbus::Bus::new();
+    let config = SubscriberConfig::default();
+    let subscriber = ocbus::Subscriber::start(config, resolver, bus.clone()).await.unwrap();
+    subscriber.add(&Cn::new("bob").unwrap()).await.unwrap();
+    let events = bus.subscribe(ocbus::bus::Filter::user("bob"));
+    let mut listening = super::support::Listening { subscriber, events };
+    assert_eq!(super::client::ask(daemon.port(), &super::client::notify("bob", 1)).status, 200);
+    assert_eq!(listening.next_mail().await.1.uid, Some(1));
+    let health = super::client::ask(daemon.port(), b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!(health.status, 200, "{health:?}");
+}

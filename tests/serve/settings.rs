@@ -78,7 +78,7 @@ fn the_file_with_its_examples_has_every_key() {
         settings.http.tls.is_some() && !settings.users.table.is_empty() && settings.users.patterns.len() == 1
     );
     let there = keys(&text);
-    let sections = ["", "http.", "users.", "publisher.", "outbox.", "handover."];
+    let sections = ["", "http.", "users.", "publisher.", "outbox.", "handover.", "embedded."];
     let wanted: BTreeSet<String> = sections.iter().flat_map(|section| known(section)).collect();
     for key in wanted {
         let found = there.iter().any(|one| *one == key || one.starts_with(&format!("{key}.")));

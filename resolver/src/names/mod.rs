@@ -32,6 +32,17 @@ pub fn addresses(host: &str, port: u16, deadline: Option<Instant>) -> io::Result
     dns::look_up(host, &dns::Servers::read(&config), deadline).map(with_port)
 }
 
+/// The same, for a task: what blocks is done on a thread for that.
+#[cfg(feature = "tokio")]
+pub(crate) async fn addresses_by(host: &str, port: u16, deadline: Instant) -> io::Result<Vec<SocketAddr>> {
+    if let Ok(address) = host.parse::<IpAddr>() {
+        return Ok(vec![SocketAddr::new(address, port)]);
+    }
+    let host = host.to_owned();
+    let look_up = tokio::task::spawn_blocking(move || addresses(&host, port, Some(deadline)));
+    look_up.await.map_err(io::Error::other)?
+}
+
 fn hosts(table: &str, host: &str) -> Vec<IpAddr> {
     let mut found = Vec::new();
     for line in table.lines() {

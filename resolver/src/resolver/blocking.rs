@@ -8,7 +8,7 @@ use crate::config::{Config, ConfigError};
 use crate::edit::{Edit, EditLegacy, SettleNative, Settlement};
 use crate::error::ResolverError;
 use crate::listeners::Listeners;
-use crate::store::{BlockingMemcached, MemoryStore};
+use crate::store::{BlockingMemcached, MemoryStore, random};
 use crate::update::{Request, Response, Step, Update};
 
 /// Who listens, for a caller without a runtime: the Dovecot plugin.
@@ -71,6 +71,11 @@ impl BlockingResolver {
             match update.step(self.run(request, deadline)?)? {
                 Step::Ask(next) => request = next,
                 Step::Over(outcome) => return Ok(outcome),
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            let pause = update.pause(random()).min(left);
+            if !pause.is_zero() {
+                std::thread::sleep(pause);
             }
         }
     }

@@ -2,10 +2,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
-use tokio::time::timeout_at;
 
 use super::async_server::AsyncServer;
-use super::pool::{Pool, may_read_copy};
+use super::pool::Pool;
+use super::random;
 use crate::config::{Config, ConfigError};
 use crate::error::ResolverError;
 use crate::update::{Request, Response};
@@ -23,11 +23,20 @@ struct Shared {
     timeout: Duration,
 }
 
+/// The requests of a call that one server answers.
+#[derive(Default)]
+struct Share {
+    /// Their numbers within the call.
+    numbers: Vec<usize>,
+    requests: Vec<Request>,
+}
+
 impl AsyncMemcached {
     /// Fails when no server has an address. (They are connected to when they are asked.)
     pub(crate) async fn new(config: &Config, limit: Duration) -> Result<AsyncMemcached, ResolverError> {
         let pool = Pool::new(config)?;
-        let servers = pool.servers().iter().map(|server| AsyncServer::new(server, config, limit)).collect();
+        let servers = pool.servers().iter().enumerate();
+        let servers = servers.map(|(place, server)| AsyncServer::new(place, server, config, limit)).collect();
         let memcached = AsyncMemcached { shared: Arc::new(Shared { pool, servers, timeout: limit }) };
         memcached.on_every_server(|memcached, index| async move { memcached.find(index).await }).await?;
         Ok(memcached)
@@ -36,7 +45,7 @@ impl AsyncMemcached {
     async fn find(&self, index: usize) -> Result<(), ResolverError> {
         let begun = Instant::now();
         let result = match self.server(index) {
-            Ok(server) => self.in_time(index, self.deadline(), server.find()).await,
+            Ok(server) => server.find(self.deadline()).await,
             Err(error) => Err(error),
         };
         self.shared.pool.note(index, begun, Instant::now(), result)
@@ -48,20 +57,120 @@ impl AsyncMemcached {
     }
 
     pub(crate) async fn run(&self, request: &Request, deadline: Instant) -> Result<Response, ResolverError> {
-        let place = self.shared.pool.place(request.key(), Instant::now());
-        let mut result = self.run_on(place, request, deadline).await;
+        let pool = &self.shared.pool;
+        let Some(place) = pool.place(request, Instant::now()) else { return Ok(Response::NotDone) };
+        if pool.reads_copies(request) {
+            let mut reading = pool.reading(place, random());
+            while let Some(server) = reading.next() {
+                reading.note(self.run_on(server, request, deadline).await);
+            }
+            return reading.result();
+        }
+        let result = self.run_on(place, request, deadline).await;
         if matches!(result, Ok(Response::Done)) {
             self.copy(place, request, deadline).await;
         }
-        if may_read_copy(request, &result) {
-            for copy in self.shared.pool.copies(place) {
-                if let Ok(found) = self.run_on(copy, request, deadline).await {
-                    result = Ok(found);
-                    break;
+        result
+    }
+
+    /// An answer to each request, in their order, in as few round trips as can be: the requests for one server
+    /// share a connection and a write, all servers are asked at the same time.
+    pub(crate) async fn run_many(
+        &self,
+        requests: Vec<Request>,
+        deadline: Instant,
+    ) -> Vec<Result<Response, ResolverError>> {
+        if self.shared.pool.has_copies() {
+            return self.run_each(requests, deadline).await;
+        }
+        let now = Instant::now();
+        let mut answers: Vec<Option<Result<Response, ResolverError>>> = Vec::new();
+        answers.resize_with(requests.len(), || None);
+        let mut shares: Vec<Share> = self.shared.servers.iter().map(|_| Share::default()).collect();
+        for (number, (request, answer)) in requests.into_iter().zip(&mut answers).enumerate() {
+            let place = self.shared.pool.place(&request, now);
+            match (self.shared.pool.named(request), place.and_then(|place| shares.get_mut(place))) {
+                (Ok(request), Some(share)) => {
+                    share.numbers.push(number);
+                    share.requests.push(request);
+                }
+                (Ok(_), None) => *answer = Some(Ok(Response::NotDone)),
+                (Err(error), _) => *answer = Some(Err(error)),
+            }
+        }
+        let mut asked = shares.into_iter().enumerate().filter(|(_, share)| !share.requests.is_empty());
+        let first = asked.next();
+        let mut others = JoinSet::new();
+        for (index, share) in asked {
+            let memcached = self.clone();
+            others.spawn(async move { (memcached.ask_many(index, &share.requests, deadline).await, share) });
+        }
+        let mut put = |some: Vec<Result<Response, ResolverError>>, share: &Share| {
+            for (number, answer) in share.numbers.iter().zip(some) {
+                if let Some(place) = answers.get_mut(*number) {
+                    *place = Some(answer);
+                }
+            }
+        };
+        if let Some((index, share)) = first {
+            put(self.ask_many(index, &share.requests, deadline).await, &share);
+        }
+        while let Some(ended) = others.join_next().await {
+            // Only when the runtime ends.
+            let Ok((some, share)) = ended else { continue };
+            put(some, &share);
+        }
+        let missing = || Err(ResolverError::Deadline { server: self.shared.pool.name(0) });
+        answers.into_iter().map(|answer| answer.unwrap_or_else(missing)).collect()
+    }
+
+    /// Each request by itself, where copies make more than one of it.
+    async fn run_each(
+        &self,
+        requests: Vec<Request>,
+        deadline: Instant,
+    ) -> Vec<Result<Response, ResolverError>> {
+        let mut calls = JoinSet::new();
+        let count = requests.len();
+        for (number, request) in requests.into_iter().enumerate() {
+            let memcached = self.clone();
+            calls.spawn(async move { (number, memcached.run(&request, deadline).await) });
+        }
+        let mut answers = Vec::with_capacity(count);
+        while let Some(ended) = calls.join_next().await {
+            answers.extend(ended.ok());
+        }
+        answers.sort_unstable_by_key(|(number, _)| *number);
+        answers.into_iter().map(|(_, answer)| answer).collect()
+    }
+
+    /// Several requests on one server, all of which fail alike where it is out of reach.
+    async fn ask_many(
+        &self,
+        index: usize,
+        requests: &[Request],
+        deadline: Instant,
+    ) -> Vec<Result<Response, ResolverError>> {
+        let pool = &self.shared.pool;
+        let each = |error: &ResolverError| requests.iter().map(|_| Err(error.again())).collect();
+        let begun = Instant::now();
+        let server = match pool.admit(index, begun).and_then(|()| self.server(index)) {
+            Ok(server) => server,
+            Err(error) => return each(&error),
+        };
+        let mut answers = server.run_many(requests, deadline).await;
+        // The last one says how it ended: behind a failure there are no more answers.
+        let Some(last) = answers.pop() else { return answers };
+        let last = pool.note(index, begun, Instant::now(), last);
+        if let Err(error) = &last {
+            for answer in &mut answers {
+                if answer.as_ref().is_err_and(ResolverError::is_outage) {
+                    *answer = Err(error.again());
                 }
             }
         }
-        result
+        answers.push(last);
+        answers
     }
 
     /// Writes the copies, as well as it can be done: the record itself is what counts.
@@ -104,9 +213,8 @@ impl AsyncMemcached {
         deadline: Instant,
     ) -> Result<Response, ResolverError> {
         let request = self.shared.pool.on_the_wire(request)?;
-        // The server's limits are for each step (a connection from the pool, dialling, the exchange); this one
-        // is for the whole. A request that is dropped in the middle takes its connection with it.
-        self.in_time(index, deadline, self.server(index)?.run(&request)).await
+        // A request that is dropped in the middle takes its connection with it.
+        self.server(index)?.run(&request, deadline).await
     }
 
     /// The same request on every server, at the same time: the answers, or an error when there is none. A server
@@ -181,17 +289,5 @@ impl AsyncMemcached {
 
     fn server(&self, index: usize) -> Result<&AsyncServer, ResolverError> {
         self.shared.servers.get(index).ok_or(ResolverError::Config(ConfigError::NoServer))
-    }
-
-    async fn in_time<T>(
-        &self,
-        index: usize,
-        deadline: Instant,
-        call: impl Future<Output = Result<T, ResolverError>>,
-    ) -> Result<T, ResolverError> {
-        match timeout_at(deadline.into(), call).await {
-            Ok(result) => result,
-            Err(_) => Err(ResolverError::Deadline { server: self.shared.pool.name(index) }),
-        }
     }
 }

@@ -1,7 +1,8 @@
 use std::time::Instant;
 
 use super::blocking_server::BlockingServer;
-use super::pool::{Pool, may_read_copy};
+use super::pool::Pool;
+use super::random;
 use crate::config::{Config, ConfigError};
 use crate::error::ResolverError;
 use crate::update::{Request, Response};
@@ -19,23 +20,23 @@ pub(crate) struct BlockingMemcached {
 impl BlockingMemcached {
     pub(crate) fn new(config: &Config) -> Result<BlockingMemcached, ConfigError> {
         let pool = Pool::new(config)?;
-        let servers = pool.servers().iter().map(|server| BlockingServer::new(server, config)).collect();
+        let servers = pool.servers().iter().enumerate();
+        let servers = servers.map(|(place, server)| BlockingServer::new(place, server, config)).collect();
         Ok(BlockingMemcached { pool, servers })
     }
 
     pub(crate) fn run(&mut self, request: &Request, deadline: Instant) -> Result<Response, ResolverError> {
-        let place = self.pool.place(request.key(), Instant::now());
-        let mut result = self.ask(place, request, deadline);
+        let Some(place) = self.pool.place(request, Instant::now()) else { return Ok(Response::NotDone) };
+        if self.pool.reads_copies(request) {
+            let mut reading = self.pool.reading(place, random());
+            while let Some(server) = reading.next() {
+                reading.note(self.ask(server, request, deadline));
+            }
+            return reading.result();
+        }
+        let result = self.ask(place, request, deadline);
         if matches!(result, Ok(Response::Done)) {
             self.copy(place, request, deadline);
-        }
-        if may_read_copy(request, &result) {
-            for copy in self.pool.copies(place) {
-                if let Ok(found) = self.ask(copy, request, deadline) {
-                    result = Ok(found);
-                    break;
-                }
-            }
         }
         result
     }

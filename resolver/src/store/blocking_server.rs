@@ -2,23 +2,23 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use memcache::exp::{Error, MetaCommand, MetaCommandResult};
+use memcache::exp::Error;
 
-use super::commands::{commands, response};
 use super::connection::{Connection, Limits};
+use super::exchange::Exchange;
 use super::failed;
 use crate::config::{Config, Server, Timeouts};
 use crate::error::ResolverError;
 use crate::names::addresses;
 use crate::update::{Request, Response};
 
-/// One memcached and the connection to it that is kept.
-///
-/// Not over `MetaClient`, whose time limits are fixed when it is made: here the look-up and what follows it share
-/// what is left of one budget.
+/// One memcached and the connection to it that is kept. The look-up and what follows it share what is left of one
+/// budget.
 #[derive(Debug)]
 pub(super) struct BlockingServer {
     server: Server,
+    /// Its index among all.
+    place: usize,
     timeouts: Timeouts,
     keepalive: bool,
     /// Resolved at first use and kept: a name costs at most one answered look-up in a process.
@@ -27,9 +27,10 @@ pub(super) struct BlockingServer {
 }
 
 impl BlockingServer {
-    pub(super) fn new(server: &Server, config: &Config) -> BlockingServer {
+    pub(super) fn new(place: usize, server: &Server, config: &Config) -> BlockingServer {
         BlockingServer {
             server: server.clone(),
+            place,
             timeouts: config.timeouts,
             keepalive: config.tcp_keepalive,
             addresses: Vec::new(),
@@ -38,38 +39,38 @@ impl BlockingServer {
     }
 
     pub(super) fn run(&mut self, request: &Request, deadline: Instant) -> Result<Response, ResolverError> {
-        let commands = commands(request).map_err(|source| failed(&self.server, source))?;
         let limits = Limits { deadline, timeouts: self.timeouts };
         let kept = self.connection.is_some();
-        let mut answer = self.exchange(&commands, limits);
+        let mut exchange = Exchange::new(std::slice::from_ref(request), self.place);
+        let mut over = self.exchange(&mut exchange, limits);
         // A kept connection may have been closed while it was idle. Every request may be repeated: writes are
         // bound to what was read before, so a second one that finds the first done is a lost race.
-        if kept && matches!(&answer, Err(error) if !is_timeout(error)) {
-            answer = self.exchange(&commands, limits);
+        if kept && matches!(&over, Err(error) if !is_timeout(error)) {
+            exchange.restart();
+            over = self.exchange(&mut exchange, limits);
         }
-        let results = match answer {
-            Ok(results) => results,
-            Err(ExchangeError::Name(source)) => {
-                return Err(ResolverError::Name { server: self.server.to_string(), source });
+        let memcached = |source| failed(&self.server, source);
+        match over {
+            Ok(()) => {
+                let missing = || Err(Error::Protocol("an answer is missing".to_owned()));
+                exchange.into_responses().pop().unwrap_or_else(missing).map_err(memcached)
             }
-            Err(ExchangeError::Memcached(source)) => return Err(failed(&self.server, source)),
-        };
-        response(request, results).map_err(|source| failed(&self.server, source))
+            Err(ExchangeError::Name(source)) => {
+                Err(ResolverError::Name { server: self.server.to_string(), source })
+            }
+            Err(ExchangeError::Memcached(source)) => Err(memcached(source)),
+        }
     }
 
-    fn exchange(
-        &mut self,
-        commands: &[MetaCommand],
-        limits: Limits,
-    ) -> Result<Vec<MetaCommandResult>, ExchangeError> {
+    fn exchange(&mut self, exchange: &mut Exchange<'_>, limits: Limits) -> Result<(), ExchangeError> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
             None => self.dial(limits)?,
         };
-        let results = connection.exchange(commands, limits)?;
+        connection.exchange(exchange, limits)?;
         // Kept only in step: behind an error the answers that are still to come would be taken for others'.
-        self.connection = Some(connection);
-        Ok(results)
+        self.connection = Some(connection).filter(Connection::is_in_step);
+        Ok(())
     }
 
     fn dial(&mut self, limits: Limits) -> Result<Connection, ExchangeError> {

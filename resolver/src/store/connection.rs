@@ -1,20 +1,16 @@
 //! One connection to a memcached, by TCP or a unix socket, and the time limits of its steps.
 
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use memcache::exp::{Error, MetaCommand, MetaCommandResult, MetaResponse, ReturnCode, parse_meta_result};
+use memcache::exp::Error;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 
+use super::buffer::Buffer;
+use super::exchange::Exchange;
 use crate::config::{Server, Timeouts};
-
-/// The longest first line of an answer.
-const MAX_LINE: usize = 2048;
-
-/// The largest value: memcached's own default limit.
-const MAX_VALUE: usize = 1024 * 1024;
 
 /// A caller's deadline, and the configuration's limits of single steps, which shorten it and never extend it.
 #[derive(Debug, Clone, Copy)]
@@ -47,11 +43,11 @@ impl Limits {
     }
 }
 
-/// memcached's commands and answers are the crate's; the octets are read here, where a claimed length is checked
-/// before memory is taken for it.
+/// Within the limits of its caller. Not over the crate's client, whose time limits are fixed when it is made.
 #[derive(Debug)]
 pub(super) struct Connection {
-    reader: BufReader<Stream>,
+    stream: Stream,
+    buffer: Buffer,
 }
 
 #[derive(Debug)]
@@ -137,82 +133,27 @@ impl Connection {
             Server::Tcp { .. } => tcp(addresses, keepalive, limits)?,
             Server::Socket { path, .. } => Stream::Unix(unix(path)?),
         };
-        Ok(Connection { reader: BufReader::new(stream) })
+        Ok(Connection { stream, buffer: Buffer::new() })
     }
 
-    /// Writes all commands at once, and reads an answer to each.
-    pub(super) fn exchange(
-        &mut self,
-        commands: &[MetaCommand],
-        limits: Limits,
-    ) -> Result<Vec<MetaCommandResult>, Error> {
-        let mut octets = Vec::new();
-        for command in commands {
-            command.encode_into(&mut octets)?;
-        }
-        self.reader.get_ref().set_write_timeout(limits.write()?)?;
-        self.reader.get_mut().write_all(&octets)?;
-        commands.iter().map(|_| self.answer(limits)).collect()
-    }
-
-    fn answer(&mut self, limits: Limits) -> Result<MetaCommandResult, Error> {
-        let mut line = Vec::new();
-        while !line.ends_with(b"\r\n") {
-            if line.len() > MAX_LINE {
-                return Err(Error::Protocol(format!(
-                    "an answer of more than {MAX_LINE} octets without an end"
-                )));
-            }
-            line.extend_from_slice(&self.read(1, limits)?);
-        }
-        let line = line.trim_ascii_end();
-        let response = MetaResponse::parse_header(line)?;
-        let value = match response.rc() {
-            ReturnCode::Va => Some(self.value(line, limits)?),
-            _ => None,
-        };
-        let mut result = parse_meta_result(response)?;
-        result.value = value;
-        Ok(result)
-    }
-
-    /// The value behind a `VA` line. Its length is only a claim: whoever answers on memcached's port may claim a
-    /// gigabyte, and a mail process that cannot have that much memory would be aborted.
-    fn value(&mut self, line: &[u8], limits: Limits) -> Result<Vec<u8>, Error> {
-        let length =
-            line.split(|&octet| octet == b' ').nth(1).and_then(|word| std::str::from_utf8(word).ok());
-        let length: usize = length
-            .and_then(|word| word.parse().ok())
-            .filter(|&length| length <= MAX_VALUE)
-            .ok_or_else(|| {
-            Error::Protocol(format!(
-                "a value of {}: expected at most {MAX_VALUE} octets",
-                length.unwrap_or("no length")
-            ))
-        })?;
-        let mut value = self.read(length + 2, limits)?;
-        match value.ends_with(b"\r\n") {
-            true => value.truncate(length),
-            false => return Err(Error::Protocol("a value without its end".to_owned())),
-        }
-        Ok(value)
-    }
-
-    fn read(&mut self, count: usize, limits: Limits) -> Result<Vec<u8>, Error> {
-        let mut octets = Vec::new();
-        while octets.len() < count {
-            if self.reader.buffer().is_empty() {
-                self.reader.get_ref().set_read_timeout(limits.read()?)?;
-            }
-            let ready = self.reader.fill_buf()?;
-            if ready.is_empty() {
+    /// Writes all requests at once, and reads an answer to each.
+    pub(super) fn exchange(&mut self, exchange: &mut Exchange<'_>, limits: Limits) -> Result<(), Error> {
+        self.stream.set_write_timeout(limits.write()?)?;
+        self.stream.write_all(&exchange.octets())?;
+        while !exchange.is_over() {
+            self.stream.set_read_timeout(limits.read()?)?;
+            let read = self.stream.read(self.buffer.room())?;
+            if read == 0 {
                 return Err(Error::Io(io::ErrorKind::UnexpectedEof.into()));
             }
-            let part = ready.get(..count - octets.len()).unwrap_or(ready);
-            octets.extend_from_slice(part);
-            let taken = part.len();
-            self.reader.consume(taken);
+            self.buffer.feed(read, exchange)?;
         }
-        Ok(octets)
+        self.buffer.rest();
+        Ok(())
+    }
+
+    /// Whether it is in step: nothing was said that nobody asked for.
+    pub(super) fn is_in_step(&self) -> bool {
+        self.buffer.is_empty()
     }
 }

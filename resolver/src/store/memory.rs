@@ -2,7 +2,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::update::{Expect, Item, Request, Response};
+use crate::update::{Expect, Item, Request, Response, Version};
 
 /// The resolver's records in this process's memory, for a bus in one process and for tests. Clones share them.
 #[derive(Debug, Clone, Default)]
@@ -57,21 +57,22 @@ impl Records {
                 Response::Items(keys.iter().map(|key| self.get(key, now).cloned()).collect())
             }
             Request::Put { key, value, expiry, expect } => {
-                let cas = self.get(&key, now).map(|item| item.cas);
+                let version = self.get(&key, now).map(|item| item.version);
                 let expected = match expect {
                     Expect::Any => true,
-                    Expect::Absent => cas.is_none(),
-                    Expect::Cas(expected) => cas == Some(expected),
+                    Expect::Absent => version.is_none(),
+                    Expect::Version(expected) => version == Some(expected),
                 };
                 if expected {
                     self.last_cas += 1;
-                    let item = Item { value, cas: self.last_cas };
+                    let item = Item { value, version: Version { cas: self.last_cas, server: 0 } };
                     self.by_key.insert(key, Record { item, expires: expires(now, expiry) });
                 }
                 done(expected)
             }
-            Request::Delete { key, cas } => {
-                let expected = self.get(&key, now).is_some_and(|item| cas.is_none_or(|cas| item.cas == cas));
+            Request::Delete { key, version } => {
+                let same = |item: &Item| version.is_none_or(|version| item.version == version);
+                let expected = self.get(&key, now).is_some_and(same);
                 if expected {
                     self.by_key.remove(&key);
                 }
@@ -122,14 +123,14 @@ mod tests {
             other => panic!("{other:?}"),
         };
         let minute = Some(Duration::from_secs(60));
-        assert_eq!(store.run(put("k", Expect::Cas(1), None), now), Response::NotDone);
+        let first = Version { cas: 1, server: 0 };
+        assert_eq!(store.run(put("k", Expect::Version(first), None), now), Response::NotDone);
         assert_eq!(store.run(put("k", Expect::Absent, minute), now), Response::Done);
         assert_eq!(store.run(put("k", Expect::Absent, None), now), Response::NotDone);
-        let cas = get(now).unwrap().cas;
-        assert_eq!(
-            store.run(Request::Delete { key: "k".to_owned(), cas: Some(cas + 1) }, now),
-            Response::NotDone
-        );
+        let version = get(now).unwrap().version;
+        let other = Some(Version { cas: version.cas + 1, ..version });
+        let delete = Request::Delete { key: "k".to_owned(), version: other };
+        assert_eq!(store.run(delete, now), Response::NotDone);
         let later = now + Duration::from_secs(59);
         let touch = Request::Touch { key: "k".to_owned(), expiry: Duration::from_secs(60) };
         assert_eq!(store.run(touch.clone(), later), Response::Done);

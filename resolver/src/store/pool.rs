@@ -13,11 +13,14 @@ use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use memcache::exp::Router;
+
+use super::copies::Reading;
 use crate::cn::Cn;
 use crate::config::{Config, ConfigError, Server};
 use crate::error::ResolverError;
 use crate::selection::Selection;
-use crate::update::{Expect, Request, Response};
+use crate::update::{Expect, Request};
 
 /// The longest key of memcached.
 const MAX_KEY: usize = 250;
@@ -30,6 +33,8 @@ const PATIENCE: Duration = Duration::from_millis(20);
 pub(crate) struct Pool {
     config: Config,
     all: Selection,
+    /// The servers as the crate's [`Router`] names them.
+    identities: Vec<String>,
     health: Mutex<Health>,
 }
 
@@ -66,6 +71,7 @@ impl Pool {
         let servers = vec![Standing::default(); config.servers.len()];
         Ok(Pool {
             all: Selection::new(config)?,
+            identities: config.servers.iter().map(Server::to_string).collect(),
             config: config.clone(),
             health: Mutex::new(Health { servers, left: None }),
         })
@@ -80,29 +86,70 @@ impl Pool {
         self.servers().get(index).map(Server::to_string).unwrap_or_default()
     }
 
+    /// The server of a request at this time. `None` where a write is bound to what was read on another server, and
+    /// the record has moved since: it must not happen there, whatever the versions, and not here any more either.
+    pub(crate) fn place(&self, request: &Request, now: Instant) -> Option<usize> {
+        match request.bound_to() {
+            None => Some(self.home(request.key(), now)),
+            Some(server) if !self.config.remove_failed_servers => Some(server),
+            Some(server) => (self.home(request.key(), now) == server).then_some(server),
+        }
+    }
+
     /// The server of a record at this time.
-    pub(crate) fn place(&self, key: &str, now: Instant) -> usize {
+    fn home(&self, key: &str, now: Instant) -> usize {
         let beside = Cn::resolver_key_beside(key);
-        let key = beside.as_deref().unwrap_or(key).as_bytes();
+        let key = beside.as_deref().unwrap_or(key);
         if !self.config.remove_failed_servers {
-            return self.all.index(key);
+            return self.route(&self.all, key);
         }
         let mut health = self.lock();
         let lives: Vec<bool> = health.servers.iter().map(|server| !server.is_removed(now)).collect();
         if lives.iter().all(|lives| *lives) {
-            return self.all.index(key);
+            return self.route(&self.all, key);
         }
         if health.left.as_ref().is_none_or(|(before, _)| *before != lives) {
             let left = Selection::without_failed(&self.config, |index| lives.get(index) != Some(&false));
             health.left = left.ok().map(|left| (lives, left));
         }
-        health.left.as_ref().map_or(&self.all, |(_, left)| left).index(key)
+        self.route(health.left.as_ref().map_or(&self.all, |(_, left)| left), key)
+    }
+
+    /// The memcache crate's routing: by the key as it is in memcached, with the namespace.
+    fn route(&self, router: &impl Router, key: &str) -> usize {
+        match self.all.namespace() {
+            "" => router.route(key.as_bytes(), &self.identities),
+            namespace => router.route(format!("{namespace}{key}").as_bytes(), &self.identities),
+        }
     }
 
     /// Where libmemcached has the copies of a record: on the servers behind its own.
     pub(crate) fn copies(&self, place: usize) -> impl Iterator<Item = usize> + use<> {
         let servers = self.servers().len();
         (1..=self.config.copies()).filter_map(move |step| (place + step).checked_rem(servers))
+    }
+
+    /// Whether there are copies, and a request may be answered by one: it is only looked at what it finds.
+    pub(crate) fn reads_copies(&self, request: &Request) -> bool {
+        matches!(request, Request::Get { any_copy: true, .. }) && self.config.copies() > 0
+    }
+
+    /// Whether what is written is written to copies as well.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn has_copies(&self) -> bool {
+        self.config.copies() > 0
+    }
+
+    /// Where such a request is answered: the record itself first, then the copies; after `--RANDOMIZE-REPLICA-READ`
+    /// beginning with any of them, as the random number says.
+    pub(crate) fn reading(&self, place: usize, random: u64) -> Reading {
+        let mut order = vec![place];
+        order.extend(self.copies(place));
+        if self.config.randomize_replica_read {
+            let ways = u64::try_from(order.len()).unwrap_or(1);
+            order.rotate_left(usize::try_from(random % ways).unwrap_or(0));
+        }
+        Reading::new(place, order.into_iter())
     }
 
     /// What is sent to a copy when the record itself was written. It has no compare-and-swap: that has decided on
@@ -115,18 +162,25 @@ impl Pool {
                 expiry: *expiry,
                 expect: Expect::Any,
             }),
-            Request::Delete { key, .. } => Some(Request::Delete { key: key.clone(), cas: None }),
+            Request::Delete { key, .. } => Some(Request::Delete { key: key.clone(), version: None }),
             Request::Get { .. } | Request::Touch { .. } => None,
         }
     }
 
     /// The request with the keys that memcached sees: the namespace stands in front.
     pub(crate) fn on_the_wire<'r>(&self, request: &'r Request) -> Result<Cow<'r, Request>, ResolverError> {
+        match self.all.namespace().is_empty() {
+            true => Ok(Cow::Borrowed(request)),
+            false => self.named(request.clone()).map(Cow::Owned),
+        }
+    }
+
+    /// The same for one that is not needed any more.
+    pub(crate) fn named(&self, mut request: Request) -> Result<Request, ResolverError> {
         let namespace = self.all.namespace();
         if namespace.is_empty() {
-            return Ok(Cow::Borrowed(request));
+            return Ok(request);
         }
-        let mut request = request.clone();
         let keys = match &mut request {
             Request::Get { keys, .. } => keys.iter_mut().collect(),
             Request::Put { key, .. } | Request::Delete { key, .. } | Request::Touch { key, .. } => vec![key],
@@ -142,7 +196,7 @@ impl Pool {
             }
             key.insert_str(0, namespace);
         }
-        Ok(Cow::Owned(request))
+        Ok(request)
     }
 
     /// Lets a request through to a server, or says that this one is left alone for now. Whoever is let through
@@ -230,21 +284,17 @@ impl Pool {
     }
 }
 
-/// Whether a request may be answered by a copy where the record itself is out of reach.
-pub(crate) fn may_read_copy(request: &Request, result: &Result<Response, ResolverError>) -> bool {
-    matches!(request, Request::Get { any_copy: true, .. })
-        && matches!(result, Err(error) if error.is_outage() || error.is_one_server())
-}
-
 /// Tells the options that change nothing here, each once a process.
 fn tell_without_effect(config: &Config) {
     static TOLD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
     /// More different ones than there are options would mean that the values differ; nobody wants to read that.
     const MOST: usize = 64;
     let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
-    let pool_min = config.pool_min.map(|least| format!("--POOL-MIN={least}"));
-    let randomize = config.randomize_replica_read.then(|| "--RANDOMIZE-REPLICA-READ".to_owned());
-    for option in config.without_effect.iter().chain(&pool_min).chain(&randomize) {
+    let replicas = (config.number_of_replicas > 0 && !config.binary_protocol())
+        .then(|| format!("--NUMBER-OF-REPLICAS={}", config.number_of_replicas));
+    let randomize = (config.randomize_replica_read && config.copies() == 0)
+        .then(|| "--RANDOMIZE-REPLICA-READ".to_owned());
+    for option in config.without_effect.iter().chain(&replicas).chain(&randomize) {
         if told.len() < MOST && told.insert(option.clone()) {
             tracing::info!(event = "option_without_effect", option, "accepted; it changes nothing in ocbus");
         }
@@ -254,6 +304,7 @@ fn tell_without_effect(config: &Config) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::update::Version;
 
     fn pool(options: &str) -> Pool {
         let servers = "--SERVER=one.example --SERVER=two.example --SERVER=three.example";
@@ -273,8 +324,8 @@ mod tests {
         let mut used = BTreeSet::new();
         for n in 0..100 {
             let cn = Cn::new(&format!("user{n}")).unwrap();
-            let place = pool.place(&cn.resolver_key(), now);
-            assert_eq!(pool.place(&cn.lease_key(), now), place);
+            let place = pool.home(&cn.resolver_key(), now);
+            assert_eq!(pool.home(&cn.lease_key(), now), place);
             assert_eq!(place, pool.all.index(cn.resolver_key().as_bytes()), "OpenChange's place");
             used.insert(place);
         }
@@ -325,7 +376,7 @@ mod tests {
         let pool = pool(" --DISTRIBUTION=CONSISTENT --REMOVE-FAILED-SERVERS=1");
         let start = Instant::now();
         let keys: Vec<String> = (0..300).map(|n| format!("resolver:user{n}")).collect();
-        let places = |now| keys.iter().map(|key| pool.place(key, now)).collect::<Vec<_>>();
+        let places = |now| keys.iter().map(|key| pool.home(key, now)).collect::<Vec<_>>();
         let before = places(start);
         let mut now = start;
         for failure in 1..=Config::SERVER_FAILURE_LIMIT {
@@ -342,6 +393,50 @@ mod tests {
         let left = Selection::without_failed(&pool.config, |index| index != 1).unwrap();
         assert!(keys.iter().zip(&removed).all(|(key, place)| left.index(key.as_bytes()) == *place));
         assert_eq!(places(now + SECOND), before, "to be tried again");
+    }
+
+    #[test]
+    fn a_write_is_bound_to_the_server_of_what_it_read() {
+        let pool = pool(" --DISTRIBUTION=CONSISTENT --REMOVE-FAILED-SERVERS=1");
+        let start = Instant::now();
+        let key = (0..).map(|n| format!("resolver:user{n}")).find(|key| pool.home(key, start) == 1).unwrap();
+        let delete = |server| Request::Delete { key: key.clone(), version: Some(Version { cas: 1, server }) };
+        let put = |expect| Request::Put { key: key.clone(), value: Vec::new(), expiry: None, expect };
+        let (bound, free) = (put(Expect::Version(Version { cas: 1, server: 1 })), put(Expect::Absent));
+        assert_eq!(pool.place(&bound, start), Some(1));
+        let mut now = start;
+        for _ in 0..Config::SERVER_FAILURE_LIMIT {
+            pool.admit(1, now).unwrap();
+            pool.note(1, now, now, refused()).unwrap_err();
+            now += 2 * SECOND;
+        }
+        now -= SECOND;
+        let other = pool.place(&free, now).unwrap();
+        assert_ne!(other, 1);
+        assert_eq!((pool.place(&bound, now), pool.place(&delete(1), now)), (None, None), "to be read again");
+        assert_eq!(pool.place(&delete(other), now), Some(other));
+        assert_eq!(pool.place(&delete(other), now + SECOND), None, "it moves back");
+    }
+
+    #[test]
+    fn any_copy_is_read_as_the_random_number_says() {
+        let order = |options: &str, random| {
+            let pool = pool(&format!(" --BINARY-PROTOCOL --NUMBER-OF-REPLICAS=2{options}"));
+            let mut reading = pool.reading(1, random);
+            std::iter::from_fn(|| {
+                let server = reading.next()?;
+                reading.note(refused().map(|()| unreachable!()));
+                Some(server)
+            })
+            .collect::<Vec<_>>()
+        };
+        assert_eq!(order("", 1), [1, 2, 0]);
+        let randomize = " --RANDOMIZE-REPLICA-READ";
+        assert_eq!((order(randomize, 0), order(randomize, 4)), (vec![1, 2, 0], vec![2, 0, 1]));
+        let get = |any_copy| Request::Get { keys: vec!["resolver:bob".to_owned()], any_copy };
+        let copied = pool(" --BINARY-PROTOCOL --NUMBER-OF-REPLICAS=2");
+        assert!(copied.reads_copies(&get(true)) && !copied.reads_copies(&get(false)));
+        assert!(!pool(" --NUMBER-OF-REPLICAS=2").reads_copies(&get(true)));
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -183,8 +184,10 @@ impl FakeServer {
         let port = listener.local_addr().unwrap().port();
         // It ends with the test's process.
         std::thread::spawn(move || {
+            let serve = Arc::new(serve);
             for stream in listener.incoming().flatten() {
-                serve(Line::new(stream));
+                let serve = Arc::clone(&serve);
+                std::thread::spawn(move || serve(Line::new(stream)));
             }
         });
         FakeServer { port }

@@ -1,10 +1,9 @@
-//! Ways to reach servers, and what stands in front of keys: unix sockets, namespaces, copies.
+//! Ways to reach servers, and what stands in front of keys: unix sockets, namespaces, connections.
 
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use ocbus_resolver::Settlement;
 use tempfile::TempDir;
 
 use super::*;
@@ -131,29 +130,64 @@ async fn a_namespace_stands_in_front_of_every_key() {
     assert!(memcached.get("one.ocbus:bob").is_none());
 }
 
-#[tokio::test]
-async fn copies_are_written_and_read_when_their_server_is_gone() {
-    let mut three = Three::start(" --BINARY-PROTOCOL --NUMBER-OF-REPLICAS=1");
-    let resolver = connect(&three.config, LIMIT).await;
-    let mut plugin = blocking(&three.config);
-    let user = three.users[1][0].clone();
-    resolver.register(&user, registration("tcp://h:1")).await.unwrap();
-    resolver.register_legacy(&user, "tcp://h:2").await.unwrap();
-    let held = |three: &Three| -> Vec<bool> {
-        three.servers.iter().map(|server| server.get(&user.lease_key()).is_some()).collect()
-    };
-    assert_eq!(held(&three), [false, true, true], "the copy is on the server behind");
-    assert!(resolver.leave(&user, "tcp://h:1", Uuid::from_u128(1)).await.unwrap());
-    assert_eq!(held(&three), [false, false, false]);
-    resolver.register(&user, registration("tcp://h:1")).await.unwrap();
-    // The plugin's writes go there, too.
-    let settlement = Settlement { gone_legacy: vec!["tcp://h:2".to_owned()], ..Settlement::default() };
-    plugin.settle(&user, &settlement, Instant::now() + 5 * SECOND).unwrap();
-    assert!(three.servers[2].get(&user.resolver_key()).is_none());
+/// Connections that a memcached has; that of the question not counted.
+fn connections(memcached: &Memcached) -> u64 {
+    memcached.stats()["curr_connections"] - 1
+}
 
-    three.servers[1].kill();
-    assert_eq!(lookup(&mut plugin, &user).native.len(), 1, "from the copy");
-    assert_eq!(resolver.lookup(&user).await.unwrap().native.len(), 1);
-    let error = resolver.register(&user, registration("tcp://h:3")).await.unwrap_err();
-    assert!(error.is_one_server(), "what is written is never made of a copy: {error}");
+#[tokio::test]
+async fn so_many_connections_are_opened_and_kept() {
+    for (options, least) in [("", 0), (" --POOL-MIN=5", 5), (" --POOL-MIN=5 --POOL-MAX=2", 2)] {
+        let mut memcached = Memcached::start();
+        let config: Config = format!("--SERVER=127.0.0.1:{}{options}", memcached.port).parse().unwrap();
+        let resolver = connect(&config, 5 * SECOND).await;
+        let all_there = async |memcached: &Memcached, count: u64| {
+            let begun = Instant::now();
+            while connections(memcached) != count {
+                assert!(begun.elapsed() < 5 * SECOND, "{options}: {}", connections(memcached));
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        all_there(&memcached, least).await;
+        for _ in 0..20 {
+            resolver.lookup(&cn("bob")).await.unwrap();
+        }
+        all_there(&memcached, least.max(1)).await;
+        // They are dead now; the next look-up finds out.
+        memcached.restart();
+        resolver.lookup(&cn("bob")).await.unwrap();
+        all_there(&memcached, least.max(1)).await;
+    }
+}
+
+/// The established connections to a port from here, and how many of them have the timer of keepalive.
+fn keepalive(port: u16) -> (usize, usize) {
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let to = format!(":{port:04X}");
+    let mine: Vec<&str> = table
+        .lines()
+        .filter(|line| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            words[2].ends_with(&to) && words[3] == "01"
+        })
+        .collect();
+    (
+        mine.len(),
+        mine.iter().filter(|line| line.split_whitespace().nth(5).unwrap().starts_with("02:")).count(),
+    )
+}
+
+#[tokio::test]
+async fn idle_connections_are_probed_where_it_is_asked_for() {
+    for (options, probed) in [("", false), (" --TCP-KEEPALIVE", true)] {
+        let memcached = Memcached::start();
+        let config: Config = format!("--SERVER=127.0.0.1:{}{options}", memcached.port).parse().unwrap();
+        let resolver = connect(&config, 5 * SECOND).await;
+        resolver.lookup(&cn("bob")).await.unwrap();
+        let mut plugin = blocking(&config);
+        lookup(&mut plugin, &cn("bob"));
+        // Until the last octets are acknowledged there is another timer.
+        let expected = (2, if probed { 2 } else { 0 });
+        poll_until("the timers are those", || keepalive(memcached.port) == expected);
+    }
 }

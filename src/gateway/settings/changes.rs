@@ -1,6 +1,6 @@
 //! What a reload changes, and what it cannot.
 
-use super::{HandOverSettings, HttpSettings, OutboxSettings, PublisherSettings, Settings};
+use super::{EmbeddedSettings, HandOverSettings, HttpSettings, OutboxSettings, PublisherSettings, Settings};
 
 /// The keys that differ.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -33,7 +33,7 @@ impl Settings {
             restart resolver_timeout_ms "resolver_timeout_ms",
             applied drain_s "drain_s",
             applied users "users",
-        } http publisher outbox handover);
+        } http publisher outbox handover embedded);
         compare!(&self.http, new.http, merged.http, HttpSettings {
             restart listen "http.listen",
             restart notify_paths "http.notify_paths",
@@ -70,6 +70,12 @@ impl Settings {
             restart listen "handover.listen",
             restart mode "handover.mode",
             restart group "handover.group",
+        });
+        compare!(&self.embedded, new.embedded, merged.embedded, EmbeddedSettings {
+            restart listen "embedded.listen",
+            restart trusted_networks "embedded.trusted_networks",
+            restart max_octets "embedded.max_octets",
+            restart max_connections "embedded.max_connections",
         });
         (merged, changes)
     }

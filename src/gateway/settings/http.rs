@@ -194,7 +194,10 @@ pub struct TlsSettings {
     pub key: PathBuf,
 }
 
-fn networks<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<TrustedNetworks, D::Error> {
+/// One text of networks, or an array of them.
+pub(super) fn networks<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<TrustedNetworks, D::Error> {
     let texts: Vec<String> = one_or_many(deserializer)?;
     texts.join(",").parse().map_err(|error: crate::subscriber::TrustedNetworksError| {
         let text = error.to_string();

@@ -17,7 +17,9 @@ pub use error::SettingsError;
 pub use http::{CredentialKind, CredentialSettings, HttpSettings, TlsSettings};
 pub(in crate::gateway) use secret::readable_by_others;
 pub use secret::{Secret, SecretError, SecretSource};
-pub use sections::{HandOverSettings, IpcEndpoint, OutboxSettings, PublisherSettings, SocketMode};
+pub use sections::{
+    EmbeddedSettings, HandOverSettings, IpcEndpoint, OutboxSettings, PublisherSettings, SocketMode,
+};
 pub use values::Bounded;
 
 use std::fs::File;
@@ -58,6 +60,8 @@ pub struct Settings {
     pub outbox: OutboxSettings,
     /// `[handover]`.
     pub handover: HandOverSettings,
+    /// `[embedded]`.
+    pub embedded: EmbeddedSettings,
 }
 
 impl Default for Settings {
@@ -71,6 +75,7 @@ impl Default for Settings {
             publisher: PublisherSettings::default(),
             outbox: OutboxSettings::default(),
             handover: HandOverSettings::default(),
+            embedded: EmbeddedSettings::default(),
         }
     }
 }

@@ -1,5 +1,7 @@
-//! `[publisher]`, `[outbox]` and `[handover]`: how events are sent, held, and taken from our plugin.
+//! `[publisher]`, `[outbox]`, `[handover]` and `[embedded]`: how events are sent, held, and taken from our plugin, and
+//! the resolver of our own.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use ocbus_resolver::delivery::Options;
@@ -8,10 +10,13 @@ use ocbus_wire::openchange::DosCharset;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
 
+use super::http::networks;
 use super::values::{self, Bounded};
+use crate::embedded::{EmbeddedBind, EmbeddedConfig};
 use crate::handover::HandOverConfig;
 use crate::outbox::OutboxConfig;
 use crate::publisher::PublisherConfig;
+use crate::subscriber::TrustedNetworks;
 
 /// `[publisher]`: how events are sent to endpoints, as the plugin's settings of the same names.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -131,6 +136,46 @@ impl HandOverSettings {
     pub fn config(&self) -> Option<HandOverConfig> {
         let listen = self.listen.clone()?.0;
         Some(HandOverConfig { listen, mode: self.mode.0, group: self.group.clone() })
+    }
+}
+
+/// `[embedded]`: the resolver within the daemon, where `resolver = "memory"`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EmbeddedSettings {
+    /// Where subscribers register, and our plugin looks.
+    #[serde(deserialize_with = "values::text")]
+    pub listen: SocketAddr,
+    /// Whose connections are taken.
+    #[serde(deserialize_with = "networks")]
+    pub trusted_networks: TrustedNetworks,
+    /// Memory for records.
+    pub max_octets: Bounded<65_536, 68_719_476_736>,
+    /// Connections at once.
+    pub max_connections: Bounded<1, 100_000>,
+}
+
+impl Default for EmbeddedSettings {
+    fn default() -> EmbeddedSettings {
+        EmbeddedSettings {
+            listen: SocketAddr::from(([127, 0, 0, 1], 11211)),
+            trusted_networks: TrustedNetworks::default(),
+            max_octets: Bounded::of(64 << 20),
+            max_connections: Bounded::of(1024),
+        }
+    }
+}
+
+impl EmbeddedSettings {
+    /// The same for an [`Embedded`](crate::embedded::Embedded).
+    pub fn config(&self) -> EmbeddedConfig {
+        EmbeddedConfig {
+            bind: EmbeddedBind::Tcp(self.listen),
+            trusted: self.trusted_networks.clone(),
+            max_octets: self.max_octets.count(),
+            max_connections: self.max_connections.count(),
+            ..EmbeddedConfig::default()
+        }
     }
 }
 

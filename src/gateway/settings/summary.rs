@@ -7,7 +7,10 @@ impl Loaded {
     pub fn summary(&self) -> Vec<String> {
         let settings = &self.settings;
         let mut lines = vec![match &settings.resolver {
-            ResolverSettings::Memory => "asks a resolver of its own who listens (no memcached)".to_owned(),
+            ResolverSettings::Memory => format!(
+                "is the resolver itself, at {}, for peers in {}",
+                settings.embedded.listen, settings.embedded.trusted_networks
+            ),
             ResolverSettings::Memcached { text, .. } => {
                 format!("asks memcached who listens: {text}, {} ms", settings.resolver_timeout_ms)
             }
