@@ -7,7 +7,7 @@
 //! to `notify` alone with a bootstrapped 95 % interval.
 //!
 //! `OCBUS_BENCH_ROUNDS` is the number of rounds; `cargo bench --bench delivery -- native legacy` runs only the
-//! variants with such a word in their name, beside the two baselines. `docs/performance.md` has figures.
+//! variants with such a word in their name, beside the two baselines. `OCBUS_BENCH_GATHER_MS` is the outbox's `gather`. `docs/performance.md` has figures.
 //!
 //! The mails go to /dev/shm where that is possible and OCBUS_SANDBOX_DIR does not say otherwise: ext4 takes up to
 //! a millisecond to find an inode where many were deleted in the last minutes, and a delivery makes two.
@@ -17,18 +17,22 @@
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt as _;
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use ocbus::handover::{HandOver, HandOverConfig};
+use ocbus::outbox::{Outbox, OutboxConfig};
+use ocbus::publisher::PublisherConfig;
 use ocbus::resolver::{Cn, Config, Registration, Resolver};
 use ocbus::sandbox::faults::{Blackhole, Refused};
 use ocbus::sandbox::{Dovecot, DovecotOptions, LmtpClient, Mail, Sandbox, mail};
 use ocbus::subscriber::SubscriberConfig;
 use ocbus::wire::Endpoint;
 use ocbus::wire::openchange::DosCharset;
-use ocbus::{Bus, Subscriber};
+use ocbus::{Bus, Publisher, Subscriber};
 use tokio::runtime::Runtime;
 use uuid::Uuid;
 
@@ -38,6 +42,8 @@ const BURST: usize = 10;
 /// The same where each mail takes the whole budget.
 const SLOW_BURST: usize = 2;
 const LIMIT: Duration = Duration::from_secs(5);
+/// Endpoints of one user, at most.
+const MOST: usize = 5;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -50,11 +56,15 @@ enum Kind {
     Refused(usize),
     /// So many endpoints that never answer.
     Blackholed(usize),
+    /// To the daemon's outbox, with so many native subscribers.
+    HandedOver(usize),
+    /// Likewise, with so many endpoints that never answer.
+    HandedOverDead(usize),
     OxDriver,
 }
 
 impl Kind {
-    const ALL: [Kind; 10] = [
+    const ALL: [Kind; 13] = [
         Kind::Bare,
         Kind::Notify,
         Kind::Native,
@@ -64,6 +74,9 @@ impl Kind {
         Kind::Refused(3),
         Kind::Blackholed(1),
         Kind::Blackholed(3),
+        Kind::HandedOver(1),
+        Kind::HandedOver(5),
+        Kind::HandedOverDead(5),
         Kind::OxDriver,
     ];
 
@@ -76,17 +89,22 @@ impl Kind {
             Kind::Nobody => "ours, nobody registered".to_owned(),
             Kind::Refused(count) => format!("ours, {count} dead: refused"),
             Kind::Blackholed(count) => format!("ours, {count} dead: blackholed"),
+            Kind::HandedOver(count) => format!("hand-over, {count} native"),
+            Kind::HandedOverDead(count) => format!("hand-over, {count} dead: blackholed"),
             Kind::OxDriver => "OX driver, live HTTP server".to_owned(),
         }
     }
 
-    fn options(self, memcached: &str, http: &str) -> DovecotOptions {
+    fn options(self, memcached: &str, http: &str, bus: &str) -> DovecotOptions {
         match self {
             Kind::Bare => DovecotOptions::new(&[]),
             Kind::Notify => DovecotOptions::new(&["notify"]),
             Kind::OxDriver => DovecotOptions::new(&["notify", "push_notification"])
                 .setting("push_notification_driver", &format!("ox:url={http}"))
                 .extra("mail_attribute_dict = file:%h/attributes"),
+            Kind::HandedOver(_) | Kind::HandedOverDead(_) => DovecotOptions::new(&["notify", "openchange"])
+                .setting("openchange_resolver", memcached)
+                .setting("openchange_bus", bus),
             _ => DovecotOptions::new(&["notify", "openchange"]).setting("openchange_resolver", memcached),
         }
     }
@@ -105,6 +123,11 @@ struct Shared {
     legacy: (Subscriber, Bus),
     refused: Vec<Refused>,
     blackholes: Vec<Blackhole>,
+    /// As many as any variant has, for users of their own.
+    handed_over: Vec<Subscriber>,
+    outbox: Outbox,
+    handover: HandOver,
+    _state: tempfile::TempDir,
 }
 
 struct Variant {
@@ -133,7 +156,7 @@ fn main() {
     let begin = Instant::now();
     let sandbox = Sandbox::new().unwrap();
     let memcached = sandbox.memcached().unwrap();
-    let shared = Shared::new(&memcached.configuration());
+    let shared = Shared::new(&memcached.configuration(), sandbox.path());
     let kinds = Kind::ALL.into_iter().filter(|kind| {
         let baseline = matches!(kind, Kind::Bare | Kind::Notify);
         baseline || wanted.is_empty() || wanted.iter().any(|wanted| kind.name().contains(*wanted))
@@ -155,6 +178,7 @@ fn main() {
     for variant in &variants {
         variant.check(&shared);
     }
+    check_handed_over(&variants, &shared);
     print(&variants, rounds, begin.elapsed());
 }
 
@@ -177,7 +201,7 @@ fn letter(round: usize) -> Mail {
 }
 
 impl Shared {
-    fn new(memcached: &str) -> Shared {
+    fn new(memcached: &str, folder: &Path) -> Shared {
         let runtime = Runtime::new().unwrap();
         let config = Config::parse(memcached).unwrap();
         let resolver = runtime.block_on(Resolver::new(&config, DosCharset::default(), LIMIT)).unwrap();
@@ -193,13 +217,33 @@ impl Shared {
             legacy_bind: any_port(),
             ..SubscriberConfig::default()
         });
+        let handed_over = (0..MOST)
+            .map(|_| subscriber(SubscriberConfig { bind: any_port(), ..SubscriberConfig::default() }).0)
+            .collect();
+        let publisher = Publisher::new(resolver.clone(), PublisherConfig::default()).unwrap();
+        // The ledger is on a disk, as it would be.
+        let state = tempfile::tempdir_in(std::env::temp_dir()).unwrap();
+        let mut config = OutboxConfig { state_dir: Some(state.path().to_owned()), ..OutboxConfig::default() };
+        if let Ok(gather) = std::env::var("OCBUS_BENCH_GATHER_MS") {
+            config.gather = Duration::from_millis(gather.parse().expect("OCBUS_BENCH_GATHER_MS: a number"));
+        }
+        let inside = runtime.enter();
+        let outbox = Outbox::start(publisher, resolver.clone(), config).unwrap();
+        let listen = Endpoint::Ipc { path: format!("{}/bus.sock", folder.display()) };
+        let config = HandOverConfig { listen, mode: 0o666, group: None };
+        let handover = HandOver::listen(&config, outbox.clone()).unwrap();
+        drop(inside);
         Shared {
             resolver,
+            handed_over,
+            outbox,
+            handover,
+            _state: state,
             http: HttpServer::start(),
             native,
             legacy,
             refused: (0..3).map(|_| Refused::new().unwrap()).collect(),
-            blackholes: (0..3).map(|_| Blackhole::new().unwrap()).collect(),
+            blackholes: (0..MOST).map(|_| Blackhole::new().unwrap()).collect(),
             runtime,
         }
     }
@@ -220,13 +264,19 @@ impl Shared {
 
 impl Variant {
     fn new(sandbox: &Sandbox, kind: Kind, at: usize, memcached: &str, shared: &Shared) -> Variant {
-        let dovecot = sandbox.dovecot(kind.options(memcached, &shared.http.url())).unwrap();
+        let bus = shared.handover.endpoint().to_string();
+        let dovecot = sandbox.dovecot(kind.options(memcached, &shared.http.url(), &bus)).unwrap();
         let users: Vec<Cn> = (0..BURST).map(|user| Cn::new(&format!("v{at}u{user}")).unwrap()).collect();
         for cn in &users {
             match kind {
                 Kind::Native => shared.runtime.block_on(shared.native.0.add(cn)).unwrap(),
                 Kind::Legacy => shared.runtime.block_on(shared.legacy.0.add(cn)).unwrap(),
-                Kind::Blackholed(count) => {
+                Kind::HandedOver(count) => {
+                    for subscriber in shared.handed_over.iter().take(count) {
+                        shared.runtime.block_on(subscriber.add(cn)).unwrap();
+                    }
+                }
+                Kind::Blackholed(count) | Kind::HandedOverDead(count) => {
                     shared.register(cn, shared.blackholes.iter().take(count).map(Blackhole::port));
                 }
                 Kind::OxDriver => {
@@ -290,6 +340,11 @@ impl Variant {
             Kind::Native => count(shared.native.0.statistics().events),
             Kind::Legacy => count(shared.legacy.0.statistics().legacy_events),
             Kind::OxDriver => shared.http.requests.load(Ordering::Relaxed),
+            // The users of other variants have some of the same subscribers.
+            Kind::HandedOver(_) | Kind::HandedOverDead(_) => {
+                let accepted: u64 = shared.outbox.statistics().accepted.iter().sum();
+                count(accepted).min(self.delivered)
+            }
             _ => self.delivered,
         };
         let end = Instant::now() + LIMIT;
@@ -297,11 +352,35 @@ impl Variant {
             std::thread::yield_now();
         }
         assert_eq!(heard(), self.delivered, "{name}: events\n{}", self.dovecot.log());
-        if matches!(self.kind, Kind::Native | Kind::Legacy | Kind::Nobody) {
+        let quiet = !matches!(self.kind, Kind::Refused(_) | Kind::Blackholed(_));
+        if quiet {
             let log = self.dovecot.plugin_log_lines();
             assert!(log.is_empty(), "{name}: {log:?}");
         }
     }
+}
+
+/// Everything that was handed over was accepted, and is at each of its subscribers, or held for those that are dead.
+fn check_handed_over(variants: &[Variant], shared: &Shared) {
+    let (mut handed, mut wanted) = (0, 0);
+    for variant in variants {
+        match variant.kind {
+            Kind::HandedOver(count) => {
+                (handed, wanted) = (handed + variant.delivered, wanted + variant.delivered * count)
+            }
+            Kind::HandedOverDead(_) => handed += variant.delivered,
+            _ => {}
+        }
+    }
+    let heard = || shared.handed_over.iter().map(|one| one.statistics().events).sum::<u64>();
+    let end = Instant::now() + LIMIT;
+    while heard() < wanted as u64 && Instant::now() < end {
+        std::thread::yield_now();
+    }
+    let statistics = shared.outbox.statistics();
+    assert_eq!(heard(), wanted as u64, "{statistics:?}");
+    assert_eq!(statistics.accepted.iter().sum::<u64>(), handed as u64, "{statistics:?}");
+    println!("outbox: {statistics:?}");
 }
 
 /// A small HTTP/1.1 server with connections that stay: 200 at once, whatever is asked.

@@ -21,6 +21,9 @@ pub struct OutboxConfig {
     /// For how long after its start, and after an outage of the resolver, the outbox waits for somebody to register
     /// before it takes a user to be unheard; at most an hour. A subscriber notices within its heartbeat.
     pub grace: Duration,
+    /// How long accepted events wait for others before they are looked up and sent together, at most a second. Many
+    /// users then share one round trip and one batch, and a delivery is over before the daemon takes its processor.
+    pub gather: Duration,
     /// Look-ups that are under way at once, 1 to 4096.
     pub lookups: usize,
     /// Where the ledger is, a folder that is ours. `None`: no ledger; what a killed daemon had accepted is lost in
@@ -37,6 +40,7 @@ impl Default for OutboxConfig {
             retry_min: Duration::from_millis(50),
             retry_max: Duration::from_secs(2),
             grace: Duration::from_secs(10),
+            gather: Duration::from_millis(5),
             lookups: 256,
             state_dir: None,
         }
@@ -75,6 +79,9 @@ pub enum OutboxError {
     /// `grace`.
     #[error("grace: {} s: expected at most 3600 s", .0.as_secs_f64())]
     Grace(Duration),
+    /// `gather`.
+    #[error("gather: {} ms: expected at most 1000 ms", .0.as_millis())]
+    Gather(Duration),
     /// `lookups`.
     #[error("lookups: {0}: expected 1 to 4096")]
     Lookups(usize),
@@ -103,6 +110,9 @@ impl OutboxConfig {
         }
         if self.grace > HOUR {
             return Err(OutboxError::Grace(self.grace));
+        }
+        if self.gather > Duration::from_secs(1) {
+            return Err(OutboxError::Gather(self.gather));
         }
         if self.lookups == 0 || self.lookups > 4096 {
             return Err(OutboxError::Lookups(self.lookups));

@@ -110,6 +110,10 @@ pub(super) struct Core {
     idle: usize,
     octets: usize,
     events: usize,
+    /// Who waits for others, to be looked up together with them.
+    gathered: Vec<Cn>,
+    /// Until then.
+    gather_until: Option<Instant>,
     /// Who waits for a look-up. One who comes in an outage goes behind who was there.
     ready: VecDeque<Cn>,
     looking: usize,
@@ -155,6 +159,8 @@ impl Core {
             idle: 0,
             octets: 0,
             events: 0,
+            gathered: Vec::new(),
+            gather_until: None,
             ready: VecDeque::new(),
             looking: 0,
             outage: None,
@@ -199,7 +205,7 @@ impl Core {
                 home.trace(&cn, &mut together.iter(), || Step::Accepted { source });
                 user.push(&cn, together, home);
             });
-            self.want(&cn);
+            self.want(now, &cn);
         }
         self.pump(now);
         Ok(())
@@ -209,7 +215,7 @@ impl Core {
     pub(super) fn resync(&mut self, now: Now, cn: &Cn, missed: u64) {
         self.accepted = self.accepted.saturating_add(1);
         self.on(now, cn, true, |user, home| user.push_resync(ResyncReason::Unreachable, missed, 1, home));
-        self.want(cn);
+        self.want(now, cn);
         self.pump(now);
     }
 
@@ -225,7 +231,7 @@ impl Core {
         let grace = now.at < self.grace_until;
         let more = self.on(now, cn, false, |user, home| user.looked_up(cn, listeners, grace, took, home));
         if more == Some(true) {
-            self.want(cn);
+            self.want(now, cn);
         }
         self.pump(now);
     }
@@ -277,7 +283,7 @@ impl Core {
                 user.timer = None;
             }
             if self.on(now, &cn, false, |user, home| user.wake(&cn, home)) == Some(true) {
-                self.want(&cn);
+                self.want(now, &cn);
             }
         }
         self.pump(now);
@@ -287,7 +293,7 @@ impl Core {
     pub(super) fn next_wake(&self) -> Option<Instant> {
         let timer = self.timers.first().map(|(at, _)| *at);
         let probe = self.outage.filter(|_| self.looking == 0 && !self.ready.is_empty());
-        timer.into_iter().chain(probe.map(|outage| outage.retry_at)).min()
+        timer.into_iter().chain(probe.map(|outage| outage.retry_at)).chain(self.gather_until).min()
     }
 
     /// What is to be done now.
@@ -311,7 +317,7 @@ impl Core {
             held_events: self.events as u64,
             held_octets: self.octets as u64,
             waiting_users: (self.users.len() - self.idle) as u64,
-            lookup_queue: self.ready.len() as u64,
+            lookup_queue: (self.gathered.len() + self.ready.len()) as u64,
             resolver_outage: self.outage.is_some(),
             ..self.statistics.clone()
         }
@@ -378,18 +384,22 @@ impl Core {
     }
 
     /// Queues a user for a look-up.
-    fn want(&mut self, cn: &Cn) {
+    fn want(&mut self, now: Now, cn: &Cn) {
         if let Some(user) = self.users.get_mut(cn)
             && !user.is_empty()
             && !user.is_looking()
             && !std::mem::replace(&mut user.queued, true)
         {
-            self.ready.push_back(cn.clone());
+            self.gathered.push(cn.clone());
+            self.gather_until.get_or_insert(now.at + self.config.gather);
         }
     }
 
     /// Begins as many look-ups as there may be: one at a time in an outage, when its pause is over.
     fn pump(&mut self, now: Now) {
+        if self.gather_until.take_if(|until| *until <= now.at).is_some() {
+            self.ready.extend(self.gathered.drain(..));
+        }
         loop {
             let most = match self.outage {
                 None => self.config.lookups,

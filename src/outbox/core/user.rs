@@ -247,7 +247,13 @@ impl User {
         self.places.retain(|place| place.present || place.is_orphan());
         let news = !new.is_empty();
         for (who, lease) in new {
-            let heritage = if lease.is_some() { self.take_orphan(&who) } else { None };
+            let heritage = match lease {
+                Some(_) => self
+                    .take_orphan(&who, 1)
+                    .or_else(|| self.behind_neighbour(&who))
+                    .or_else(|| self.take_orphan(&who, 0)),
+                None => None,
+            };
             let start = heritage.map_or(self.given, |cursor| cursor.min(self.given));
             self.places.push(Place::new(who, lease, start, now));
         }
@@ -258,13 +264,26 @@ impl User {
         news
     }
 
-    /// The orphan whose place this endpoint takes most likely: where it had stopped.
-    fn take_orphan(&mut self, heir: &Who) -> Option<u64> {
-        let orphans = self.places.iter().enumerate().filter(|(_, place)| place.is_orphan());
+    /// The orphan whose place this endpoint takes most likely, if one is that like it: where it had stopped.
+    fn take_orphan(&mut self, heir: &Who, least: u32) -> Option<u64> {
+        let fits = |place: &Place| place.is_orphan() && place.who.likeness(heir) >= least;
+        let orphans = self.places.iter().enumerate().filter(|(_, place)| fits(place));
         let best =
             orphans.max_by_key(|(_, place)| (place.who.likeness(heir), std::cmp::Reverse(place.cursor)));
         let at = best.map(|(at, _)| at)?;
-        Some(self.places.remove(at).cursor)
+        let cursor = self.places.get(at).map(|place| place.cursor);
+        if least > 0 {
+            // One of another host may be somebody else: the orphan is still waited for.
+            self.places.remove(at);
+        }
+        cursor
+    }
+
+    /// Where an endpoint of the same host is that has not got everything: it may be dead, and this one be it, started
+    /// anew. If not, the new one gets what had happened just before it came.
+    fn behind_neighbour(&self, new: &Who) -> Option<u64> {
+        let behind = self.places.iter().filter(|place| place.who.is_native() && place.cursor < self.given);
+        behind.filter(|place| place.who.is_beside(new)).map(|place| place.cursor).min()
     }
 
     /// The look-up failed.
@@ -436,9 +455,14 @@ impl User {
     /// Does what is due. Says whether a look-up is.
     pub(super) fn wake(&mut self, cn: &Cn, home: &mut Home<'_>) -> bool {
         let now = home.now.at;
+        let mut abandoned = 0;
         while let Some(at) = self.first_event().filter(|entry| entry.expires <= now).map(|entry| entry.at) {
-            let reason = if self.is_given_up(at) { Reason::Abandoned } else { Reason::Expired };
-            self.drop_first(cn, reason, home);
+            let given_up = self.is_given_up(at);
+            abandoned += u64::from(given_up && self.may_have_come_back(at));
+            self.drop_first(cn, if given_up { Reason::Abandoned } else { Reason::Expired }, home);
+        }
+        if abandoned > 0 {
+            self.push_resync(ResyncReason::Unreachable, abandoned, 0, home);
         }
         while let Some(entry) = self.log.front_mut().filter(|entry| entry.expires <= now) {
             let at = entry.at;
@@ -452,7 +476,7 @@ impl User {
         let longest = RESYNC_KEPT.max(home.config.time_to_live);
         self.places.retain(|place| place.present || place.sending.is_some() || place.seen + longest > now);
         self.go_on(cn, false, home);
-        self.looks().any(|at| at <= now)
+        abandoned > 0 || self.looks().any(|at| at <= now)
     }
 
     fn first_event(&self) -> Option<&Entry> {
@@ -475,6 +499,15 @@ impl User {
             true => !self.places.iter().any(|place| place.present && place.cursor <= at),
             false => self.nobody,
         }
+    }
+
+    /// Whether the one that an entry is held for may be among those who are there, somewhere else: they came since it
+    /// was heard last.
+    fn may_have_come_back(&self, at: u64) -> bool {
+        let orphans = self.places.iter().filter(|place| place.is_orphan() && place.cursor <= at);
+        let gone = orphans.map(|place| place.alive).min();
+        let mut there = self.places.iter().filter(|place| place.present && place.who.is_native());
+        gone.is_some_and(|gone| there.any(|place| place.found > gone))
     }
 
     /// When it is to be woken.
