@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::http::{self, Gateway, connections};
 use super::settings::{Changes, Loaded, ResolverSettings, SettingsError};
+use super::status::Status;
 use crate::embedded::Embedded;
 use crate::handover::{HandOver, HandOverError};
 use crate::outbox::{Outbox, OutboxError};
@@ -89,8 +90,9 @@ impl Daemon {
             bound.push((listener.local_addr().map_err(of_address)?, listener));
         }
         let gateway = Gateway::new(loaded, outbox, resolver);
-        let router = http::router(&gateway, axum::Router::new());
         let (stop, stopped) = watch::channel(false);
+        let status = Status::start(&gateway, stopped.clone());
+        let router = http::router(&gateway, status.router());
         let (mut listeners, mut addresses) = (JoinSet::new(), Vec::new());
         for (address, listener) in bound {
             addresses.push(address);

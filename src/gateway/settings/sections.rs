@@ -113,6 +113,7 @@ impl OutboxSettings {
             retry_min: self.retry_min_ms.ms(),
             retry_max: self.retry_max_ms.ms(),
             grace: self.grace_s.s(),
+            gather: OutboxConfig::default().gather,
             lookups: self.lookups.count(),
             state_dir: self.state_dir.clone().or_else(of_systemd),
         }
