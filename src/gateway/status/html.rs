@@ -121,12 +121,13 @@ fn numbers(view: &View) -> String {
         _ => "nothing acknowledged yet".to_owned(),
     };
     let half = quantile(&outbox.latency, 50).map_or_else(|| "–".to_owned(), |half| format!("≤ {half}"));
-    html.push_str(&tile("Commit to acknowledgement", &half, &below));
+    html.push_str(&tile("Commit to receipt", &half, &below));
+    let users = if outbox.waiting_users == 1 { "user" } else { "users" };
     let below = format!(
-        "{} of {} · {} users wait",
+        "of {} {users} · {} of {}",
+        count(outbox.waiting_users),
         octets(outbox.held_octets),
-        octets(view.max_octets),
-        count(outbox.waiting_users)
+        octets(view.max_octets)
     );
     let _ = write!(
         html,
@@ -148,10 +149,12 @@ fn numbers(view: &View) -> String {
         }
     };
     html.push_str(&tile("Registered users", &figure, &below));
-    let failed: u64 = rates.hour.failed;
-    let below =
-        format!("{} failed sends; {} dropped since the start", count(failed), count(rates.total.dropped));
-    html.push_str(&tile("Dropped, last hour", &count(rates.hour.dropped), &below));
+    let below = format!(
+        "{} sends failed · {} events nobody listened for",
+        count(rates.hour.failed),
+        count(rates.hour.unheard)
+    );
+    html.push_str(&tile("Lost, last hour", &count(rates.hour.dropped), &below));
     html.push_str("</dl>");
     html
 }
@@ -351,6 +354,8 @@ fn octets(octets: u64) -> String {
     }
 }
 
+// The bounds are exact in a float.
+#[allow(clippy::cast_precision_loss)]
 /// The bound within which so many of a hundred are.
 fn quantile(counts: &[u64], hundredths: u64) -> Option<String> {
     let all: u64 = counts.iter().sum();
@@ -362,7 +367,8 @@ fn quantile(counts: &[u64], hundredths: u64) -> Option<String> {
     })?;
     match (all, LATENCY_BOUNDS_US.get(at)) {
         (0, _) => None,
-        (_, Some(bound)) => Some(milliseconds(*bound)),
+        (_, Some(bound @ 0..1_000_000)) => Some(format!("{} ms", *bound as f32 / 1000.0)),
+        (_, Some(bound)) => Some(format!("{} s", bound / 1_000_000)),
         (_, None) => Some("more than two minutes".to_owned()),
     }
 }

@@ -93,7 +93,7 @@ impl Writer<'_> {
 
     /// Of [`LATENCY_BOUNDS_US`], in seconds.
     fn histogram(&mut self, name: &str, help: &str, counts: &[u64], sum_us: u64) -> fmt::Result {
-        let bounds = LATENCY_BOUNDS_US.iter().map(|us| seconds(*us)).chain([f64::MAX]);
+        let bounds = LATENCY_BOUNDS_US.iter().map(|us| seconds(*us)).chain([f64::INFINITY]);
         let buckets: Vec<(f64, u64)> = bounds.zip(counts.iter().copied()).collect();
         let count = counts.iter().sum();
         let mut family = self.0.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Histogram)?;
@@ -137,15 +137,15 @@ impl Snapshot {
             ],
         )?;
         to.gauge("ocbus_streams", "Status pages and traces being followed", None, float(self.streams))?;
-        if self.registered.at_us.is_some() {
-            let found = &self.registered;
+        let found = &self.registered;
+        if let Some(at_us) = found.at_us {
             to.gauge("ocbus_registered_users", "Users with an endpoint", None, float(found.users))?;
             to.gauges(
                 "ocbus_registrations",
                 "Endpoints of users",
                 [([("endpoint", "native")], found.native), ([("endpoint", "legacy")], found.legacy)],
             )?;
-            let at = seconds(found.at_us.unwrap_or_default());
+            let at = seconds(at_us);
             to.gauge("ocbus_registered_time", "When these were counted", Some(&Unit::Seconds), at)?;
         }
         Ok(())

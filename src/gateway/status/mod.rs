@@ -37,6 +37,9 @@ use view::View;
 
 /// How often numbers are sampled, and the resolver is asked whether it is there.
 const SAMPLE: Duration = Duration::from_secs(1);
+/// How long an answer waits for a new count of who is registered, before it has the last one.
+const SCRAPE_PATIENCE: Duration = Duration::from_secs(2);
+const PAGE_PATIENCE: Duration = Duration::from_millis(300);
 
 /// What the routes share. Clones are the same.
 #[derive(Clone)]
@@ -119,6 +122,7 @@ impl Status {
         let mut ticks = interval(SAMPLE);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut stop = self.0.stop.clone();
+        self.0.registered.refresh(self.0.gateway.resolver());
         loop {
             tokio::select! {
                 _ = ticks.tick() => {}
@@ -179,17 +183,18 @@ impl Drop for Entered {
 }
 
 async fn page(State(status): State<Status>) -> Response {
+    status.0.registered.fresh(status.0.gateway.resolver(), PAGE_PATIENCE).await;
     html::page(&status.view())
 }
 
 async fn scrape(State(status): State<Status>) -> Response {
     let inner = &status.0;
-    inner.registered.refresh(inner.gateway.resolver());
+    let registered = inner.registered.fresh(inner.gateway.resolver(), SCRAPE_PATIENCE).await;
     let health = status.seen().health;
     metrics::answer(metrics::Snapshot {
         outbox: inner.gateway.outbox().statistics(),
         http: inner.gateway.statistics(),
-        registered: inner.registered.last(),
+        registered,
         health,
         started_us: inner.started_us,
         streams: inner.streams.load(Ordering::Relaxed),

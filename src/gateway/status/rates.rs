@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use crate::outbox::Statistics;
+use crate::outbox::{Reason, Statistics};
 
 /// What is looked back at.
 pub(super) const MINUTE: Duration = Duration::from_secs(60);
@@ -19,17 +19,23 @@ pub(super) struct Rates(VecDeque<(Instant, Sample)>);
 pub(super) struct Sample {
     pub(super) accepted: u64,
     pub(super) delivered: u64,
+    /// Without those that nobody listened for.
     pub(super) dropped: u64,
+    pub(super) unheard: u64,
     pub(super) failed: u64,
 }
 
 impl Sample {
     fn of(statistics: &Statistics) -> Sample {
+        let unheard =
+            Reason::ALL.iter().zip(statistics.dropped).find(|(reason, _)| **reason == Reason::Unheard);
+        let unheard = unheard.map_or(0, |(_, count)| count);
         let [_taken, _gone, failed, refused] = statistics.sends;
         Sample {
             accepted: statistics.accepted.iter().sum(),
             delivered: statistics.delivered,
-            dropped: statistics.dropped.iter().sum(),
+            dropped: statistics.dropped.iter().sum::<u64>().saturating_sub(unheard),
+            unheard,
             failed: failed.saturating_add(refused),
         }
     }
@@ -39,6 +45,7 @@ impl Sample {
             accepted: self.accepted.saturating_sub(earlier.accepted),
             delivered: self.delivered.saturating_sub(earlier.delivered),
             dropped: self.dropped.saturating_sub(earlier.dropped),
+            unheard: self.unheard.saturating_sub(earlier.unheard),
             failed: self.failed.saturating_sub(earlier.failed),
         }
     }

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use ocbus_resolver::{Cn, Resolver};
+use tokio::sync::Notify;
 
 use crate::now_us;
 
@@ -20,7 +21,13 @@ const ENDPOINTS: usize = 10_000;
 
 /// The last count. Clones of its answers are cheap.
 #[derive(Default)]
-pub(super) struct Registered(Arc<Mutex<State>>);
+pub(super) struct Registered(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    counted: Notify,
+}
 
 #[derive(Default)]
 struct State {
@@ -49,12 +56,12 @@ pub(super) struct Found {
 impl Registered {
     /// The last count.
     pub(super) fn last(&self) -> Arc<Found> {
-        Arc::clone(&lock(&self.0).last)
+        Arc::clone(&lock(&self.0.state).last)
     }
 
     /// Counts in the background, if it is time to.
     pub(super) fn refresh(&self, resolver: &Resolver) {
-        let mut state = lock(&self.0);
+        let mut state = lock(&self.0.state);
         let begun = Instant::now();
         if state.counting || state.next.is_some_and(|next| begun < next) {
             return;
@@ -64,7 +71,7 @@ impl Registered {
         let (shared, resolver) = (Arc::clone(&self.0), resolver.clone());
         tokio::spawn(async move {
             let found = count(&resolver).await;
-            let mut state = lock(&shared);
+            let mut state = lock(&shared.state);
             state.last = Arc::new(match (&found.fault, found.users) {
                 // What was known is better than nothing, with the fault beside it.
                 (Some(_), 0) => Found { fault: found.fault, ..(*state.last).clone() },
@@ -72,7 +79,19 @@ impl Registered {
             });
             state.next = Some(Instant::now() + PAUSE.max(begun.elapsed() * SHARE));
             state.counting = false;
+            drop(state);
+            shared.counted.notify_waiters();
         });
+    }
+
+    /// A new count if it is time to, waited for at most so long; else the last one.
+    pub(super) async fn fresh(&self, resolver: &Resolver, limit: Duration) -> Arc<Found> {
+        let counted = self.0.counted.notified();
+        self.refresh(resolver);
+        if lock(&self.0.state).counting {
+            let _ = tokio::time::timeout(limit, counted).await;
+        }
+        self.last()
     }
 }
 
