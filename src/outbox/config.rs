@@ -40,7 +40,7 @@ impl Default for OutboxConfig {
             retry_min: Duration::from_millis(50),
             retry_max: Duration::from_secs(2),
             grace: Duration::from_secs(10),
-            gather: Duration::from_millis(5),
+            gather: Duration::from_millis(20),
             lookups: 256,
             state_dir: None,
         }

@@ -197,8 +197,9 @@ impl Core {
                 self.statistics.add_dropped(Reason::NoUser, 1);
                 continue;
             };
+            let user = event.user.clone();
             let mut together = vec![event];
-            while let Some(next) = events.next_if(|next| next.user == together[0].user) {
+            while let Some(next) = events.next_if(|next| next.user == user) {
                 together.push(next);
             }
             self.accepted = self.accepted.saturating_add(together.len() as u64);

@@ -322,7 +322,7 @@ impl User {
         let passes = match sent {
             Sent::Taken | Sent::Nothing | Sent::Refused => true,
             Sent::Gone => !native,
-            Sent::Failed { unsent } => !native && !(unsent && kept),
+            Sent::Failed { unsent } => !(native || unsent && kept),
         };
         if passes {
             place.cursor = place.cursor.max(through);
