@@ -18,6 +18,7 @@ pub mod gateway;
 pub mod handover;
 pub mod outbox;
 pub mod publisher;
+pub mod registration;
 pub mod sandbox;
 mod sockets;
 pub mod subscriber;

@@ -4,6 +4,7 @@
 #[path = "status/browser.rs"]
 mod browser;
 #[path = "serve/client.rs"]
+#[allow(dead_code, reason = "the tests of the end-points use all of it")]
 mod client;
 #[path = "status/metrics.rs"]
 mod metrics;
@@ -12,6 +13,8 @@ mod page;
 #[path = "status/streams.rs"]
 mod streams;
 mod support;
+#[path = "status/trace.rs"]
+mod trace;
 
 use ocbus::sandbox::{Daemon, Memcached, Sandbox};
 

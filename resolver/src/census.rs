@@ -233,12 +233,8 @@ impl Crawl {
 /// Whose registration a key is. Anything may stand beside ours in a memcached.
 fn owner(key: &[u8], namespace: &str) -> Option<Cn> {
     let key = key.strip_prefix(namespace.as_bytes())?;
-    let name = key.strip_prefix(b"ocbus:").or_else(|| key.strip_prefix(b"resolver:"))?;
-    let name = std::str::from_utf8(name).ok()?;
-    let cn = Cn::new(name).ok()?;
-    // `Bob` is nobody's name: a look-up asks for `bob`, who has a key of his own.
-    let whole = cn.as_str() == name && namespace.len() + cn.resolver_key().len() <= MAX_KEY;
-    whole.then_some(cn)
+    let cn = Cn::of_key(std::str::from_utf8(key).ok()?)?;
+    (namespace.len() + cn.resolver_key().len() <= MAX_KEY).then_some(cn)
 }
 
 async fn within<T>(

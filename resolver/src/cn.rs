@@ -67,6 +67,13 @@ impl Cn {
         format!("ocbus:{}", self.0)
     }
 
+    /// Whose registration a key is. Anything may stand beside ours in a store.
+    pub(crate) fn of_key(key: &str) -> Option<Cn> {
+        let name = key.strip_prefix("ocbus:").or_else(|| key.strip_prefix("resolver:"))?;
+        // `Bob` is nobody's name: a look-up asks for `bob`, who has a key of his own.
+        Cn::new(name).ok().filter(|cn| cn.as_str() == name)
+    }
+
     /// For the key of a record of leases that of the same user's other one; for other keys nothing.
     pub(crate) fn resolver_key_beside(key: &str) -> Option<String> {
         key.strip_prefix("ocbus:").map(|cn| format!("resolver:{cn}"))

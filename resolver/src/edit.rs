@@ -75,16 +75,16 @@ pub struct Registration<'a> {
     pub lease: Duration,
 }
 
-/// Registers or renews a native endpoint.
+/// Registers or renews a native endpoint, or a member of a group: the record is the same, its key another.
 pub(crate) struct Register<'a> {
-    pub(crate) cn: &'a Cn,
+    pub(crate) key: String,
     pub(crate) registration: Registration<'a>,
     pub(crate) now_ms: u64,
 }
 
-/// Takes a native endpoint out, if it is still this subscriber's.
+/// Takes a native endpoint or a member out, if it is still this subscriber's.
 pub(crate) struct Leave<'a> {
-    pub(crate) cn: &'a Cn,
+    pub(crate) key: String,
     pub(crate) endpoint: &'a str,
     pub(crate) subscriber: Uuid,
     pub(crate) now_ms: u64,
@@ -142,7 +142,7 @@ impl Edit for Register<'_> {
     type Outcome = Registered;
 
     fn key(&self) -> String {
-        self.cn.lease_key()
+        self.key.clone()
     }
 
     fn apply(&self, current: Option<&[u8]>) -> Result<(Change, Registered), ResolverError> {
@@ -178,7 +178,7 @@ impl Edit for Leave<'_> {
     type Outcome = bool;
 
     fn key(&self) -> String {
-        self.cn.lease_key()
+        self.key.clone()
     }
 
     fn apply(&self, current: Option<&[u8]>) -> Result<(Change, bool), ResolverError> {
@@ -286,7 +286,7 @@ mod tests {
     ) -> (Change, Registered) {
         let registration =
             Registration { endpoint, legacy: None, subscriber, lease: Duration::from_secs(60) };
-        Register { cn: &cn(), registration, now_ms }.apply(current).unwrap()
+        Register { key: cn().lease_key(), registration, now_ms }.apply(current).unwrap()
     }
 
     fn value(change: &Change) -> &[u8] {
@@ -320,7 +320,7 @@ mod tests {
     fn only_the_holder_leaves() {
         let (one, _) = register(None, "ipc:///a", Uuid::from_u128(1), NOW);
         let leave = |subscriber| {
-            Leave { cn: &cn(), endpoint: "ipc:///a", subscriber, now_ms: NOW }
+            Leave { key: cn().lease_key(), endpoint: "ipc:///a", subscriber, now_ms: NOW }
                 .apply(Some(value(&one)))
                 .unwrap()
         };
@@ -366,7 +366,7 @@ mod tests {
             subscriber: Uuid::from_u128(1),
             lease: Duration::from_secs(1),
         };
-        let applied = Register { cn: &cn(), registration, now_ms: NOW }.apply(Some(&newer));
+        let applied = Register { key: cn().lease_key(), registration, now_ms: NOW }.apply(Some(&newer));
         assert!(matches!(applied, Err(ResolverError::Record { .. })));
     }
 

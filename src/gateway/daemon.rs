@@ -17,6 +17,7 @@ use crate::embedded::Embedded;
 use crate::handover::{HandOver, HandOverError};
 use crate::outbox::{Outbox, OutboxError};
 use crate::publisher::{PublishError, Publisher};
+use crate::registration::{self, Registrar, Sessions};
 use crate::subscriber::ListenError;
 
 /// A running daemon.
@@ -89,10 +90,18 @@ impl Daemon {
             let listener = TcpListener::bind(address).await.map_err(of_address)?;
             bound.push((listener.local_addr().map_err(of_address)?, listener));
         }
-        let gateway = Gateway::new(loaded, outbox, resolver);
+        let registrar = match loaded.registration.clone() {
+            Some(registration) => {
+                let sessions = Sessions::Memcached { config: Box::new(config.clone()), limit: timeout };
+                Some(Registrar::start(registration, resolver.clone(), sessions).await)
+            }
+            None => None,
+        };
+        let gateway = Gateway::new(loaded, outbox, resolver, registrar);
+        let more = gateway.registrar().cloned().map(registration::router).unwrap_or_default();
         let (stop, stopped) = watch::channel(false);
         let status = Status::start(&gateway, stopped.clone());
-        let router = http::router(&gateway, status.router());
+        let router = http::router(&gateway, more.merge(status.router()));
         let (mut listeners, mut addresses) = (JoinSet::new(), Vec::new());
         for (address, listener) in bound {
             addresses.push(address);
@@ -127,6 +136,9 @@ impl Daemon {
         let (settings, changes) = self.gateway.settings().settings.take_over(&loaded.settings);
         loaded.settings = settings;
         let warnings = loaded.warnings.clone();
+        if let (Some(registrar), Some(config)) = (self.gateway.registrar(), &loaded.registration) {
+            registrar.set_permanent(config.permanent());
+        }
         self.gateway.set_settings(loaded);
         Ok((changes, warnings))
     }
@@ -143,6 +155,9 @@ impl Daemon {
         }
         listeners.shutdown().await;
         drop(handover);
+        if let Some(registrar) = gateway.registrar() {
+            registrar.stop().await;
+        }
         gateway.outbox().drain(end.saturating_duration_since(Instant::now())).await;
         // The drain has asked it who listens.
         drop(embedded);

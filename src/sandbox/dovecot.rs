@@ -1,5 +1,6 @@
 //! A private Dovecot.
 
+use super::dovecot_conf::Ports;
 use super::process::{Child, End, find_program, group, pid_of, poll_until, read_lossy, wait_deadline};
 use super::{DovecotOptions, Folder, ImapClient, LmtpClient, MAIL_UID, Maildir, SandboxError, free_port};
 use std::fs;
@@ -27,8 +28,8 @@ pub struct Dovecot {
     child: Child,
     path: PathBuf,
     installed: Installed,
-    imap: u16,
-    lmtp: u16,
+    ports: Ports,
+    options: DovecotOptions,
     separator: char,
     deadline: Duration,
     _folder: Arc<Folder>,
@@ -76,19 +77,20 @@ impl Dovecot {
         std::os::unix::fs::chown(&mails, Some(MAIL_UID), Some(MAIL_UID))
             .map_err(SandboxError::path("give away", &mails))?;
         options.write_modules(&path, &installed.modules)?;
+        options.write_passwords(&path)?;
         let separator = options.separator;
         let mut attempt = 1;
         loop {
-            let (imap, lmtp) = (free_port()?, free_port()?);
-            match launch(&installed, &path, options, imap, lmtp) {
+            let ports = Ports { imap: free_port()?, lmtp: free_port()?, doveadm: free_port()? };
+            match launch(&installed, &path, options, ports) {
                 Ok(child) => {
                     let deadline = DEADLINE;
                     return Ok(Self {
                         child,
                         path,
                         installed,
-                        imap,
-                        lmtp,
+                        ports,
+                        options: options.clone(),
                         separator,
                         deadline,
                         _folder: folder,
@@ -131,13 +133,35 @@ impl Dovecot {
     /// The port of its IMAP server.
     #[must_use]
     pub fn imap_port(&self) -> u16 {
-        self.imap
+        self.ports.imap
     }
 
     /// The port of its LMTP server.
     #[must_use]
     pub fn lmtp_port(&self) -> u16 {
-        self.lmtp
+        self.ports.lmtp
+    }
+
+    /// The port of its DoveAdm HTTP API, where the options open that.
+    #[must_use]
+    pub fn doveadm_port(&self) -> u16 {
+        self.ports.doveadm
+    }
+
+    /// Ends it as an administrator would: its ports refuse from then on. Its mails stay.
+    pub fn shut_down(&mut self) {
+        self.child.set_end(End::Terminate(Duration::from_secs(5)));
+        self.child.stop();
+    }
+
+    /// Starts it again at the same ports, with the same mails; ends it before, if it still runs.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn restart(&mut self) -> Result<(), SandboxError> {
+        self.shut_down();
+        self.child = launch(&self.installed, &self.path, &self.options, self.ports)?;
+        Ok(())
     }
 
     /// Changes how long a delivery, or one answer of a server, may take (30 s at first).
@@ -197,7 +221,7 @@ impl Dovecot {
     /// # Errors
     /// When it does not answer.
     pub fn lmtp(&self) -> Result<LmtpClient, SandboxError> {
-        LmtpClient::connect(self.lmtp, self.deadline)
+        LmtpClient::connect(self.ports.lmtp, self.deadline)
     }
 
     /// Connects to its IMAP server and logs in.
@@ -205,7 +229,7 @@ impl Dovecot {
     /// # Errors
     /// When it does not answer, or the login fails.
     pub fn imap(&self, user: &str) -> Result<ImapClient, SandboxError> {
-        ImapClient::login(self.imap, user, self.deadline)
+        ImapClient::login(self.ports.imap, user, self.deadline)
     }
 
     /// A user's stored mails.
@@ -296,11 +320,10 @@ fn launch(
     installed: &Installed,
     path: &Path,
     options: &DovecotOptions,
-    imap: u16,
-    lmtp: u16,
+    ports: Ports,
 ) -> Result<Child, SandboxError> {
     let conf = conf(path);
-    fs::write(&conf, options.text(path, imap, lmtp)?).map_err(SandboxError::path("write", &conf))?;
+    fs::write(&conf, options.text(path, ports)?).map_err(SandboxError::path("write", &conf))?;
     let mut command = Command::new(&installed.dovecot);
     command.arg("-F").arg("-c").arg(&conf);
     let end = End::Dovecot(Duration::from_millis(500));

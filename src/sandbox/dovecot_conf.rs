@@ -20,6 +20,19 @@ pub struct DovecotOptions {
     pub(super) separator: char,
     debug: bool,
     extra: String,
+    doveadm_http: Option<(String, String)>,
+    metadata: bool,
+    master: Option<(String, String)>,
+    users: Vec<(String, String)>,
+}
+
+/// The ports of a Dovecot's listeners.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ports {
+    pub(super) imap: u16,
+    pub(super) lmtp: u16,
+    /// Opened when the options ask for it.
+    pub(super) doveadm: u16,
 }
 
 impl DovecotOptions {
@@ -36,6 +49,10 @@ impl DovecotOptions {
             separator: '/',
             debug: false,
             extra: String::new(),
+            doveadm_http: None,
+            metadata: false,
+            master: None,
+            users: Vec::new(),
         }
     }
 
@@ -99,6 +116,48 @@ impl DovecotOptions {
         self
     }
 
+    /// Opens the DoveAdm HTTP API, with this key and password.
+    #[must_use]
+    pub fn doveadm_http(mut self, api_key: &str, password: &str) -> Self {
+        self.doveadm_http = Some((api_key.to_owned(), password.to_owned()));
+        self
+    }
+
+    /// Keeps METADATA, in a file for each user, and lets IMAP at it.
+    #[must_use]
+    pub fn metadata(mut self) -> Self {
+        self.metadata = true;
+        self
+    }
+
+    /// A master user, who logs in as `user*name`.
+    #[must_use]
+    pub fn master_user(mut self, name: &str, password: &str) -> Self {
+        self.master = Some((name.to_owned(), password.to_owned()));
+        self
+    }
+
+    /// Only these users, with these passwords; else there is any user, with any password.
+    #[must_use]
+    pub fn users(mut self, users: &[(&str, &str)]) -> Self {
+        self.users = users.iter().map(|&(name, password)| (name.to_owned(), password.to_owned())).collect();
+        self
+    }
+
+    /// Writes the files of passwords.
+    pub(super) fn write_passwords(&self, folder: &Path) -> Result<(), SandboxError> {
+        let uid = MAIL_UID;
+        let user = |(name, password): &(String, String)| {
+            format!("{name}:{{PLAIN}}{password}:{uid}:{uid}::{}/mail/{name}::\n", folder.display())
+        };
+        for (file, users) in [("users", self.users.as_slice()), ("masters", self.master.as_slice())] {
+            let path = folder.join(file);
+            fs::write(&path, users.iter().map(user).collect::<String>())
+                .map_err(SandboxError::path("write", &path))?;
+        }
+        Ok(())
+    }
+
     /// Writes `modules/` in `folder`: symlinks to the installed modules, and our plugin.
     pub(super) fn write_modules(&self, folder: &Path, installed: &Path) -> Result<(), SandboxError> {
         let modules = folder.join("modules");
@@ -132,7 +191,8 @@ impl DovecotOptions {
     }
 
     /// The text of `dovecot.conf` for servers below `folder`.
-    pub(super) fn text(&self, folder: &Path, imap: u16, lmtp: u16) -> Result<String, SandboxError> {
+    pub(super) fn text(&self, folder: &Path, ports: Ports) -> Result<String, SandboxError> {
+        let Ports { imap, lmtp, doveadm } = ports;
         let folder = folder.to_str().ok_or_else(|| SandboxError::Setting {
             name: "base_dir".to_owned(),
             value: folder.display().to_string(),
@@ -162,14 +222,6 @@ namespace inbox {{
   inbox = yes
   separator = {separator}
 }}
-passdb {{
-  driver = static
-  args = nopassword=y
-}}
-userdb {{
-  driver = static
-  args = uid={uid} gid={uid} home={folder}/mail/%u allow_all_users=yes
-}}
 service imap-login {{
   inet_listener imap {{
     port = {imap}
@@ -191,12 +243,54 @@ plugin {{
             writeln!(text, "  {name} = {}", quoted(name, value)?).map_err(unwritable)?;
         }
         text.push_str("}\n");
+        self.write_auth(&mut text, folder)?;
+        if let Some((api_key, password)) = &self.doveadm_http {
+            let (api_key, password) =
+                (quoted("doveadm_api_key", api_key)?, quoted("doveadm_password", password)?);
+            let listener =
+                format!("  inet_listener http {{\n    address = 127.0.0.1\n    port = {doveadm}\n  }}");
+            writeln!(
+                text,
+                "doveadm_api_key = {api_key}\ndoveadm_password = {password}\nservice doveadm {{\n{listener}\n}}"
+            )
+            .map_err(unwritable)?;
+        }
+        if self.metadata {
+            text.push_str("mail_attribute_dict = file:%h/dovecot-attributes\nprotocol imap {\n  imap_metadata = yes\n}\n");
+        }
         for (protocol, plugins) in &self.protocol_plugins {
             writeln!(text, "protocol {protocol} {{\n  mail_plugins = {}\n}}", plugins.join(" "))
                 .map_err(unwritable)?;
         }
         text.push_str(&self.extra);
         Ok(text)
+    }
+}
+
+impl DovecotOptions {
+    fn write_auth(&self, text: &mut String, folder: &str) -> Result<(), SandboxError> {
+        let uid = MAIL_UID;
+        if self.master.is_some() {
+            writeln!(
+                text,
+                "auth_master_user_separator = *\npassdb {{\n  driver = passwd-file\n  master = yes\n  \
+                 args = {folder}/masters\n}}"
+            )
+            .map_err(unwritable)?;
+        }
+        match self.users.is_empty() {
+            true => writeln!(
+                text,
+                "passdb {{\n  driver = static\n  args = nopassword=y\n}}\nuserdb {{\n  driver = static\n  \
+                 args = uid={uid} gid={uid} home={folder}/mail/%u allow_all_users=yes\n}}"
+            ),
+            false => writeln!(
+                text,
+                "passdb {{\n  driver = passwd-file\n  args = {folder}/users\n}}\nuserdb {{\n  \
+                 driver = passwd-file\n  args = {folder}/users\n}}"
+            ),
+        }
+        .map_err(unwritable)
     }
 }
 
@@ -257,7 +351,8 @@ mod tests {
             .protocol_plugins("imap", &["notify"])
             .setting("openchange_budget", "50")
             .extra("mail_max_keyword_length = 10");
-        let text = options.text(Path::new("/tmp/x"), 1143, 1124).unwrap();
+        let text =
+            options.text(Path::new("/tmp/x"), Ports { imap: 1143, lmtp: 1124, doveadm: 1180 }).unwrap();
         assert!(text.contains("mail_plugins = notify openchange\n"));
         assert!(text.contains("  openchange_budget = \"50\"\n"));
         assert!(text.contains("protocol imap {\n  mail_plugins = notify\n}\n"));

@@ -155,7 +155,7 @@ fn each_metric_is_described_and_each_description_is_of_a_metric() {
 fn an_outage_is_seen() {
     let mut house = House::new();
     assert!((Scrape::of(&house).get("ocbus_healthy{part=resolver}") - 1.0).abs() < 1e-9);
-    house.memcached.stop();
+    house.memcached.kill();
     until("the outage is noticed", || Scrape::of(&house).get("ocbus_healthy{part=resolver}") < 0.5);
     let page = house.get("/").body;
     assert!(page.contains("Resolver out of reach: events are held"), "{page}");

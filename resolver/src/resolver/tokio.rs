@@ -1,6 +1,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ocbus_wire::native::{Lease, LeaseRecord};
 use ocbus_wire::openchange::DosCharset;
 use uuid::Uuid;
 
@@ -98,7 +99,12 @@ impl Resolver {
         cn: &Cn,
         registration: Registration<'_>,
     ) -> Result<Registered, ResolverError> {
-        self.update(register(cn, registration)?).await
+        self.hold(cn.lease_key(), registration).await
+    }
+
+    /// Puts a lease into the record under `key`, or renews it there.
+    async fn hold(&self, key: String, registration: Registration<'_>) -> Result<Registered, ResolverError> {
+        self.update(register(key, registration)?).await
     }
 
     /// Registers or renews native endpoints of several users, in their order, in as few round trips as can be.
@@ -106,7 +112,7 @@ impl Resolver {
         &self,
         users: &[(&Cn, Registration<'_>)],
     ) -> Vec<Result<Registered, ResolverError>> {
-        self.update_many(users, |&(cn, registration)| register(cn, registration)).await
+        self.update_many(users, |&(cn, registration)| register(cn.lease_key(), registration)).await
     }
 
     /// Registers endpoints in OpenChange's records of several users. Says of each, in their order, whether it was
@@ -121,7 +127,41 @@ impl Resolver {
 
     /// Takes a native endpoint out again, if it is still this subscriber's. Says whether it stood there.
     pub async fn leave(&self, cn: &Cn, endpoint: &str, subscriber: Uuid) -> Result<bool, ResolverError> {
-        self.update(Leave { cn, endpoint, subscriber, now_ms: now_ms() }).await
+        self.update(Leave { key: cn.lease_key(), endpoint, subscriber, now_ms: now_ms() }).await
+    }
+
+    /// Makes a daemon a live member of a group for as long as `registration.lease`, or renews that. Its name is
+    /// the `endpoint` of the registration: whoever joins under the same name takes the former one's place.
+    ///
+    /// Members stand in a record of leases under `ocbus-daemons:<group>`, which is no user's key.
+    pub async fn join(
+        &self,
+        group: &Cn,
+        registration: Registration<'_>,
+    ) -> Result<Registered, ResolverError> {
+        self.hold(members_key(group), registration).await
+    }
+
+    /// Takes a member out again, if it is still this process. Says whether it stood there.
+    pub async fn resign(&self, group: &Cn, name: &str, id: Uuid) -> Result<bool, ResolverError> {
+        let leave = Leave { key: members_key(group), endpoint: name, subscriber: id, now_ms: now_ms() };
+        self.update(leave).await
+    }
+
+    /// The live members of a group, in no order: those whose lease holds by this machine's clock.
+    pub async fn members(&self, group: &Cn) -> Result<Vec<Lease>, ResolverError> {
+        let key = members_key(group);
+        // Not from a copy, which may be older: who has resigned would live on in it.
+        let request = Request::Get { keys: vec![key.clone()], any_copy: false };
+        let Response::Items(items) = self.run(request, self.deadline()).await? else {
+            return Ok(Vec::new());
+        };
+        let value = items.into_iter().flatten().next().map(|item| item.value).unwrap_or_default();
+        let now_ms = now_ms();
+        match LeaseRecord::decode(&value) {
+            Ok(record) => Ok(record.leases.into_iter().filter(|lease| lease.until_ms > now_ms).collect()),
+            Err(source) => Err(ResolverError::Record { key, source }),
+        }
     }
 
     /// Registers an endpoint in OpenChange's record. Says whether it was absent.
@@ -253,12 +293,17 @@ async fn rest(pause: Duration) {
     }
 }
 
-fn register<'a>(cn: &'a Cn, registration: Registration<'a>) -> Result<Register<'a>, ResolverError> {
+fn register(key: String, registration: Registration<'_>) -> Result<Register<'_>, ResolverError> {
     let lease = registration.lease;
     if lease < Duration::from_secs(1) || lease > Resolver::MAX_LEASE {
         return Err(ResolverError::Lease(lease));
     }
-    Ok(Register { cn, registration, now_ms: now_ms() })
+    Ok(Register { key, registration, now_ms: now_ms() })
+}
+
+/// Not below `ocbus:` either.
+fn members_key(group: &Cn) -> String {
+    format!("ocbus-daemons:{group}")
 }
 
 /// Not below `ocbus:`, where a user may be called anything.

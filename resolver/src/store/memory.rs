@@ -1,7 +1,8 @@
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::cn::Cn;
 use crate::update::{Expect, Item, Request, Response, Version};
 
 /// The resolver's records in this process's memory, for a bus in one process and for tests. Clones share them.
@@ -38,6 +39,16 @@ impl MemoryStore {
         let put =
             Request::Put { key: key.to_owned(), value: value.to_vec(), expiry: None, expect: Expect::Any };
         self.run(put, Instant::now());
+    }
+
+    /// Everybody who is registered, in no order: what [`Census`](crate::Census) is for a memcached.
+    pub fn registered(&self) -> Vec<Cn> {
+        let now = Instant::now();
+        let records = self.lock();
+        let live =
+            records.by_key.iter().filter(|(_, record)| record.expires.is_none_or(|expires| expires > now));
+        let owners: HashSet<Cn> = live.filter_map(|(key, _)| Cn::of_key(key)).collect();
+        owners.into_iter().collect()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Records> {
@@ -137,5 +148,17 @@ mod tests {
         assert!(get(later + Duration::from_secs(59)).is_some());
         assert!(get(later + Duration::from_secs(60)).is_none());
         assert_eq!(store.run(touch, later), Response::NotDone);
+    }
+
+    #[test]
+    fn who_is_registered_is_told_once_and_only_while_it_holds() {
+        let (store, now) = (MemoryStore::new(), Instant::now());
+        for key in ["ocbus:bob", "resolver:bob", "ocbus-canary:x", "ocbus-daemons:x", "resolver:ann"] {
+            store.run(put(key, Expect::Any, None), now);
+        }
+        store.run(put("ocbus:eve", Expect::Any, Some(Duration::ZERO)), now);
+        let mut found: Vec<String> = store.registered().iter().map(ToString::to_string).collect();
+        found.sort();
+        assert_eq!(found, ["ann", "bob"]);
     }
 }

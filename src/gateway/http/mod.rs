@@ -2,6 +2,7 @@
 //!
 //! * `notify`: what Dovecot's OX driver sends, `PUT /preliminary/http-notify/v1/notify`;
 //! * `events`: `POST /v1/events`, for our Lua script and anybody else;
+//! * `/v1/users`, where users are registered with Dovecot: `crate::registration`;
 //! * `health`: `GET /healthz`;
 //! * `requests`: how many requests to which path were answered how;
 //! * `gate`: who may send; `body`: bounded bodies; `repeats`: what comes twice; `answer`: how we answer.

@@ -11,6 +11,7 @@ use super::repeats::{Fingerprints, Repeats};
 use super::requests::Requests;
 use crate::gateway::settings::Loaded;
 use crate::outbox::Outbox;
+use crate::registration::Registrar;
 
 /// How often a line about refused requests or connections comes at most: whoever is refused may try very often.
 const LOG_EVERY: Duration = Duration::from_secs(1);
@@ -23,6 +24,7 @@ struct Inner {
     settings: RwLock<Arc<Loaded>>,
     outbox: Outbox,
     resolver: Resolver,
+    registrar: Option<Registrar>,
     fingerprints: Fingerprints,
     repeats: Mutex<Repeats>,
     counters: [AtomicU64; Count::ALL.len()],
@@ -112,11 +114,17 @@ pub struct HttpStatistics {
 
 impl Gateway {
     /// The state behind a router.
-    pub fn new(settings: Loaded, outbox: Outbox, resolver: Resolver) -> Gateway {
+    pub fn new(
+        settings: Loaded,
+        outbox: Outbox,
+        resolver: Resolver,
+        registrar: Option<Registrar>,
+    ) -> Gateway {
         Gateway(Arc::new(Inner {
             settings: RwLock::new(Arc::new(settings)),
             outbox,
             resolver,
+            registrar,
             fingerprints: Fingerprints::default(),
             repeats: Mutex::default(),
             counters: Default::default(),
@@ -125,6 +133,11 @@ impl Gateway {
             last_look: LastLook::default(),
             last_lines: Mutex::default(),
         }))
+    }
+
+    /// Who keeps users registered with Dovecot, if that is wanted.
+    pub fn registrar(&self) -> Option<&Registrar> {
+        self.0.registrar.as_ref()
     }
 
     /// The settings that hold now.

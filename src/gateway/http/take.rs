@@ -14,6 +14,7 @@ use super::answer::{self, Refusal};
 use super::body;
 use super::gate::Peer;
 use super::state::{Count, Gateway};
+use crate::now_us;
 use crate::outbox::Source;
 
 /// A request's body and where it came from.
@@ -78,6 +79,9 @@ impl Received {
             match settings.settings.users.cn(&event.user) {
                 Ok(cn) => {
                     event.user = cn.as_str().to_owned();
+                    if let Some(registrar) = gateway.registrar() {
+                        registrar.saw(&cn, now_us());
+                    }
                     known.push(event);
                 }
                 Err(why) => {

@@ -1,6 +1,7 @@
 //! What a reload changes, and what it cannot.
 
 use super::{EmbeddedSettings, HandOverSettings, HttpSettings, OutboxSettings, PublisherSettings, Settings};
+use crate::registration::RegistrationSettings;
 
 /// The keys that differ.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -33,7 +34,7 @@ impl Settings {
             restart resolver_timeout_ms "resolver_timeout_ms",
             applied drain_s "drain_s",
             applied users "users",
-        } http publisher outbox handover embedded);
+        } http publisher outbox handover embedded registration);
         compare!(&self.http, new.http, merged.http, HttpSettings {
             restart listen "http.listen",
             restart notify_paths "http.notify_paths",
@@ -77,6 +78,38 @@ impl Settings {
             restart trusted_networks "embedded.trusted_networks",
             restart max_octets "embedded.max_octets",
             restart max_connections "embedded.max_connections",
+        });
+        compare!(&self.registration, new.registration, merged.registration, RegistrationSettings {
+            restart by "registration.by",
+            restart endpoints "registration.endpoints",
+            restart api_key "registration.api_key",
+            restart api_key_file "registration.api_key_file",
+            restart api_key_env "registration.api_key_env",
+            restart password "registration.password",
+            restart password_file "registration.password_file",
+            restart password_env "registration.password_env",
+            restart master_user "registration.master_user",
+            restart master_separator "registration.master_separator",
+            restart passwords_file "registration.passwords_file",
+            restart tls_ca_file "registration.tls_ca_file",
+            restart pool_size "registration.pool_size",
+            restart batch "registration.batch",
+            restart connect_timeout_ms "registration.connect_timeout_ms",
+            restart read_timeout_ms "registration.read_timeout_ms",
+            restart deadline_ms "registration.deadline_ms",
+            restart retry_s "registration.retry_s",
+            restart reconcile_s "registration.reconcile_s",
+            restart reconcile_per_s "registration.reconcile_per_s",
+            restart grace_s "registration.grace_s",
+            restart sessions_s "registration.sessions_s",
+            applied permanent "registration.permanent",
+            applied permanent_file "registration.permanent_file",
+            restart value "registration.value",
+            restart login "registration.login",
+            restart daemon "registration.daemon",
+            restart group "registration.group",
+            restart lease_s "registration.lease_s",
+            restart state_file "registration.state_file",
         });
         (merged, changes)
     }

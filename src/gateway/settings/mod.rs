@@ -15,7 +15,7 @@ mod values;
 pub use changes::Changes;
 pub use error::SettingsError;
 pub use http::{CredentialKind, CredentialSettings, HttpSettings, TlsSettings};
-pub(in crate::gateway) use secret::readable_by_others;
+pub(crate) use secret::readable_by_others;
 pub use secret::{Secret, SecretError, SecretSource};
 pub use sections::{
     EmbeddedSettings, HandOverSettings, IpcEndpoint, OutboxSettings, PublisherSettings, SocketMode,
@@ -33,6 +33,7 @@ use serde::Deserialize;
 use super::credentials::Credentials;
 use super::tls;
 use super::users::UsersSettings;
+use crate::registration::{RegistrationConfig, RegistrationSettings};
 
 /// Where the settings are unless `--config` says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/ocbus/ocbus.toml";
@@ -62,6 +63,8 @@ pub struct Settings {
     pub handover: HandOverSettings,
     /// `[embedded]`.
     pub embedded: EmbeddedSettings,
+    /// `[registration]`.
+    pub registration: RegistrationSettings,
 }
 
 impl Default for Settings {
@@ -76,6 +79,7 @@ impl Default for Settings {
             outbox: OutboxSettings::default(),
             handover: HandOverSettings::default(),
             embedded: EmbeddedSettings::default(),
+            registration: RegistrationSettings::default(),
         }
     }
 }
@@ -161,6 +165,8 @@ pub struct Loaded {
     pub credentials: Credentials,
     /// `http.tls`, with its files read.
     pub tls: Option<tls::Identity>,
+    /// `registration`, with its secrets, users and certificates read; nothing where nobody is to be registered.
+    pub registration: Option<RegistrationConfig>,
     /// What is not wrong, but should be looked at.
     pub warnings: Vec<String>,
 }
@@ -186,6 +192,7 @@ impl Loaded {
             settings: Settings::default(),
             credentials: Credentials::default(),
             tls: None,
+            registration: None,
             warnings: vec![format!("no {DEFAULT_PATH}: the defaults hold")],
         }
     }
@@ -198,7 +205,12 @@ impl Loaded {
         let beside = path.parent().unwrap_or(Path::new("."));
         let credentials = Credentials::read(&settings.http.credentials, beside, &mut warnings)
             .map_err(|(index, reason)| unusable(format!("http.credentials[{index}]"), reason))?;
-        if settings.http.credentials.iter().any(CredentialSettings::is_plain) {
+        let registration = settings
+            .registration
+            .read(beside, &mut warnings)
+            .map_err(|error| unusable(format!("registration.{}", error.key), error.reason))?;
+        let plain = settings.http.credentials.iter().any(CredentialSettings::is_plain);
+        if plain || settings.registration.has_plain_secret() {
             warnings.extend(readable_by_others(path));
         }
         settings.outbox.config().check().map_err(|error| unusable("outbox".to_owned(), error.to_string()))?;
@@ -233,6 +245,6 @@ impl Loaded {
                 None
             }
         };
-        Ok(Loaded { path: path.to_path_buf(), settings, credentials, tls, warnings })
+        Ok(Loaded { path: path.to_path_buf(), settings, credentials, tls, registration, warnings })
     }
 }

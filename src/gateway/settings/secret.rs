@@ -78,7 +78,7 @@ pub enum SecretError {
 
 impl SecretSource {
     /// The one of three keys that is given; `None` when none is. An error names what is wrong.
-    pub(super) fn one_of(
+    pub(crate) fn one_of(
         key: &str,
         plain: Option<Secret>,
         file: Option<PathBuf>,
@@ -144,7 +144,7 @@ impl SecretSource {
 }
 
 /// A warning when everybody on this host may read a file that holds a secret.
-pub(in crate::gateway) fn readable_by_others(path: &Path) -> Option<String> {
+pub(crate) fn readable_by_others(path: &Path) -> Option<String> {
     let mode = std::fs::metadata(path).ok()?.mode();
     (mode & 0o004 != 0).then(|| {
         format!(

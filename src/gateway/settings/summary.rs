@@ -50,6 +50,9 @@ impl Loaded {
                 crate::gateway::users::CnRule::Email => "the whole name",
             }
         ));
+        if let Some(registration) = &self.registration {
+            lines.push(registration.summary());
+        }
         lines.push(format!("ends {} s after SIGTERM at the latest", settings.drain_s));
         lines
     }

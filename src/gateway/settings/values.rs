@@ -12,7 +12,7 @@ pub struct Bounded<const MIN: u64, const MAX: u64>(u64);
 
 impl<const MIN: u64, const MAX: u64> Bounded<MIN, MAX> {
     /// A value that is known when this is compiled; one out of range does not compile.
-    pub(super) const fn of(value: u64) -> Self {
+    pub(crate) const fn of(value: u64) -> Self {
         assert!(MIN <= value && value <= MAX);
         Self(value)
     }

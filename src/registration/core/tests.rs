@@ -1,0 +1,304 @@
+//! The decisions one by one, in virtual time.
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use ocbus_resolver::Cn;
+
+use super::{Act, Core, Now, Outcome, Pace, Refusal, State, Task};
+
+const PACE: Pace = Pace {
+    reconcile: Duration::from_secs(600),
+    reconcile_per_s: 10,
+    grace: Duration::from_secs(60),
+    retry: Duration::from_secs(5),
+};
+
+fn cn(name: &str) -> Cn {
+    Cn::new(name).unwrap()
+}
+
+fn set(names: &[&str]) -> HashSet<Cn> {
+    names.iter().map(|name| cn(name)).collect()
+}
+
+struct Clock(Instant);
+
+impl Clock {
+    fn now(&self) -> Now {
+        Now { at: self.0, unix_us: 1_000_000 }
+    }
+
+    fn pass(&mut self, seconds: f64) -> Now {
+        self.0 += Duration::from_secs_f64(seconds);
+        self.now()
+    }
+}
+
+fn start() -> (Core, Clock) {
+    (Core::new("mail1", PACE), Clock(Instant::now()))
+}
+
+fn only(core: &mut Core, now: Now) -> Task {
+    let mut tasks = core.next(now, 100);
+    assert_eq!(tasks.len(), 1, "{tasks:?}");
+    tasks.remove(0)
+}
+
+fn expect(core: &mut Core, now: Now, name: &str, act: Act, outcome: Outcome) {
+    let task = only(core, now);
+    assert_eq!((task.user.as_str(), task.act), (name, act));
+    core.done(now, &cn(name), outcome);
+}
+
+fn state(core: &Core, now: Now, name: &str) -> Option<State> {
+    core.find(now, &cn(name)).map(|entry| entry.state)
+}
+
+const FOREIGN: Outcome = Outcome::Found { ours: false };
+const OURS: Outcome = Outcome::Found { ours: true };
+
+#[test]
+fn a_session_is_registered_and_taken_back_behind_its_grace() {
+    let (mut core, mut clock) = start();
+    let now = clock.now();
+    core.sessions(now, &set(&["bob"]), true);
+    expect(&mut core, now, "bob", Act::Look, FOREIGN);
+    expect(&mut core, now, "bob", Act::Set, Outcome::Done);
+    assert!(core.next(now, 100).is_empty());
+    assert_eq!(state(&core, now, "bob"), Some(State::Registered));
+
+    let gone = clock.pass(10.0);
+    core.sessions(gone, &set(&[]), true);
+    assert_eq!(core.wake_at(), Some(gone.at + PACE.grace));
+    assert!(core.next(clock.pass(59.0), 100).is_empty());
+    let back = clock.now();
+    core.sessions(back, &set(&["bob"]), true);
+    assert!(core.next(clock.pass(2.0), 100).is_empty(), "a session came back within the grace");
+
+    core.sessions(clock.now(), &set(&[]), false);
+    assert!(core.next(clock.pass(61.0), 100).is_empty(), "a census with a hole ends no session");
+    core.sessions(clock.now(), &set(&[]), true);
+    let over = clock.pass(60.0);
+    expect(&mut core, over, "bob", Act::Unset, Outcome::Done);
+    assert_eq!(state(&core, over, "bob"), None);
+    assert_eq!(core.wake_at(), None);
+}
+
+#[test]
+fn what_is_set_already_is_not_set_again_and_is_looked_at_in_each_period() {
+    let (mut core, mut clock) = start();
+    core.set_listed(clock.now(), &set(&["bob"]));
+    expect(&mut core, clock.now(), "bob", Act::Look, OURS);
+    let wait = core.wake_at().unwrap() - clock.0;
+    assert!(wait >= PACE.reconcile / 2 && wait <= PACE.reconcile, "{wait:?}");
+    let later = clock.pass(600.0);
+    expect(&mut core, later, "bob", Act::Look, FOREIGN);
+    expect(&mut core, later, "bob", Act::Set, Outcome::Done);
+    assert_eq!((core.counts().lost, core.counts().set), (1, 1));
+}
+
+#[test]
+fn reconciling_is_bounded_in_its_rate() {
+    let (mut core, mut clock) = start();
+    let names: Vec<String> = (0..1000).map(|number| format!("user{number}")).collect();
+    let users: HashSet<Cn> = names.iter().map(|name| cn(name)).collect();
+    core.set_listed(clock.now(), &users);
+    // Those that come to us are looked at at once.
+    let first = core.next(clock.now(), usize::MAX);
+    assert_eq!(first.len(), 1000);
+    for task in first {
+        core.done(clock.now(), &task.user, OURS);
+    }
+    clock.pass(600.0);
+    let mut looked = 0;
+    for _ in 0..50 {
+        let now = clock.pass(1.0);
+        let tasks = core.next(now, usize::MAX);
+        looked += tasks.len();
+        assert!(tasks.len() <= 10 + 16, "{}", tasks.len());
+        tasks.iter().for_each(|task| core.done(now, &task.user, OURS));
+    }
+    assert!((500..=530).contains(&looked), "{looked}");
+}
+
+#[test]
+fn what_fails_is_tried_again_ever_later_and_alone() {
+    let (mut core, mut clock) = start();
+    core.set_listed(clock.now(), &set(&["bob"]));
+    let mut waits = Vec::new();
+    for _ in 0..9 {
+        let task = only(&mut core, clock.now());
+        assert_eq!(task.alone, !waits.is_empty());
+        core.done(clock.now(), &task.user, Outcome::Failed("75".to_owned()));
+        assert_eq!(state(&core, clock.now(), "bob"), Some(State::Failed));
+        let wait = core.wake_at().unwrap() - clock.0;
+        waits.push(wait.as_secs_f64());
+        clock.pass(wait.as_secs_f64());
+    }
+    for (wait, longest) in waits.iter().zip([5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0, 600.0, 600.0]) {
+        assert!((longest / 2.0..=longest).contains(wait), "{waits:?}");
+    }
+    expect(&mut core, clock.now(), "bob", Act::Look, OURS);
+    assert_eq!(core.find(clock.now(), &cn("bob")).unwrap().fault, None);
+}
+
+#[test]
+fn while_dovecot_is_away_one_asks_for_all() {
+    let (mut core, mut clock) = start();
+    core.set_listed(clock.now(), &set(&["ann", "bob", "eve"]));
+    for task in core.next(clock.now(), 100) {
+        core.done(clock.now(), &task.user, Outcome::Away("refused".to_owned()));
+    }
+    assert!(core.next(clock.pass(4.9), 100).is_empty());
+    for wait in [0.1, 10.0, 20.0, 30.0, 30.0] {
+        let now = clock.pass(wait);
+        let task = only(&mut core, now);
+        assert!(core.next(now, 100).is_empty(), "only one");
+        core.done(now, &task.user, Outcome::Away("refused".to_owned()));
+        assert!(core.next(now, 100).is_empty());
+    }
+    let back = clock.pass(30.0);
+    let task = only(&mut core, back);
+    core.done(back, &task.user, OURS);
+    assert_eq!(core.next(back, 100).len(), 2, "the others at once");
+    assert_eq!(core.counts().outages, 1);
+}
+
+#[test]
+fn a_user_whom_dovecot_does_not_know_is_tried_in_each_period_only() {
+    let (mut core, mut clock) = start();
+    core.sessions(clock.now(), &set(&["bob"]), true);
+    expect(&mut core, clock.now(), "bob", Act::Look, Outcome::UnknownUser);
+    assert_eq!(state(&core, clock.now(), "bob"), Some(State::Failed));
+    assert!(core.next(clock.pass(299.0), 100).is_empty());
+    let later = clock.pass(301.0);
+    expect(&mut core, later, "bob", Act::Set, Outcome::UnknownUser);
+    core.sessions(later, &set(&[]), true);
+    let now = clock.pass(60.0);
+    assert!(core.next(now, 100).is_empty());
+    assert_eq!(state(&core, now, "bob"), None, "nothing to take back");
+}
+
+#[test]
+fn wishes_that_change_under_way_are_followed_up() {
+    let (mut core, mut clock) = start();
+    core.session(clock.now(), &cn("bob"), true);
+    expect(&mut core, clock.now(), "bob", Act::Look, FOREIGN);
+    let task = only(&mut core, clock.now());
+    assert_eq!(task.act, Act::Set);
+    core.session(clock.now(), &cn("bob"), false);
+    clock.pass(61.0);
+    core.done(clock.now(), &cn("bob"), Outcome::Done);
+    let task = only(&mut core, clock.now());
+    assert_eq!(task.act, Act::Unset);
+    core.session(clock.now(), &cn("bob"), true);
+    core.done(clock.now(), &cn("bob"), Outcome::Done);
+    expect(&mut core, clock.now(), "bob", Act::Set, Outcome::Done);
+}
+
+#[test]
+fn by_hand() {
+    let (mut core, mut clock) = start();
+    let bob = cn("bob");
+    assert_eq!(core.unregister(clock.now(), &bob), Err(Refusal::NotThere(bob.clone())));
+    core.register(clock.now(), &bob).unwrap();
+    expect(&mut core, clock.now(), "bob", Act::Look, FOREIGN);
+    expect(&mut core, clock.now(), "bob", Act::Set, Outcome::Done);
+    assert_eq!(core.kept(), [(bob.clone(), true)]);
+    core.unregister(clock.now(), &bob).unwrap();
+    expect(&mut core, clock.now(), "bob", Act::Unset, Outcome::Done);
+    assert!(core.kept().is_empty());
+
+    // With a session: until that ends.
+    core.sessions(clock.now(), &set(&["bob"]), true);
+    expect(&mut core, clock.now(), "bob", Act::Look, OURS);
+    core.unregister(clock.now(), &bob).unwrap();
+    expect(&mut core, clock.now(), "bob", Act::Unset, Outcome::Done);
+    core.sessions(clock.pass(10.0), &set(&["bob"]), true);
+    assert!(core.next(clock.pass(1000.0), 100).is_empty());
+    assert_eq!(state(&core, clock.now(), "bob"), Some(State::Barred));
+    core.sessions(clock.now(), &set(&[]), true);
+    assert_eq!(state(&core, clock.now(), "bob"), None);
+    core.sessions(clock.now(), &set(&["bob"]), true);
+    expect(&mut core, clock.now(), "bob", Act::Look, OURS);
+
+    core.set_listed(clock.now(), &set(&["eve"]));
+    assert_eq!(core.unregister(clock.now(), &cn("eve")), Err(Refusal::Listed(cn("eve"))));
+}
+
+#[test]
+fn anothers_value_is_not_taken_away() {
+    let (mut core, mut clock) = start();
+    core.recall(clock.now(), &cn("bob"), false);
+    assert!(matches!(core.next(clock.now(), 100).as_slice(), [Task { act: Act::Look, .. }]));
+    clock.pass(61.0);
+    core.done(clock.now(), &cn("bob"), FOREIGN);
+    assert!(core.next(clock.now(), 100).is_empty());
+    assert_eq!(state(&core, clock.now(), "bob"), None);
+}
+
+#[test]
+fn what_a_former_run_left_behind_is_taken_back() {
+    let (mut core, mut clock) = start();
+    core.recall(clock.now(), &cn("bob"), false);
+    expect(&mut core, clock.now(), "bob", Act::Look, OURS);
+    core.sessions(clock.pass(1.0), &set(&[]), true);
+    let over = clock.pass(59.0);
+    expect(&mut core, over, "bob", Act::Unset, Outcome::Done);
+}
+
+#[test]
+fn users_go_to_whom_they_belong_and_come_back_from_the_dead_at_once() {
+    let (mut core, mut clock) = start();
+    let names: Vec<String> = (0..100).map(|number| format!("user{number}")).collect();
+    let users: HashSet<Cn> = names.iter().map(|name| cn(name)).collect();
+    core.set_listed(clock.now(), &users);
+    let both = ["mail1".to_owned(), "mail2".to_owned()];
+    core.set_daemons(clock.now(), &both);
+    let mine: HashSet<Cn> = core.next(clock.now(), 1000).into_iter().map(|task| task.user).collect();
+    assert!((30..70).contains(&mine.len()), "{}", mine.len());
+    mine.iter().for_each(|user| core.done(clock.now(), user, OURS));
+    let elsewhere = core.list(clock.now()).iter().filter(|entry| entry.daemon == "mail2").count();
+    assert_eq!(elsewhere, 100 - mine.len());
+    let theirs = core.list(clock.now()).into_iter().find(|entry| entry.daemon == "mail2").unwrap();
+    assert_eq!(theirs.state, State::Elsewhere);
+
+    // mail2 is dead.
+    let now = clock.pass(5.0);
+    core.set_daemons(now, &["mail1".to_owned()]);
+    let taken: HashSet<Cn> = core.next(now, 1000).into_iter().map(|task| task.user).collect();
+    assert_eq!(taken.len(), 100 - mine.len());
+    assert!(taken.is_disjoint(&mine), "ours are not looked at for that");
+    // It lives after all; what is under way comes to its end.
+    core.set_daemons(now, &both);
+    taken.iter().for_each(|user| core.done(now, user, OURS));
+    let wake = core.wake_at().unwrap();
+    assert!(wake > now.at + PACE.reconcile / 2 - Duration::from_secs(6));
+    assert_eq!(
+        core.unregister(now, taken.iter().next().unwrap()),
+        Err(Refusal::Listed(taken.iter().next().unwrap().clone()))
+    );
+}
+
+#[test]
+fn a_session_that_ended_under_the_care_of_one_who_died_is_not_forgotten() {
+    let (mut core, mut clock) = start();
+    // Somebody whom mail2 looks after.
+    core.set_daemons(clock.now(), &["mail2".to_owned()]);
+    let users: HashSet<Cn> = (0..20).map(|number| cn(&format!("user{number}"))).collect();
+    core.sessions(clock.now(), &users, true);
+    let theirs = core.list(clock.now()).into_iter().find(|entry| entry.daemon == "mail2").unwrap().user;
+    let mine = core.next(clock.now(), 100);
+    mine.iter().for_each(|task| core.done(clock.now(), &task.user, OURS));
+    assert!(!mine.iter().any(|task| task.user.as_str() == theirs));
+    core.sessions(clock.now(), &set(&[]), true);
+    core.sessions(clock.pass(61.0), &set(&[]), true);
+    let tasks = core.next(clock.now(), 100);
+    tasks.iter().for_each(|task| core.done(clock.now(), &task.user, Outcome::Done));
+    core.set_daemons(clock.now(), &[]);
+    let looks = core.next(clock.now(), 100);
+    assert!(looks.iter().any(|task| task.user.as_str() == theirs && task.act == Act::Look));
+    looks.iter().for_each(|task| core.done(clock.now(), &task.user, OURS));
+    assert!(core.next(clock.now(), 100).iter().all(|task| task.act == Act::Unset));
+}

@@ -1,0 +1,121 @@
+//! Which of several equal servers is asked: in turn, those that failed a moment ago left aside.
+
+use std::time::{Duration, Instant};
+
+/// The state of each server, by its index.
+#[derive(Debug)]
+pub(in crate::registration) struct Endpoints {
+    aside_until: Vec<Option<Instant>>,
+    /// Whether its last request had no answer in time.
+    slow: Vec<bool>,
+    retry: Duration,
+    /// Who is asked first next time, if it is not aside.
+    turn: usize,
+}
+
+impl Endpoints {
+    /// `count` servers in use; one that fails is left aside for `retry`.
+    pub(in crate::registration) fn new(count: usize, retry: Duration) -> Endpoints {
+        Endpoints { aside_until: vec![None; count], slow: vec![false; count], retry, turn: 0 }
+    }
+
+    /// Whom to ask, one after the other until one answers. A server whose time aside is over is asked again, first
+    /// among them: it is by being asked that it is checked. From then it is aside again until it has answered, so
+    /// that a dead one costs one request its time limit, not all that are made meanwhile. Empty: all failed a
+    /// moment ago.
+    pub(in crate::registration) fn order(&mut self, now: Instant) -> Vec<usize> {
+        let count = self.aside_until.len();
+        let turns = (0..count).map(|step| (self.turn + step) % count.max(1));
+        let (mut checked, mut used) = (Vec::new(), Vec::new());
+        for index in turns {
+            match self.aside_until.get(index).copied().flatten() {
+                None => used.push(index),
+                Some(until) if until <= now => checked.push(index),
+                Some(_) => {}
+            }
+        }
+        self.turn = self.turn.wrapping_add(1) % count.max(1);
+        for index in &checked {
+            self.set_aside(*index, now);
+        }
+        checked.extend(used);
+        checked
+    }
+
+    /// It failed. Says whether it was in use.
+    pub(in crate::registration) fn failed(&mut self, index: usize, now: Instant) -> bool {
+        let used = self.aside_until.get(index).is_some_and(Option::is_none);
+        self.set_aside(index, now);
+        used
+    }
+
+    /// It was reached, and did not answer in time. That may be one user's mailbox: only two in a row are the
+    /// server's. Says whether it was in use and is not any more.
+    pub(in crate::registration) fn silent(&mut self, index: usize, now: Instant) -> bool {
+        match self.slow.get_mut(index).map(|slow| std::mem::replace(slow, true)) {
+            Some(true) => self.failed(index, now),
+            _ => false,
+        }
+    }
+
+    /// It answered. Says whether it was aside.
+    pub(in crate::registration) fn answered(&mut self, index: usize) -> bool {
+        if let Some(slow) = self.slow.get_mut(index) {
+            *slow = false;
+        }
+        self.aside_until.get_mut(index).and_then(Option::take).is_some()
+    }
+
+    fn set_aside(&mut self, index: usize, now: Instant) {
+        if let Some(until) = self.aside_until.get_mut(index) {
+            *until = Some(now + self.retry);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RETRY: Duration = Duration::from_secs(10);
+
+    #[test]
+    fn servers_take_turns_and_one_that_fails_is_left_aside_until_its_time_is_over() {
+        let now = Instant::now();
+        let mut endpoints = Endpoints::new(3, RETRY);
+        assert_eq!(endpoints.order(now), [0, 1, 2]);
+        assert_eq!(endpoints.order(now), [1, 2, 0]);
+        assert!(endpoints.failed(2, now));
+        assert!(!endpoints.failed(2, now));
+        assert_eq!(endpoints.order(now), [0, 1]);
+        assert_eq!(endpoints.order(now), [0, 1]);
+        let later = now + RETRY;
+        assert_eq!(endpoints.order(later), [2, 1, 0], "checked first");
+        assert!(!endpoints.order(later).contains(&2), "by one request only");
+        assert!(endpoints.answered(2));
+        assert!(!endpoints.answered(2));
+        assert_eq!(endpoints.order(later).len(), 3);
+    }
+
+    #[test]
+    fn when_all_have_failed_nobody_is_asked() {
+        let now = Instant::now();
+        let mut endpoints = Endpoints::new(2, RETRY);
+        endpoints.failed(0, now);
+        endpoints.failed(1, now + Duration::from_secs(1));
+        assert!(endpoints.order(now + Duration::from_secs(2)).is_empty());
+        assert_eq!(endpoints.order(now + RETRY), [0]);
+    }
+
+    #[test]
+    fn one_silence_is_a_mailboxs_and_two_in_a_row_are_the_servers() {
+        let now = Instant::now();
+        let mut endpoints = Endpoints::new(1, RETRY);
+        assert!(!endpoints.silent(0, now));
+        endpoints.answered(0);
+        assert!(!endpoints.silent(0, now));
+        assert_eq!(endpoints.order(now), [0]);
+        assert!(endpoints.silent(0, now));
+        assert!(endpoints.order(now).is_empty());
+    }
+}

@@ -1,0 +1,427 @@
+//! The registrar: tasks on tokio around the decisions of `core`.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use ocbus_resolver::{Census, Cn, Config, MemoryStore, Registration, Resolver};
+use tokio::sync::{Notify, watch};
+use tokio::task::{Id, JoinHandle, JoinSet};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
+use uuid::Uuid;
+
+use super::core::{Act, Core, Entry, Now, Outcome, Refusal, State, Task};
+use super::keep;
+use super::reach::Request;
+use super::settings::RegistrationConfig;
+use crate::now_us;
+
+/// How often the file of users is written at most.
+const KEEP_EVERY: Duration = Duration::from_secs(1);
+
+/// Where users with sessions are found.
+#[derive(Debug, Clone)]
+pub enum Sessions {
+    /// In memcached: all who are registered there. The limit is for each step of the enumeration.
+    Memcached {
+        /// The servers.
+        config: Box<Config>,
+        /// The limit.
+        limit: Duration,
+    },
+    /// In this process's own store.
+    Memory(MemoryStore),
+    /// Nowhere: only those of whom [`Registrar::session`] tells.
+    Told,
+}
+
+/// Keeps users registered with Dovecot. Clones are the same.
+#[derive(Debug, Clone)]
+pub struct Registrar {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    config: RegistrationConfig,
+    /// This process, among those that ever had the same name.
+    id: Uuid,
+    resolver: Resolver,
+    sessions: Sessions,
+    core: Mutex<Core>,
+    /// Something is to be done sooner than it was.
+    wake: Notify,
+    /// Something has come to its end.
+    changed: watch::Sender<u64>,
+    /// We have had our place among the daemons.
+    has_met: AtomicBool,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// What the registrar has done since it started, and how it stands.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RegistrarStatistics {
+    /// Users of whom it knows.
+    pub users: u64,
+    /// Those that are registered by this daemon.
+    pub registered: u64,
+    /// Those that this daemon could not register.
+    pub failing: u64,
+    /// Registrations made.
+    pub set: u64,
+    /// Registrations taken back.
+    pub unset: u64,
+    /// Registrations that were gone, or another's, when they were looked at.
+    pub lost: u64,
+    /// Attempts that failed for one user.
+    pub failed: u64,
+    /// Times that Dovecot went away.
+    pub outages: u64,
+    /// Users beyond what is kept.
+    pub refused: u64,
+}
+
+impl Registrar {
+    /// Begins. A Dovecot or a resolver that does not answer is no error: it goes on when they do.
+    pub async fn start(config: RegistrationConfig, resolver: Resolver, sessions: Sessions) -> Registrar {
+        let mut core = Core::new(&config.daemon, config.pace);
+        let now = now();
+        core.set_listed(now, &config.listed);
+        if let Some(path) = &config.state_file {
+            match keep::read(path) {
+                Ok(users) => users.iter().for_each(|(cn, by_hand)| core.recall(now, cn, *by_hand)),
+                Err(error) => {
+                    tracing::warn!(event = "users_unreadable", path = %path.display(), reason = %error, "not recalled");
+                }
+            }
+        }
+        let shared = Arc::new(Shared {
+            config,
+            id: Uuid::now_v7(),
+            resolver,
+            sessions,
+            core: Mutex::new(core),
+            wake: Notify::new(),
+            changed: watch::Sender::new(0),
+            has_met: AtomicBool::new(false),
+            tasks: Mutex::new(Vec::new()),
+        });
+        // Whose users are ours is known before the first of them is touched.
+        let mut lonely = None;
+        shared.meet(&mut lonely).await;
+        let tasks = vec![
+            tokio::spawn(Arc::clone(&shared).work()),
+            tokio::spawn(Arc::clone(&shared).enumerate()),
+            tokio::spawn(Arc::clone(&shared).keep_meeting(lonely)),
+            tokio::spawn(Arc::clone(&shared).keep_file()),
+        ];
+        *shared.tasks.lock().unwrap_or_else(PoisonError::into_inner) = tasks;
+        Registrar { shared }
+    }
+
+    /// The name of this daemon among the others.
+    pub fn daemon(&self) -> &str {
+        &self.shared.config.daemon
+    }
+
+    /// A session came or went of which the resolver does not know.
+    pub fn session(&self, cn: &Cn, present: bool) {
+        self.shared.core().session(now(), cn, present);
+        self.shared.wake.notify_one();
+    }
+
+    /// Other permanent users than before, as the settings have them now.
+    pub fn set_permanent(&self, users: &HashSet<Cn>) {
+        self.shared.core().set_listed(now(), users);
+        self.shared.wake.notify_one();
+    }
+
+    /// An event of a user was seen: for the list. It is passed over when the list is just being made.
+    pub fn saw(&self, cn: &Cn, unix_us: u64) {
+        // Whoever takes events does not wait for somebody who lists all users.
+        if let Ok(mut core) = self.shared.core.try_lock() {
+            core.saw(cn, unix_us);
+        }
+    }
+
+    /// What has been done so far, and how it stands.
+    pub fn statistics(&self) -> RegistrarStatistics {
+        let core = self.shared.core();
+        let counts = core.counts();
+        let mut statistics = RegistrarStatistics {
+            set: counts.set,
+            unset: counts.unset,
+            lost: counts.lost,
+            failed: counts.failed,
+            outages: counts.outages,
+            refused: counts.refused,
+            ..RegistrarStatistics::default()
+        };
+        for entry in core.list(now()) {
+            statistics.users += 1;
+            statistics.registered += u64::from(entry.state == State::Registered);
+            statistics.failing += u64::from(entry.state == State::Failed);
+        }
+        statistics
+    }
+
+    /// Ends: others may take its users over at once. Registrations stay as they are.
+    pub async fn stop(&self) {
+        let shared = &self.shared;
+        let tasks = std::mem::take(&mut *shared.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        for task in tasks {
+            task.abort();
+            let _ = task.await;
+        }
+        let config = &shared.config;
+        if let Err(error) = shared.resolver.resign(&config.group, &config.daemon, shared.id).await {
+            tracing::warn!(event = "resign_failed", reason = %error, "others wait until the lease is over");
+        }
+        shared.write_file().await;
+    }
+
+    /// Everybody of whom this daemon knows.
+    pub fn list(&self) -> Vec<Entry> {
+        self.shared.core().list(now())
+    }
+
+    /// Makes a user permanent and waits until that is done, has failed, or takes longer than `limit`.
+    pub async fn register(&self, cn: &Cn, limit: Duration) -> Result<Option<Entry>, Refusal> {
+        self.shared.core().register(now(), cn)?;
+        self.shared.wake.notify_one();
+        let settled = |entry: Option<&Entry>| {
+            entry.is_some_and(|entry| matches!(entry.state, State::Registered | State::Failed))
+        };
+        Ok(self.settle(cn, limit, settled).await)
+    }
+
+    /// Takes a user's registration back, likewise. `None`: it is gone.
+    pub async fn unregister(&self, cn: &Cn, limit: Duration) -> Result<Option<Entry>, Refusal> {
+        self.shared.core().unregister(now(), cn)?;
+        self.shared.wake.notify_one();
+        let settled = |entry: Option<&Entry>| {
+            entry.is_none_or(|entry| entry.state == State::Barred || entry.fault.is_some())
+        };
+        Ok(self.settle(cn, limit, settled).await)
+    }
+
+    async fn settle(
+        &self,
+        cn: &Cn,
+        limit: Duration,
+        settled: impl Fn(Option<&Entry>) -> bool,
+    ) -> Option<Entry> {
+        let mut changed = self.shared.changed.subscribe();
+        let deadline = Instant::now() + limit;
+        loop {
+            changed.borrow_and_update();
+            let entry = self.shared.core().find(now(), cn);
+            if settled(entry.as_ref()) {
+                return entry;
+            }
+            tokio::select! {
+                Ok(()) = changed.changed() => {}
+                () = sleep_until(deadline) => return entry,
+            }
+        }
+    }
+}
+
+impl Shared {
+    fn core(&self) -> MutexGuard<'_, Core> {
+        // The core is asked again and again: what one panic left undone is seen by the next look.
+        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Carries tasks to Dovecot and outcomes back, so many at once.
+    async fn work(self: Arc<Shared>) {
+        let most = self.config.pool_size * self.config.batch;
+        let mut under_way = 0;
+        let mut batches = JoinSet::new();
+        let mut users: HashMap<Id, Vec<Cn>> = HashMap::new();
+        loop {
+            let (tasks, wake_at) = {
+                let mut core = self.core();
+                let tasks = core.next(now(), most - under_way);
+                (tasks, core.wake_at().filter(|_| under_way < most))
+            };
+            for batch in in_batches(tasks, self.config.batch) {
+                under_way += batch.len();
+                let names = batch.iter().map(|task| task.user.clone()).collect();
+                let shared = Arc::clone(&self);
+                let handle = batches.spawn(async move { shared.carry(&batch).await });
+                users.insert(handle.id(), names);
+            }
+            let woken = async {
+                match wake_at {
+                    Some(at) if under_way < most => sleep_until(at.into()).await,
+                    _ => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                Some(ended) = batches.join_next_with_id() => {
+                    let (id, outcomes) = match ended {
+                        Ok((id, outcomes)) => (id, outcomes),
+                        Err(error) => (error.id(), Vec::new()),
+                    };
+                    let names = users.remove(&id).unwrap_or_default();
+                    under_way -= names.len();
+                    let mut outcomes = outcomes.into_iter();
+                    let mut core = self.core();
+                    for name in names {
+                        let panicked = || Outcome::Failed("internal error".to_owned());
+                        core.done(now(), &name, outcomes.next().unwrap_or_else(panicked));
+                    }
+                    drop(core);
+                    self.changed.send_modify(|count| *count = count.wrapping_add(1));
+                }
+                () = self.wake.notified() => {}
+                () = woken => {}
+            }
+        }
+    }
+
+    async fn carry(&self, batch: &[Task]) -> Vec<Outcome> {
+        let request = |task: &Task| Request {
+            login: self.config.login.of(&task.user),
+            value: self.config.value.of(&task.user),
+            act: task.act,
+        };
+        let requests: Vec<Request> = batch.iter().map(request).collect();
+        self.config.mailboxes.run(&requests).await
+    }
+
+    /// Asks the resolver who has a session, again and again.
+    async fn enumerate(self: Arc<Shared>) {
+        let mut ticks = interval(self.config.sessions);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut complained = false;
+        loop {
+            ticks.tick().await;
+            let (present, failure) = match &self.sessions {
+                Sessions::Told => return,
+                Sessions::Memory(store) => (store.registered().into_iter().collect(), None),
+                Sessions::Memcached { config, limit } => census(config, *limit).await,
+            };
+            if let Some(why) = &failure
+                && !complained
+            {
+                tracing::warn!(event = "census_failed", reason = %why, "no session ends until it works again");
+            }
+            complained = failure.is_some();
+            self.core().sessions(now(), &present, failure.is_none());
+            self.wake.notify_one();
+        }
+    }
+
+    /// Says that we live, and sees who else does; three times in a lease.
+    async fn keep_meeting(self: Arc<Shared>, mut lonely: Option<Instant>) {
+        let mut ticks = interval(self.config.lease / 3);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        ticks.tick().await;
+        loop {
+            ticks.tick().await;
+            self.meet(&mut lonely).await;
+        }
+    }
+
+    /// One meeting. `lonely`: since when the others cannot be seen. After a lease all users are ours: better two
+    /// daemons for a user than none.
+    async fn meet(&self, lonely: &mut Option<Instant>) {
+        let RegistrationConfig { group, daemon, lease, .. } = &self.config;
+        let registration =
+            Registration { endpoint: daemon, legacy: None, subscriber: self.id, lease: *lease };
+        let meeting = async {
+            let joined = self.resolver.join(group, registration).await?;
+            Ok::<_, ocbus_resolver::ResolverError>((joined, self.resolver.members(group).await?))
+        };
+        let met = timeout(*lease, meeting).await;
+        let error = match met {
+            Ok(Ok((joined, members))) => {
+                if lonely.take().is_some() {
+                    tracing::info!(event = "daemons_seen", "the resolver answers again");
+                } else if joined.new && self.has_met.swap(true, Ordering::AcqRel) {
+                    tracing::warn!(
+                        event = "daemon_replaced",
+                        daemon,
+                        "our place was another's or gone: expected a name of its own for each daemon"
+                    );
+                }
+                self.has_met.store(true, Ordering::Release);
+                let names: Vec<String> = members.into_iter().map(|lease| lease.endpoint).collect();
+                self.core().set_daemons(now(), &names);
+                self.wake.notify_one();
+                return;
+            }
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("no answer within {} s", lease.as_secs()),
+        };
+        let now = Instant::now();
+        let since = *lonely.get_or_insert_with(|| {
+            tracing::warn!(event = "daemons_unseen", reason = %error, "other daemons cannot be seen");
+            now
+        });
+        if now.duration_since(since) >= *lease {
+            self.core().set_daemons(self::now(), &[]);
+            self.wake.notify_one();
+        }
+    }
+
+    async fn keep_file(self: Arc<Shared>) {
+        if self.config.state_file.is_none() {
+            return;
+        }
+        let mut ticks = interval(KEEP_EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut written = 0;
+        loop {
+            ticks.tick().await;
+            let generation = self.core().generation();
+            if generation != written {
+                self.write_file().await;
+                written = generation;
+            }
+        }
+    }
+
+    async fn write_file(&self) {
+        let Some(path) = self.config.state_file.clone() else { return };
+        let kept = self.core().kept();
+        let shown = path.display().to_string();
+        let result = tokio::task::spawn_blocking(move || keep::write(&path, &kept)).await;
+        if let Err(error) = result.map_err(std::io::Error::other).and_then(|written| written) {
+            tracing::warn!(event = "users_unwritable", path = %shown, reason = %error, "not kept");
+        }
+    }
+}
+
+/// Everybody on every server, and what went wrong with one of them.
+async fn census(config: &Config, limit: Duration) -> (HashSet<Cn>, Option<String>) {
+    let mut census = Census::new(config, limit);
+    let (mut present, mut failure) = (HashSet::new(), None);
+    loop {
+        match census.next().await {
+            Ok(Some(cn)) => drop(present.insert(cn)),
+            Ok(None) => return (present, failure),
+            Err(error) => failure = Some(error.to_string()),
+        }
+    }
+}
+
+/// Those that may go together, so many at a time; of one kind, as a reader of Dovecot's log expects it.
+fn in_batches(tasks: Vec<Task>, most: usize) -> Vec<Vec<Task>> {
+    let mut batches: Vec<Vec<Task>> = Vec::new();
+    for act in [Act::Set, Act::Unset, Act::Look] {
+        let (alone, together): (Vec<Task>, Vec<Task>) =
+            tasks.iter().filter(|task| task.act == act).cloned().partition(|task| task.alone);
+        batches.extend(alone.into_iter().map(|task| vec![task]));
+        batches.extend(together.chunks(most.max(1)).map(<[Task]>::to_vec));
+    }
+    batches
+}
+
+fn now() -> Now {
+    Now { at: Instant::now().into_std(), unix_us: now_us() }
+}
