@@ -729,7 +729,10 @@ static void test_fork(void)
         close(fd);
         OK(ocbus_destroy(ocbus));
         CHECK(dup(0) < fd); /* the descriptor's number is free */
-        exit(0);            /* not _exit(): what runs at an exit must not hang either */
+        /* What the threads had that are not here would be leaks. Errors before are told all the same. */
+        if (OCBUS_UNDER_VALGRIND)
+            execl("/bin/true", "true", (char *)NULL);
+        exit(0); /* not _exit(): what runs at an exit must not hang either */
     }
     CHECK(waitpid(child, &status, 0) == child);
     CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
