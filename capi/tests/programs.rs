@@ -108,3 +108,41 @@ fn another_rust_library_and_nng_in_the_process_do_not_clash() {
     let program = Program::build("tests/neighbours.c", &[&folder, &rpath, "-lother", "-lnng"]);
     assert_eq!(text(&succeed(program.command()).stdout), "7 and a mail\n");
 }
+
+/// `make install` puts everything in place, and pkg-config finds it there.
+#[test]
+fn what_is_installed_compiles_an_example_by_pkg_config() {
+    let root = tempfile::TempDir::new().unwrap();
+    let mut make = Command::new("make");
+    make.arg("-C").arg(folder().parent().unwrap()).args(["--no-print-directory", "install-capi"]);
+    make.args(["PREFIX=/usr", "libdir=/usr/lib/somewhere"]).arg(format!("DESTDIR={}", root.path().display()));
+    // What is built here already; a release build would take minutes.
+    make.arg(format!("OCBUS_CAPI={}", built().display()));
+    // Run by a make, this one is not part of it.
+    make.env_remove("MAKEFLAGS").env_remove("MAKELEVEL").env_remove("MFLAGS");
+    succeed(make);
+    let libdir = root.path().join("usr/lib/somewhere");
+    for (link, target) in [
+        ("libocbus.so", "libocbus.so.0"),
+        ("libocbus.so.0", concat!("libocbus.so.", env!("CARGO_PKG_VERSION"))),
+    ] {
+        assert_eq!(std::fs::read_link(libdir.join(link)).unwrap().to_str(), Some(target));
+    }
+    let pkg_config = |argument: &str| {
+        let mut command = Command::new("pkg-config");
+        command.arg(argument).arg("ocbus");
+        command.env("PKG_CONFIG_LIBDIR", libdir.join("pkgconfig")).env("PKG_CONFIG_SYSROOT_DIR", root.path());
+        text(&succeed(command).stdout).trim().to_owned()
+    };
+    assert_eq!(pkg_config("--modversion"), env!("CARGO_PKG_VERSION"));
+    let flags = format!("{} {}", pkg_config("--cflags"), pkg_config("--libs"));
+    let program = root.path().join("poll_loop");
+    let mut compile = Command::new("cc");
+    compile.args(STRICT).arg("-D_POSIX_C_SOURCE=200809L").arg(folder().join("examples/poll_loop.c"));
+    compile.args(flags.split_whitespace()).arg("-o").arg(&program);
+    succeed(compile);
+    // By the soname, in the installed folder and nowhere else.
+    let mut run = Command::new(&program);
+    run.env("LD_LIBRARY_PATH", &libdir);
+    assert!(text(&succeed(run).stdout).contains("the wait is answered: result 0x0, flags 1"));
+}
