@@ -28,7 +28,7 @@ pub struct Following {
 pub enum Told {
     /// From now on nothing is missed.
     Ready,
-    /// A [`Trace`](crate::Trace), in JSON.
+    /// A [`Trace`](crate::outbox::Trace), in JSON.
     Trace(String),
     /// So many were too many for us, and nothing comes any more.
     Missed(u64),

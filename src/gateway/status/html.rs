@@ -143,7 +143,7 @@ fn numbers(view: &View) -> String {
         (None, None) => ("–".to_owned(), "being counted".to_owned()),
         (None, Some(why)) => ("–".to_owned(), Text(why).to_string()),
         (Some(_), why) => {
-            let ways = format!("{} sessions · {} legacy endpoints", count(found.native), count(found.legacy));
+            let ways = format!("{} sessions · {} legacy", count(found.native), count(found.legacy));
             let why = why.as_ref().map(|why| format!(" · {}", Text(why)));
             (count(found.users), ways + &why.unwrap_or_default())
         }
@@ -338,7 +338,7 @@ fn count(number: u64) -> String {
     let digits = number.to_string();
     let mut shown = String::with_capacity(digits.len() * 2);
     for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at) % 3 == 0 {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
             shown.push('\u{202f}');
         }
         shown.push(digit);
