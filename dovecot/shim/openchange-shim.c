@@ -658,7 +658,6 @@ struct openchange_box {
 
 struct openchange_sync {
 	union mail_index_transaction_module_context module_ctx;
-	struct mail_index_transaction_vfuncs super;
 };
 
 static MODULE_CONTEXT_DEFINE_INIT(openchange_box_module,
@@ -705,7 +704,7 @@ static int sync_commit(struct mail_index_transaction *t,
 
 	if (t->sync_transaction && array_is_created(&t->appends))
 		count = array_count(&t->appends);
-	ret = sync->super.commit(t, result);
+	ret = sync->module_ctx.super.commit(t, result);
 	i_free(sync);
 	if (ret == 0 && count > 0 && (box = box_of_index(index)) != NULL)
 		tell_found(box, count);
@@ -716,21 +715,27 @@ static void sync_rollback(struct mail_index_transaction *t)
 {
 	struct openchange_sync *sync = OPENCHANGE_INDEX_CONTEXT(t);
 
-	sync->super.rollback(t);
+	sync->module_ctx.super.rollback(t);
 	i_free(sync);
 }
 
 static void index_transaction_created(struct mail_index_transaction *t)
 {
+	struct mail_index_transaction_vfuncs *v;
 	struct openchange_sync *sync;
 
+	/* Dovecot 2.3 and 2.4 leave it NULL for the first hook, and follow it afterwards */
+	if (t->vlast == NULL)
+		t->vlast = &t->v;
+	v = t->vlast;
 	/* whether it is a sync's is known at its commit */
 	if (box_of_index(t->view->index) == NULL)
 		return;
 	sync = i_new(struct openchange_sync, 1);
-	sync->super = t->v;
-	t->v.commit = sync_commit;
-	t->v.rollback = sync_rollback;
+	sync->module_ctx.super = *v;
+	t->vlast = &sync->module_ctx.super;
+	v->commit = sync_commit;
+	v->rollback = sync_rollback;
 	MODULE_CONTEXT_SET(t, openchange_index_module, sync);
 }
 
