@@ -260,7 +260,7 @@ static MODULE_CONTEXT_DEFINE_INIT(openchange_storage_module,
 static MODULE_CONTEXT_DEFINE_INIT(openchange_mail_module,
 				  &mail_module_register);
 
-static void tell_logged_keywords(struct openchange_txn *txn,
+static void tell_logged_keywords(void *rust_txn,
 				 const struct mail_transaction_keyword_update *update,
 				 uint32_t size)
 {
@@ -275,11 +275,11 @@ static void tell_logged_keywords(struct openchange_txn *txn,
 	uid = CONST_PTR_OFFSET(update, offset);
 	end = CONST_PTR_OFFSET(update, size);
 	for (; uid + 2 <= end; uid += 2)
-		rust->logged_keyword(txn->rust, uid[0], uid[1], name,
+		rust->logged_keyword(rust_txn, uid[0], uid[1], name,
 				     update->modify_type == MODIFY_ADD);
 }
 
-static void tell_logged_record(struct openchange_txn *txn,
+static void tell_logged_record(void *rust_txn, struct mailbox *box,
 			       const struct mail_transaction_header *hdr,
 			       const void *data)
 {
@@ -292,21 +292,21 @@ static void tell_logged_record(struct openchange_txn *txn,
 	switch (hdr->type & MAIL_TRANSACTION_TYPE_MASK) {
 	case MAIL_TRANSACTION_FLAG_UPDATE:
 		for (i = 0; i < hdr->size / sizeof(*flags); i++)
-			rust->logged_flags(txn->rust, flags[i].uid1,
+			rust->logged_flags(rust_txn, flags[i].uid1,
 					   flags[i].uid2, flags[i].add_flags,
 					   flags[i].remove_flags);
 		break;
 	case MAIL_TRANSACTION_KEYWORD_UPDATE:
 		if (hdr->size >= sizeof(struct mail_transaction_keyword_update))
-			tell_logged_keywords(txn, data, hdr->size);
+			tell_logged_keywords(rust_txn, data, hdr->size);
 		break;
 	case MAIL_TRANSACTION_KEYWORD_RESET:
 		/* all keywords that there are */
-		all = mail_index_get_keywords(txn->box->index);
+		all = mail_index_get_keywords(box->index);
 		names = array_get(all, &count);
 		for (i = 0; i < hdr->size / sizeof(*resets); i++) {
 			for (j = 0; j < count; j++)
-				rust->logged_keyword(txn->rust, resets[i].uid1,
+				rust->logged_keyword(rust_txn, resets[i].uid1,
 						     resets[i].uid2, names[j],
 						     FALSE);
 		}
@@ -317,10 +317,9 @@ static void tell_logged_record(struct openchange_txn *txn,
 }
 
 /* Tells Rust what a commit has written of flags and keywords. The log is in memory. */
-static void tell_logged(struct openchange_txn *txn,
+static void tell_logged(void *rust_txn, struct mailbox *box,
 			const struct mail_index_transaction_commit_result *at)
 {
-	struct mailbox *box = txn->box;
 	struct mail_transaction_log_view *view;
 	const struct mail_transaction_header *hdr;
 	const void *data;
@@ -332,11 +331,18 @@ static void tell_logged(struct openchange_txn *txn,
 					  at->log_file_offset - at->commit_size,
 					  at->log_file_seq, at->log_file_offset,
 					  &reset, &reason) > 0) {
-		rust->begin_logged(txn->rust);
+		rust->begin_logged(rust_txn);
 		while (mail_transaction_log_view_next(view, &hdr, &data) > 0)
-			tell_logged_record(txn, hdr, data);
+			tell_logged_record(rust_txn, box, hdr, data);
 	}
 	mail_transaction_log_view_close(&view);
+}
+
+static uint64_t
+commit_order(const struct mail_index_transaction_commit_result *result)
+{
+	return (uint64_t)result->log_file_seq << 32 |
+		(result->log_file_offset & 0xffffffff);
 }
 
 /* Notes where the commit stands in the transaction log of the mailbox. All commits to it go through this one log,
@@ -354,13 +360,12 @@ static int index_commit(struct mail_index_transaction *itrans,
 	ret = txn->super_commit(itrans, result);
 	if (ret == 0 && result->log_file_seq != 0 &&
 	    !MAIL_INDEX_IS_IN_MEMORY(txn->box->index)) {
-		txn->order = (uint64_t)result->log_file_seq << 32 |
-			(result->log_file_offset & 0xffffffff);
+		txn->order = commit_order(result);
 		/* Somebody has written since this session looked. What it saw change is not the truth then. */
 		stale = result->log_file_seq != seq ||
 			result->log_file_offset - result->commit_size != offset;
 		if (stale && txn->changes_flags) T_BEGIN {
-			tell_logged(txn, result);
+			tell_logged(txn->rust, txn->box, result);
 		} T_END;
 	}
 	return ret;
@@ -642,8 +647,10 @@ static void transaction_commit(void *context,
 
 /* A Maildir's or mbox's sync gives UIDs to what it finds without one: what others put there, what a delivery had to
    store while the list of UIDs was locked, and what was seen to be gone while somebody else renamed it (Dovecot logs
-   "Expunged message reappeared, giving a new UID"). notify tells of none of that. Only saves and copies give UIDs
-   otherwise, in transactions of their own, so an index transaction of a sync that adds messages is one of these. */
+   "Expunged message reappeared, giving a new UID"). And it takes the flags that the file's name has, which may be those
+   from before a change that another session is just making. notify tells of none of that. Only saves and copies give
+   UIDs otherwise, and only sessions change flags, in transactions of their own: what an index transaction of a sync
+   adds and changes was found. */
 
 #define OPENCHANGE_BOX_CONTEXT(obj) \
 	MODULE_CONTEXT(obj, openchange_box_module)
@@ -693,6 +700,50 @@ static void tell_found(struct mailbox *box, uint32_t count)
 	later(ouser);
 }
 
+/* Flags and keywords that a sync has written. */
+static void
+tell_found_flags(struct mailbox *box,
+		 const struct mail_index_transaction_commit_result *result)
+{
+	struct openchange_user *ouser = mailbox_user(box);
+	struct openchange_mailbox at;
+	struct openchange_commit commit;
+	void *rust_txn;
+
+	if (ouser == NULL || !rust->wants_transactions(ouser->rust, FALSE))
+		return;
+	T_BEGIN {
+		describe(box, &at);
+		rust_txn = rust->begin(ouser->rust, &at, FALSE);
+		tell_logged(rust_txn, box, result);
+		memset(&commit, 0, sizeof(commit));
+		commit.order = commit_order(result);
+		commit.uid_validity = at.uid_validity;
+		rust->commit(ouser->rust, rust_txn, &commit);
+	} T_END;
+	later(ouser);
+}
+
+/* Not the internal flags, as \Recent and "dirty". */
+static bool changes_flags(const struct mail_index_transaction *t)
+{
+	const struct mail_index_flag_update *updates;
+	unsigned int i, count;
+
+	if (array_is_created(&t->keyword_updates) &&
+	    array_count(&t->keyword_updates) > 0)
+		return TRUE;
+	if (!array_is_created(&t->updates))
+		return FALSE;
+	updates = array_get(&t->updates, &count);
+	for (i = 0; i < count; i++) {
+		if (((updates[i].add_flags | updates[i].remove_flags) &
+		     MAIL_FLAGS_NONRECENT) != 0)
+			return TRUE;
+	}
+	return FALSE;
+}
+
 static int sync_commit(struct mail_index_transaction *t,
 		       struct mail_index_transaction_commit_result *result)
 {
@@ -700,14 +751,24 @@ static int sync_commit(struct mail_index_transaction *t,
 	struct mail_index *index = t->view->index;
 	unsigned int count = 0;
 	struct mailbox *box;
+	bool flags = FALSE;
 	int ret;
 
-	if (t->sync_transaction && array_is_created(&t->appends))
-		count = array_count(&t->appends);
+	if (t->sync_transaction) {
+		if (array_is_created(&t->appends))
+			count = array_count(&t->appends);
+		flags = changes_flags(t);
+	}
 	ret = sync->module_ctx.super.commit(t, result);
 	i_free(sync);
-	if (ret == 0 && count > 0 && (box = box_of_index(index)) != NULL)
+	if (ret < 0 || (count == 0 && !flags) ||
+	    (box = box_of_index(index)) == NULL)
+		return ret;
+	if (count > 0)
 		tell_found(box, count);
+	if (flags && result->log_file_seq != 0 &&
+	    !MAIL_INDEX_IS_IN_MEMORY(index))
+		tell_found_flags(box, result);
 	return ret;
 }
 

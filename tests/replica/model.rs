@@ -66,9 +66,10 @@ impl Contents {
         }
     }
 
-    /// Takes what the events did not tell.
+    /// Takes what the events did not tell. What has a UID below UIDNEXT and is not there is gone, even if the event that it
+    /// came is still on its way.
     fn look(&mut self, messages: &BTreeMap<u32, Flags>, uidnext: u32) {
-        self.gone.extend(self.came.keys().filter(|uid| **uid < uidnext && !messages.contains_key(uid)));
+        self.gone.extend((1..uidnext).filter(|uid| !messages.contains_key(uid)));
         for (uid, flags) in messages {
             self.came.entry(*uid).or_insert_with(|| (0, flags.clone()));
         }
@@ -127,7 +128,9 @@ impl Replica {
     pub fn look_at_the_rest(&mut self, truth: &Truth) {
         for uidvalidity in std::mem::take(&mut self.to_look_at) {
             if let Some((_, messages)) = truth.mailboxes.values().find(|(known, _)| *known == uidvalidity) {
-                self.contents.entry(uidvalidity).or_default().look(messages, u32::MAX);
+                let contents = self.contents.entry(uidvalidity).or_default();
+                let last = contents.came.keys().next_back().copied().unwrap_or(0);
+                contents.look(messages, last + 1);
             }
         }
     }
