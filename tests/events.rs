@@ -322,6 +322,32 @@ async fn what_is_shared_is_told_to_its_owner() {
     table.assert_right(&site);
 }
 
+/// What Dovecot finds in a Maildir was done by no session: a message that another program put there has a UID from then on,
+/// and files that it renamed have other flags.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_dovecot_finds_in_a_maildir_is_told() {
+    let site = site(|options| options);
+    let mut table = Table::new(&site).await;
+    let t = &mut table;
+    site.deliver("bob", None, "one");
+    t.expect("delivery", &["MessageNew INBOX 1"]).await;
+    let maildir = site.dovecot.path().join("mail/bob/Maildir");
+    let put = maildir.join("new/1234.M1.elsewhere");
+    std::fs::write(&put, "Subject: two\n\nx\n").unwrap();
+    std::os::unix::fs::chown(&put, Some(5000), Some(5000)).unwrap();
+    let mut imap = site.dovecot.imap("bob").unwrap();
+    t.imap(&mut imap, "SELECT INBOX", &["Resync INBOX other 1"]).await;
+    for entry in std::fs::read_dir(maildir.join("cur")).unwrap() {
+        let old = entry.unwrap().path();
+        let name = old.to_str().unwrap();
+        std::fs::rename(&old, format!("{}:2,FS", name.split_once(":2,").unwrap().0)).unwrap();
+    }
+    t.imap(&mut imap, "SELECT INBOX", &["MessageRead INBOX 1:2", "FlagsSet INBOX 1:2 \\Flagged"]).await;
+    t.imap(&mut imap, "SELECT INBOX", &[]).await;
+    t.imap(&mut imap, "STORE 1:2 -FLAGS (\\Seen)", &["FlagsClear INBOX 1:2 \\Seen"]).await;
+    table.assert_right(&site);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_transaction_of_100_000_messages_is_a_few_events_or_a_resync() {
     const COUNT: usize = 100_000;
