@@ -163,13 +163,13 @@ async fn imap_on_maildir() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn imap_on_mdbox() {
-    let site = site(|options| options.extra("mail_location = mdbox:~/mdbox"));
+    let site = site(|options| options.mail_location("mdbox", "~/mdbox"));
     imap_actions(&site).await.assert_right(&site);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn imap_on_sdbox() {
-    let site = site(|options| options.extra("mail_location = sdbox:~/sdbox"));
+    let site = site(|options| options.mail_location("sdbox", "~/sdbox"));
     imap_actions(&site).await.assert_right(&site);
 }
 
@@ -214,7 +214,10 @@ elsif header :is "subject" "away" { redirect "carol@example.org"; }
         options
             .protocol_plugins("lda", &["notify", "openchange", "sieve"])
             .protocol_plugins("lmtp", &["notify", "openchange", "sieve"])
-            .setting("sieve", "file:~/script.sieve")
+            .extra_by_version(
+                "plugin {\n  sieve = file:~/script.sieve\n}\n",
+                "sieve_script personal {\n  driver = file\n  path = ~/script.sieve\n}\n",
+            )
             .extra("sendmail_path = /bin/true")
     });
     let mut table = Table::new(&site).await;
@@ -295,9 +298,16 @@ async fn settings_choose_kinds_and_folders() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_shared_is_told_to_its_owner() {
     let site = site(|options| {
-        options.extra(
-            "namespace shared {\n  type = shared\n  prefix = shared/%%u/\n  separator = /\n  \
-             location = maildir:%%h/Maildir:INDEXPVT=~/shared/%%u\n  list = children\n  subscriptions = no\n}",
+        const NAMESPACE: &str = "namespace shared {\n  type = shared\n  separator = /\n  list = children\n  \
+             subscriptions = no\n  ";
+        options.extra_by_version(
+            &format!(
+                "{NAMESPACE}prefix = shared/%%u/\n  location = maildir:%%h/Maildir:INDEXPVT=~/shared/%%u\n}}\n"
+            ),
+            &format!(
+                "{NAMESPACE}prefix = shared/$user/\n  mail_driver = maildir\n  \
+                 mail_path = %{{owner_home}}/Maildir\n  mail_index_private_path = ~/shared/%{{owner_user}}\n}}\n"
+            ),
         )
     });
     let mut table = Table::new(&site).await;
@@ -312,10 +322,36 @@ async fn what_is_shared_is_told_to_its_owner() {
     table.assert_right(&site);
 }
 
+/// What Dovecot finds in a Maildir was done by no session: a message that another program put there has a UID from then on,
+/// and files that it renamed have other flags.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_dovecot_finds_in_a_maildir_is_told() {
+    let site = site(|options| options);
+    let mut table = Table::new(&site).await;
+    let t = &mut table;
+    site.deliver("bob", None, "one");
+    t.expect("delivery", &["MessageNew INBOX 1"]).await;
+    let maildir = site.dovecot.path().join("mail/bob/Maildir");
+    let put = maildir.join("new/1234.M1.elsewhere");
+    std::fs::write(&put, "Subject: two\n\nx\n").unwrap();
+    std::os::unix::fs::chown(&put, Some(5000), Some(5000)).unwrap();
+    let mut imap = site.dovecot.imap("bob").unwrap();
+    t.imap(&mut imap, "SELECT INBOX", &["Resync INBOX other 1"]).await;
+    for entry in std::fs::read_dir(maildir.join("cur")).unwrap() {
+        let old = entry.unwrap().path();
+        let name = old.to_str().unwrap();
+        std::fs::rename(&old, format!("{}:2,FS", name.split_once(":2,").unwrap().0)).unwrap();
+    }
+    t.imap(&mut imap, "SELECT INBOX", &["MessageRead INBOX 1:2", "FlagsSet INBOX 1:2 \\Flagged"]).await;
+    t.imap(&mut imap, "SELECT INBOX", &[]).await;
+    t.imap(&mut imap, "STORE 1:2 -FLAGS (\\Seen)", &["FlagsClear INBOX 1:2 \\Seen"]).await;
+    table.assert_right(&site);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_transaction_of_100_000_messages_is_a_few_events_or_a_resync() {
     const COUNT: usize = 100_000;
-    let site = site(|options| options.extra("mail_location = sdbox:~/sdbox"));
+    let site = site(|options| options.mail_location("sdbox", "~/sdbox"));
     let mut table = Table::new(&site).await;
     let t = &mut table;
     let mut imap = site.dovecot.imap("bob").unwrap();

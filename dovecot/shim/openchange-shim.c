@@ -259,7 +259,7 @@ static MODULE_CONTEXT_DEFINE_INIT(openchange_storage_module,
 static MODULE_CONTEXT_DEFINE_INIT(openchange_mail_module,
 				  &mail_module_register);
 
-static void tell_logged_keywords(struct openchange_txn *txn,
+static void tell_logged_keywords(void *rust_txn,
 				 const struct mail_transaction_keyword_update *update,
 				 uint32_t size)
 {
@@ -274,11 +274,11 @@ static void tell_logged_keywords(struct openchange_txn *txn,
 	uid = CONST_PTR_OFFSET(update, offset);
 	end = CONST_PTR_OFFSET(update, size);
 	for (; uid + 2 <= end; uid += 2)
-		rust->logged_keyword(txn->rust, uid[0], uid[1], name,
+		rust->logged_keyword(rust_txn, uid[0], uid[1], name,
 				     update->modify_type == MODIFY_ADD);
 }
 
-static void tell_logged_record(struct openchange_txn *txn,
+static void tell_logged_record(void *rust_txn, struct mailbox *box,
 			       const struct mail_transaction_header *hdr,
 			       const void *data)
 {
@@ -291,21 +291,21 @@ static void tell_logged_record(struct openchange_txn *txn,
 	switch (hdr->type & MAIL_TRANSACTION_TYPE_MASK) {
 	case MAIL_TRANSACTION_FLAG_UPDATE:
 		for (i = 0; i < hdr->size / sizeof(*flags); i++)
-			rust->logged_flags(txn->rust, flags[i].uid1,
+			rust->logged_flags(rust_txn, flags[i].uid1,
 					   flags[i].uid2, flags[i].add_flags,
 					   flags[i].remove_flags);
 		break;
 	case MAIL_TRANSACTION_KEYWORD_UPDATE:
 		if (hdr->size >= sizeof(struct mail_transaction_keyword_update))
-			tell_logged_keywords(txn, data, hdr->size);
+			tell_logged_keywords(rust_txn, data, hdr->size);
 		break;
 	case MAIL_TRANSACTION_KEYWORD_RESET:
 		/* all keywords that there are */
-		all = mail_index_get_keywords(txn->box->index);
+		all = mail_index_get_keywords(box->index);
 		names = array_get(all, &count);
 		for (i = 0; i < hdr->size / sizeof(*resets); i++) {
 			for (j = 0; j < count; j++)
-				rust->logged_keyword(txn->rust, resets[i].uid1,
+				rust->logged_keyword(rust_txn, resets[i].uid1,
 						     resets[i].uid2, names[j],
 						     FALSE);
 		}
@@ -316,10 +316,9 @@ static void tell_logged_record(struct openchange_txn *txn,
 }
 
 /* Tells Rust what a commit has written of flags and keywords. The log is in memory. */
-static void tell_logged(struct openchange_txn *txn,
+static void tell_logged(void *rust_txn, struct mailbox *box,
 			const struct mail_index_transaction_commit_result *at)
 {
-	struct mailbox *box = txn->box;
 	struct mail_transaction_log_view *view;
 	const struct mail_transaction_header *hdr;
 	const void *data;
@@ -331,11 +330,18 @@ static void tell_logged(struct openchange_txn *txn,
 					  at->log_file_offset - at->commit_size,
 					  at->log_file_seq, at->log_file_offset,
 					  &reset, &reason) > 0) {
-		rust->begin_logged(txn->rust);
+		rust->begin_logged(rust_txn);
 		while (mail_transaction_log_view_next(view, &hdr, &data) > 0)
-			tell_logged_record(txn, hdr, data);
+			tell_logged_record(rust_txn, box, hdr, data);
 	}
 	mail_transaction_log_view_close(&view);
+}
+
+static uint64_t
+commit_order(const struct mail_index_transaction_commit_result *result)
+{
+	return (uint64_t)result->log_file_seq << 32 |
+		(result->log_file_offset & 0xffffffff);
 }
 
 /* Notes where the commit stands in the transaction log of the mailbox. All commits to it go through this one log,
@@ -353,13 +359,12 @@ static int index_commit(struct mail_index_transaction *itrans,
 	ret = txn->super_commit(itrans, result);
 	if (ret == 0 && result->log_file_seq != 0 &&
 	    !MAIL_INDEX_IS_IN_MEMORY(txn->box->index)) {
-		txn->order = (uint64_t)result->log_file_seq << 32 |
-			(result->log_file_offset & 0xffffffff);
+		txn->order = commit_order(result);
 		/* Somebody has written since this session looked. What it saw change is not the truth then. */
 		stale = result->log_file_seq != seq ||
 			result->log_file_offset - result->commit_size != offset;
 		if (stale && txn->changes_flags) T_BEGIN {
-			tell_logged(txn, result);
+			tell_logged(txn->rust, txn->box, result);
 		} T_END;
 	}
 	return ret;
@@ -637,6 +642,8 @@ static void transaction_commit(void *context,
 	i_free(txn);
 }
 
+#include "openchange-found.h"
+
 /* -- Dovecot's log, and the module -- */
 
 void openchange_shim_log(int level, const char *line)
@@ -671,6 +678,7 @@ static const struct notify_vfuncs openchange_vfuncs = {
 
 static struct mail_storage_hooks openchange_hooks = {
 	.mail_user_created = user_created,
+	FOUND_HOOKS
 	.mail_allocated = mail_allocated,
 };
 
@@ -680,10 +688,12 @@ void openchange_shim_init(struct module *module,
 	rust = callbacks;
 	notify = notify_register(&openchange_vfuncs);
 	mail_storage_hooks_add(module, &openchange_hooks);
+	found_register();
 }
 
 void openchange_shim_deinit(void)
 {
+	found_unregister();
 	mail_storage_hooks_remove(&openchange_hooks);
 	if (notify != NULL)
 		unregister(&notify);

@@ -131,6 +131,10 @@ struct openchange_callbacks {
 			const struct openchange_mailbox *box,
 			const struct openchange_mailbox *old);
 
+	/* So many messages got UIDs in no transaction: Dovecot found them. */
+	void (*found)(void *user, const struct openchange_mailbox *box,
+		      uint32_t count);
+
 	/* Dovecot has nothing to do. */
 	void (*tick)(void *user);
 	/* In how many milliseconds a tick is wanted; UINT32_MAX: not at all. */

@@ -98,6 +98,7 @@ struct Callbacks {
     commit: unsafe extern "C" fn(*mut c_void, *mut c_void, *const CCommit),
     rollback: unsafe extern "C" fn(*mut c_void),
     mailbox: unsafe extern "C" fn(*mut c_void, c_int, *const CMailbox, *const CMailbox),
+    found: unsafe extern "C" fn(*mut c_void, *const CMailbox, u32),
     tick: unsafe extern "C" fn(*mut c_void),
     wake_ms: unsafe extern "C" fn(*const c_void) -> u32,
 }
@@ -125,6 +126,7 @@ static CALLBACKS: Callbacks = Callbacks {
     commit,
     rollback,
     mailbox,
+    found,
     tick,
     wake_ms,
 };
@@ -482,6 +484,23 @@ unsafe extern "C" fn mailbox(user: *mut c_void, what: c_int, at: *const CMailbox
         // SAFETY: the strings are NULL or C strings.
         let (at, old) = unsafe { (place(at), old.map(|old| place(old))) };
         let lines = session.mailbox_changed(&mut publishers(), what, at, old);
+        write(&lines);
+    });
+}
+
+/// Dovecot gave UIDs to messages that no transaction added.
+///
+/// # Safety
+///
+/// `user` is live; `at` is NULL or valid for the call, as its header says.
+unsafe extern "C" fn found(user: *mut c_void, at: *const CMailbox, count: u32) {
+    guarded((), || {
+        // SAFETY: as promised above; NULL is seen by `as_mut` and `as_ref`.
+        let (session, at) = unsafe { (user.cast::<Session>().as_mut(), at.as_ref()) };
+        let (Some(session), Some(at)) = (session, at) else { return };
+        // SAFETY: the strings are NULL or C strings.
+        let at = unsafe { place(at) };
+        let lines = session.found(&mut publishers(), at, u64::from(count));
         write(&lines);
     });
 }

@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use ocbus_wire::{EventKind, Mailbox};
+use ocbus_wire::{EventKind, Mailbox, ResyncReason};
 
 use crate::filter::{Allowed, Folders, Kinds};
 use crate::log::Line;
@@ -194,6 +194,26 @@ impl Session {
             order: None,
             time_us: now_us(),
             kind,
+        };
+        let Some(at) = self.account(publishers, place.owner, &mut lines) else { return lines };
+        if let Some(account) = self.accounts.get_mut(at) {
+            account.outbox.push(vec![change], Instant::now());
+        }
+        lines
+    }
+
+    /// Dovecot gave UIDs to messages that no transaction added: whoever keeps a copy of the mailbox is to look again.
+    pub fn found(&mut self, publishers: &mut Publishers, place: Place, count: u64) -> Vec<Line> {
+        let mut lines = Vec::new();
+        if !self.folders.allow(&place.mailbox, place.special_use.as_deref()).anything() {
+            return lines;
+        }
+        let change = Change {
+            mailbox: place.mailbox.into(),
+            uid_validity: place.uid_validity,
+            order: None,
+            time_us: now_us(),
+            kind: EventKind::Resync { reason: ResyncReason::Other, missed: count },
         };
         let Some(at) = self.account(publishers, place.owner, &mut lines) else { return lines };
         if let Some(account) = self.accounts.get_mut(at) {

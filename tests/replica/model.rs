@@ -4,11 +4,13 @@
 //!
 //! * a UID is given once, and a message that is gone stays gone;
 //! * of two changes to one flag of a message the one with the higher `order` counts, in whatever order they come;
-//! * messages belong to a UIDVALIDITY, whatever the mailbox is called when the event comes.
+//! * messages belong to a UIDVALIDITY, whatever the mailbox is called when the event comes;
+//! * who is told to look again at a mailbox learns which messages are there. Of their flags only those of new ones are taken:
+//!   what IMAP says of the others may be older or newer than the events so far.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ocbus::sandbox::{ImapClient, mailbox_name};
+use ocbus::sandbox::{ImapClient, SandboxError, mailbox_name};
 use ocbus::wire::UidSet;
 use ocbus::{Event, EventKind};
 
@@ -26,6 +28,15 @@ pub struct Replica {
     names: BTreeMap<String, Option<u32>>,
     subscribed: BTreeSet<String>,
     contents: BTreeMap<u32, Contents>,
+    /// UIDVALIDITYs of mailboxes that were to be looked at again, and could not, for they were renamed meanwhile.
+    to_look_at: BTreeSet<u32>,
+}
+
+/// A mailbox as IMAP shows it.
+struct Seen {
+    uidvalidity: u32,
+    uidnext: u32,
+    messages: BTreeMap<u32, Flags>,
 }
 
 /// The messages of one UIDVALIDITY.
@@ -52,6 +63,15 @@ impl Contents {
                     *last = (order, on);
                 }
             }
+        }
+    }
+
+    /// Takes what the events did not tell. What has a UID below UIDNEXT and is not there is gone, even if the event that it
+    /// came is still on its way.
+    fn look(&mut self, messages: &BTreeMap<u32, Flags>, uidnext: u32) {
+        self.gone.extend((1..uidnext).filter(|uid| !messages.contains_key(uid)));
+        for (uid, flags) in messages {
+            self.came.entry(*uid).or_insert_with(|| (0, flags.clone()));
         }
     }
 
@@ -87,6 +107,32 @@ impl Replica {
             replica.contents.insert(*uidvalidity, Contents { came, ..Contents::default() });
         }
         replica
+    }
+
+    /// Looks again at a mailbox, as a Resync wants it.
+    pub fn look_again(&mut self, imap: &mut ImapClient, event: &Event) {
+        let name = &event.mailbox.as_ref().expect("a mailbox").name;
+        match look_at(imap, name) {
+            Some(seen) => {
+                let contents = self.contents.entry(seen.uidvalidity).or_default();
+                contents.look(&seen.messages, seen.uidnext);
+                if event.uidvalidity != Some(seen.uidvalidity) {
+                    self.to_look_at.extend(event.uidvalidity);
+                }
+            }
+            None => self.to_look_at.extend(event.uidvalidity),
+        }
+    }
+
+    /// Looks at what was called otherwise when it was to be looked at.
+    pub fn look_at_the_rest(&mut self, truth: &Truth) {
+        for uidvalidity in std::mem::take(&mut self.to_look_at) {
+            if let Some((_, messages)) = truth.mailboxes.values().find(|(known, _)| *known == uidvalidity) {
+                let contents = self.contents.entry(uidvalidity).or_default();
+                let last = contents.came.keys().next_back().copied().unwrap_or(0);
+                contents.look(messages, last + 1);
+            }
+        }
     }
 
     pub fn apply(&mut self, event: &Event) {
@@ -203,15 +249,29 @@ pub fn look(imap: &mut ImapClient) -> Truth {
     let subscribed = listed(imap.command("LSUB \"\" *").unwrap(), "LSUB").into_iter().collect();
     let mut mailboxes = BTreeMap::new();
     for name in names {
-        let selected = imap.command(&format!("SELECT {}", mailbox_name(&name))).unwrap();
-        let number =
-            |line: &String| line.strip_prefix("* OK [UIDVALIDITY ")?.split(']').next()?.parse::<u32>().ok();
-        let uidvalidity = selected.iter().find_map(number).unwrap();
-        let fetched = imap.command("UID FETCH 1:* (FLAGS)").unwrap();
-        let messages = fetched.iter().filter_map(|line| message(line)).collect();
-        mailboxes.insert(name, (uidvalidity, messages));
+        let seen = look_at(imap, &name).expect("a mailbox that LIST named");
+        mailboxes.insert(name, (seen.uidvalidity, seen.messages));
     }
     Truth { mailboxes, subscribed }
+}
+
+/// `None`: there is no such mailbox.
+fn look_at(imap: &mut ImapClient, name: &str) -> Option<Seen> {
+    let opened = match imap.command(&format!("EXAMINE {}", mailbox_name(name))) {
+        Ok(lines) => lines,
+        Err(SandboxError::Answer { answer, .. }) if answer.starts_with("NO ") => return None,
+        Err(error) => panic!("EXAMINE {name}: {error}"),
+    };
+    let number = |key: &str| {
+        let prefix = format!("* OK [{key} ");
+        opened.iter().find_map(|line| line.strip_prefix(&prefix)?.split(']').next()?.parse::<u32>().ok())
+    };
+    let fetched = imap.command("UID FETCH 1:* (FLAGS)").unwrap();
+    Some(Seen {
+        uidvalidity: number("UIDVALIDITY").unwrap(),
+        uidnext: number("UIDNEXT").unwrap(),
+        messages: fetched.iter().filter_map(|line| message(line)).collect(),
+    })
 }
 
 /// `* 1 FETCH (UID 7 FLAGS (\Seen $Work))`

@@ -1,0 +1,227 @@
+/* What Dovecot finds in a mailbox by itself. Included by openchange-shim.c alone, behind what it uses of it. */
+#ifndef OPENCHANGE_FOUND_H
+#define OPENCHANGE_FOUND_H
+
+#include "llist.h"
+
+/* A Maildir's or mbox's sync gives UIDs to what it finds without one: what others put there, what a delivery had to
+   store while the list of UIDs was locked, and what was seen to be gone while somebody else renamed it (Dovecot logs
+   "Expunged message reappeared, giving a new UID"). And it takes the flags that the file's name has, which may be those
+   from before a change that another session is just making. notify tells of none of that. Only saves and copies give
+   UIDs otherwise, and only sessions change flags, in transactions of their own: what an index transaction of a sync
+   adds and changes was found. (2.2 has no hook to look at them: nothing of this is told there.) */
+
+#if OPENCHANGE_SINCE(2, 3)
+
+#define OPENCHANGE_BOX_CONTEXT(obj) \
+	MODULE_CONTEXT(obj, openchange_box_module)
+#define OPENCHANGE_INDEX_CONTEXT(obj) \
+	MODULE_CONTEXT_REQUIRE(obj, openchange_index_module)
+
+struct openchange_box {
+	union mailbox_module_context module_ctx;
+	struct openchange_box *prev, *next;
+	struct mailbox *box;
+};
+
+struct openchange_sync {
+	union mail_index_transaction_module_context module_ctx;
+};
+
+static MODULE_CONTEXT_DEFINE_INIT(openchange_box_module,
+				  &mail_storage_module_register);
+static MODULE_CONTEXT_DEFINE_INIT(openchange_index_module,
+				  &mail_index_module_register);
+
+/* All open mailboxes that are ours: an index does not know its mailbox. */
+static struct openchange_box *open_boxes;
+
+static struct mailbox *box_of_index(const struct mail_index *index)
+{
+	struct openchange_box *obox;
+
+	for (obox = open_boxes; obox != NULL; obox = obox->next) {
+		if (obox->box->index == index)
+			return obox->box;
+	}
+	return NULL;
+}
+
+static void tell_found(struct mailbox *box, uint32_t count)
+{
+	struct openchange_user *ouser = mailbox_user(box);
+	struct openchange_mailbox at;
+
+	if (ouser == NULL)
+		return;
+	T_BEGIN {
+		describe(box, &at);
+		rust->found(ouser->rust, &at, count);
+	} T_END;
+	later(ouser);
+}
+
+/* Flags and keywords that a sync has written. */
+static void
+tell_found_flags(struct mailbox *box,
+		 const struct mail_index_transaction_commit_result *result)
+{
+	struct openchange_user *ouser = mailbox_user(box);
+	struct openchange_mailbox at;
+	struct openchange_commit commit;
+	void *rust_txn;
+
+	if (ouser == NULL || !rust->wants_transactions(ouser->rust, FALSE))
+		return;
+	T_BEGIN {
+		describe(box, &at);
+		rust_txn = rust->begin(ouser->rust, &at, FALSE);
+		tell_logged(rust_txn, box, result);
+		memset(&commit, 0, sizeof(commit));
+		commit.order = commit_order(result);
+		commit.uid_validity = at.uid_validity;
+		rust->commit(ouser->rust, rust_txn, &commit);
+	} T_END;
+	later(ouser);
+}
+
+/* Not the internal flags, as \Recent and "dirty". */
+static bool changes_flags(const struct mail_index_transaction *t)
+{
+	const struct mail_index_flag_update *updates;
+	unsigned int i, count;
+
+	if (array_is_created(&t->keyword_updates) &&
+	    array_count(&t->keyword_updates) > 0)
+		return TRUE;
+	if (!array_is_created(&t->updates))
+		return FALSE;
+	updates = array_get(&t->updates, &count);
+	for (i = 0; i < count; i++) {
+		if (((updates[i].add_flags | updates[i].remove_flags) &
+		     MAIL_FLAGS_NONRECENT) != 0)
+			return TRUE;
+	}
+	return FALSE;
+}
+
+static int sync_commit(struct mail_index_transaction *t,
+		       struct mail_index_transaction_commit_result *result)
+{
+	struct openchange_sync *sync = OPENCHANGE_INDEX_CONTEXT(t);
+	struct mail_index *index = t->view->index;
+	unsigned int count = 0;
+	struct mailbox *box;
+	bool flags = FALSE;
+	int ret;
+
+	if (t->sync_transaction) {
+		if (array_is_created(&t->appends))
+			count = array_count(&t->appends);
+		flags = changes_flags(t);
+	}
+	ret = sync->module_ctx.super.commit(t, result);
+	i_free(sync);
+	if (ret < 0 || (count == 0 && !flags) ||
+	    (box = box_of_index(index)) == NULL)
+		return ret;
+	if (count > 0)
+		tell_found(box, count);
+	if (flags && result->log_file_seq != 0 &&
+	    !MAIL_INDEX_IS_IN_MEMORY(index))
+		tell_found_flags(box, result);
+	return ret;
+}
+
+static void sync_rollback(struct mail_index_transaction *t)
+{
+	struct openchange_sync *sync = OPENCHANGE_INDEX_CONTEXT(t);
+
+	sync->module_ctx.super.rollback(t);
+	i_free(sync);
+}
+
+static void index_transaction_created(struct mail_index_transaction *t)
+{
+	struct mail_index_transaction_vfuncs *v;
+	struct openchange_sync *sync;
+
+	/* Dovecot 2.3 and 2.4 leave it NULL for the first hook, and follow it afterwards */
+	if (t->vlast == NULL)
+		t->vlast = &t->v;
+	v = t->vlast;
+	/* whether it is a sync's is known at its commit */
+	if (box_of_index(t->view->index) == NULL)
+		return;
+	sync = i_new(struct openchange_sync, 1);
+	sync->module_ctx.super = *v;
+	t->vlast = &sync->module_ctx.super;
+	v->commit = sync_commit;
+	v->rollback = sync_rollback;
+	MODULE_CONTEXT_SET(t, openchange_index_module, sync);
+}
+
+static void box_close(struct mailbox *box)
+{
+	struct openchange_box *obox = OPENCHANGE_BOX_CONTEXT(box);
+
+	if (obox->box != NULL) {
+		DLLIST_REMOVE(&open_boxes, obox);
+		obox->box = NULL;
+	}
+	obox->module_ctx.super.close(box);
+}
+
+static void mailbox_allocated(struct mailbox *box)
+{
+	struct mailbox_vfuncs *v = box->vlast;
+	struct openchange_box *obox;
+
+	if (mailbox_user(box) == NULL)
+		return;
+	obox = p_new(box->pool, struct openchange_box, 1);
+	obox->module_ctx.super = *v;
+	box->vlast = &obox->module_ctx.super;
+	v->close = box_close;
+	MODULE_CONTEXT_SET(box, openchange_box_module, obox);
+}
+
+static void mailbox_opened(struct mailbox *box)
+{
+	struct openchange_box *obox = OPENCHANGE_BOX_CONTEXT(box);
+
+	if (obox != NULL && obox->box == NULL) {
+		obox->box = box;
+		DLLIST_PREPEND(&open_boxes, obox);
+	}
+}
+
+static void found_register(void)
+{
+	mail_index_transaction_hook_register(index_transaction_created);
+}
+
+static void found_unregister(void)
+{
+	mail_index_transaction_hook_unregister(index_transaction_created);
+}
+
+#  define FOUND_HOOKS \
+	.mailbox_allocated = mailbox_allocated, \
+	.mailbox_opened = mailbox_opened,
+
+#else
+
+static void found_register(void)
+{
+}
+
+static void found_unregister(void)
+{
+}
+
+#  define FOUND_HOOKS
+
+#endif
+
+#endif
