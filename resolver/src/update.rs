@@ -37,24 +37,33 @@ impl Request {
         }
     }
 
-    /// The server that a write is bound to, by the version that it expects.
-    pub(crate) fn bound_to(&self) -> Option<usize> {
+    /// The version that a write expects.
+    pub(crate) fn version(&self) -> Option<Version> {
         match self {
             Request::Put { expect: Expect::Version(version), .. }
-            | Request::Delete { version: Some(version), .. } => Some(version.server),
+            | Request::Delete { version: Some(version), .. } => Some(*version),
             _ => None,
         }
     }
+
+    /// The server that a write is bound to, by the version that it expects.
+    pub(crate) fn bound_to(&self) -> Option<usize> {
+        self.version().map(|version| version.server)
+    }
 }
 
-/// The state in which a record was read. A number of memcached's is one server's own: another server's record may
-/// have the same, so that a version is nothing without its server.
+/// The state in which a record was read. A number of memcached's is one process's own: another server's record may
+/// have the same, and so may a record that was written after a restart. A version is nothing without its server, nor
+/// over a connection that was not there when it was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Version {
     /// memcached's number for compare-and-swap.
     pub(crate) cas: u64,
     /// The index of the server that it was read from.
     pub(crate) server: usize,
+    /// How many connections to that server there had been when it was read: of these, one that still answers leads to
+    /// the same process. (A connection ends with the process behind it.)
+    pub(crate) dialled: u64,
 }
 
 /// What a record must be for a write to happen.
@@ -183,7 +192,7 @@ mod tests {
     }
 
     fn item(value: &[u8], cas: u64) -> Response {
-        let version = Version { cas, server: 2 };
+        let version = Version { cas, server: 2, dialled: 1 };
         Response::Items(vec![Some(Item { value: value.to_vec(), version })])
     }
 
@@ -197,7 +206,7 @@ mod tests {
         assert!(matches!(request, Request::Get { .. }));
         let Step::Ask(request) = update.step(item(&[1, 2], 7)).unwrap() else { panic!() };
         assert_eq!(request.bound_to(), Some(2));
-        let expect = Expect::Version(Version { cas: 7, server: 2 });
+        let expect = Expect::Version(Version { cas: 7, server: 2, dialled: 1 });
         assert_eq!(request, Request::Put { key: "k".to_owned(), value: vec![1, 2, 9], expiry: None, expect });
         assert!(matches!(update.step(Response::Done).unwrap(), Step::Over(3)));
     }

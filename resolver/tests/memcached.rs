@@ -8,6 +8,8 @@ mod failures;
 mod many;
 #[path = "memcached/openchange.rs"]
 mod openchange;
+#[path = "memcached/restart.rs"]
+mod restart;
 #[path = "memcached/server.rs"]
 mod server;
 
@@ -16,7 +18,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use ocbus_resolver::{
-    BlockingResolver, Cn, Config, Listeners, Registered, Registration, Resolver, ResolverError, Settlement,
+    BlockingResolver, Cn, Config, Listeners, MemoryStore, Registered, Registration, Resolver, ResolverError,
+    Settlement,
 };
 use ocbus_wire::native::{Lease, LeaseRecord};
 use ocbus_wire::openchange::DosCharset;

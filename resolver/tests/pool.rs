@@ -98,6 +98,14 @@ fn timed<T>(call: impl FnOnce() -> T) -> (T, Duration) {
 }
 
 #[tokio::test]
+async fn round_trips_are_parted_by_server() {
+    let three = Three::start("");
+    let resolver = connect(&three.config, 5 * SECOND).await;
+    let users = (0..3).flat_map(|n| three.users.iter().map(move |users| users[n].clone())).collect();
+    assert_eq!(resolver.round_trips(users), three.users);
+}
+
+#[tokio::test]
 async fn records_are_spread_as_openchange_looks_for_them_and_both_resolvers_find_them() {
     let three = Three::start("");
     let resolver = connect(&three.config, 5 * SECOND).await;

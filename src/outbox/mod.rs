@@ -223,10 +223,19 @@ impl Shared {
         (result, orders)
     }
 
-    /// Does what is to be done, all at once.
+    /// Does what is to be done, all at once. Look-ups share round trips.
     fn start(self: &Arc<Self>, orders: Vec<Order>) {
+        let mut users = Vec::new();
         for order in orders {
-            self.runtime.spawn(run::run(Arc::clone(self), order));
+            match order {
+                Order::LookUp(cn) => users.push(cn),
+                order => {
+                    self.runtime.spawn(run::run(Arc::clone(self), order));
+                }
+            }
+        }
+        for users in self.resolver.round_trips(users) {
+            self.runtime.spawn(run::look_up(Arc::clone(self), users));
         }
     }
 }

@@ -2,9 +2,10 @@
 
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use ocbus_resolver::delivery::{self, Outcome, Send as Sending, Target, Verdict};
-use ocbus_resolver::{Cn, Listeners, Settlement};
+use ocbus_resolver::{Cn, Listeners, ResolverError, Settlement};
 use ocbus_wire::{Event, EventKind};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
@@ -41,24 +42,47 @@ pub(super) fn run(shared: Arc<Shared>, order: Order) -> Pin<Box<dyn Future<Outpu
     Box::pin(async move {
         let mut next = Some(order);
         while let Some(order) = next {
-            let mut orders = match order {
-                Order::LookUp(cn) => look_up(&shared, &cn).await,
+            let orders = match order {
+                Order::LookUp(cn) => vec![Order::LookUp(cn)],
                 Order::Send(dispatch) => send(&shared, dispatch).await,
                 Order::Settle(cn, settlement) => {
                     settle(&shared, &cn, &settlement).await;
                     Vec::new()
                 }
             };
-            next = orders.pop();
-            shared.start(orders);
+            next = follow(&shared, orders);
         }
     })
 }
 
-async fn look_up(shared: &Arc<Shared>, cn: &Cn) -> Vec<Order> {
+/// Starts what follows, but for one order that the caller's task may carry out. Never a look-up: those go together.
+fn follow(shared: &Arc<Shared>, mut orders: Vec<Order>) -> Option<Order> {
+    let next = orders.pop_if(|order| !matches!(order, Order::LookUp(_)));
+    shared.start(orders);
+    next
+}
+
+/// Looks users up in one call, and carries out what follows from it.
+pub(super) async fn look_up(shared: Arc<Shared>, users: Vec<Cn>) {
     let begun = Instant::now();
-    let found = shared.resolver.lookup(cn).await;
+    let found = shared.resolver.lookup_many(&users).await;
     let took = begun.elapsed();
+    let mut orders = Vec::new();
+    for (cn, found) in users.iter().zip(found) {
+        orders.extend(looked_up(&shared, cn, found, took));
+    }
+    if let Some(next) = follow(&shared, orders) {
+        run(shared, next).await;
+    }
+}
+
+/// Tells the core what came of a look-up.
+fn looked_up(
+    shared: &Arc<Shared>,
+    cn: &Cn,
+    found: Result<Listeners, ResolverError>,
+    took: Duration,
+) -> Vec<Order> {
     let ((), orders) = match found {
         Ok(listeners) => {
             for malformed in &listeners.malformed {

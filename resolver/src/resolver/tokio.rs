@@ -85,6 +85,16 @@ impl Resolver {
         found
     }
 
+    /// Users parted so that each part is one round trip of [`Resolver::lookup_many`], to one server. Whoever looks
+    /// the parts up at the same time is not held back by a server that hangs, but for its own users.
+    pub fn round_trips(&self, cns: Vec<Cn>) -> Vec<Vec<Cn>> {
+        let servers = match &self.home {
+            Home::Memcached(memcached, _) => memcached.by_server(cns),
+            Home::Memory(_) => vec![cns],
+        };
+        servers.iter().flat_map(|users| users.chunks(MOST_AT_ONCE)).map(<[Cn]>::to_vec).collect()
+    }
+
     /// Everybody who is registered in memcached; `limit` is for each step. `None`: the records are in memory.
     pub fn census(&self, limit: Duration) -> Option<Census> {
         match &self.home {

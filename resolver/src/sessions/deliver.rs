@@ -222,7 +222,7 @@ mod tests {
         let mut last = update.begin();
         for value in values {
             assert!(matches!(last, Request::Get { any_copy: false, .. }), "its version decides");
-            let version = Version { cas: 1, server: 0 };
+            let version = Version { cas: 1, server: 0, dialled: 1 };
             let item = Item { value: value.to_vec(), version };
             let Step::Ask(write) = update.step(Response::Items(vec![Some(item)])).unwrap() else { panic!() };
             last = write;
@@ -241,7 +241,7 @@ mod tests {
     #[test]
     fn what_is_appended_meanwhile_comes_along_once() {
         let (mut update, write) = take(&[A, &[A, B].concat()]);
-        let expected = crate::update::Expect::Version(Version { cas: 1, server: 0 });
+        let expected = crate::update::Expect::Version(Version { cas: 1, server: 0, dialled: 1 });
         assert!(
             matches!(write, Request::Put { value, expect, .. } if value.is_empty() && expect == expected)
         );
@@ -258,7 +258,7 @@ mod tests {
         // Or nobody did.
         let (mut update, _) = take(&[A]);
         assert!(matches!(update.step(Response::NotDone).unwrap(), Step::Ask(Request::Get { .. })));
-        let empty = Item { value: Vec::new(), version: Version { cas: 2, server: 0 } };
+        let empty = Item { value: Vec::new(), version: Version { cas: 2, server: 0, dialled: 1 } };
         let Step::Over(all) = update.step(Response::Items(vec![Some(empty)])).unwrap() else { panic!() };
         assert_eq!(all, taken(&[A], false));
     }

@@ -11,6 +11,9 @@ use super::exchange::Exchange;
 use crate::config::Server;
 
 /// One connection to a memcached, for a task. Its caller sees to the time limits.
+///
+/// Not the crate's `AsyncMetaConnection`, though it can be had over a TCP stream with our options: it takes what a
+/// server claims for true, writes a whole batch before it reads, and does not let an idle one be looked at.
 #[derive(Debug)]
 pub(super) struct AsyncConnection {
     stream: Stream,
@@ -68,10 +71,9 @@ impl AsyncConnection {
         Ok(AsyncConnection { stream, buffer: Buffer::new() })
     }
 
-    /// Writes all requests at once, and reads an answer to each.
-    pub(super) async fn exchange(&mut self, exchange: &mut Exchange<'_>) -> Result<(), Error> {
-        let octets = exchange.octets();
-        let mut unsent = octets.as_slice();
+    /// Writes all that an exchange has begun with, and reads until it is over.
+    pub(super) async fn exchange(&mut self, exchange: &mut Exchange<'_>, octets: &[u8]) -> Result<(), Error> {
+        let mut unsent = octets;
         // Answers are read while requests are still written: a server whose answers nobody takes reads no more
         // requests, and both would wait for ever.
         while !unsent.is_empty() {
@@ -170,8 +172,9 @@ mod tests {
         let server = Server::Socket { path: path.to_str().unwrap().to_owned(), weight: 1 };
         let mut connection = AsyncConnection::dial(&server, &[], false).await.unwrap();
         let mut exchange = Exchange::new(&requests, 0);
+        let octets = exchange.begin(1, 1).unwrap();
         let limit = Duration::from_secs(10);
-        tokio::time::timeout(limit, connection.exchange(&mut exchange)).await.unwrap().unwrap();
+        tokio::time::timeout(limit, connection.exchange(&mut exchange, &octets)).await.unwrap().unwrap();
         let responses = exchange.into_responses();
         assert_eq!(responses.len(), READS + WRITES);
         assert!(matches!(responses.last(), Some(Ok(Response::Done))));

@@ -1,6 +1,6 @@
 use std::future::Future;
 use std::io::ErrorKind;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -41,6 +41,8 @@ pub(super) struct AsyncConnections {
     /// In use at most.
     slots: Semaphore,
     open: Arc<AtomicUsize>,
+    /// Connections so far.
+    dialled: AtomicU64,
     filling: AtomicBool,
 }
 
@@ -48,6 +50,8 @@ pub(super) struct AsyncConnections {
 #[derive(Debug)]
 struct Open {
     connection: AsyncConnection,
+    /// Among all to this server: 1 is the first.
+    number: u64,
     open: Arc<AtomicUsize>,
 }
 
@@ -76,6 +80,7 @@ impl AsyncConnections {
             idle: Mutex::new(Vec::new()),
             slots: Semaphore::new(most),
             open: Arc::default(),
+            dialled: AtomicU64::new(0),
             filling: AtomicBool::new(false),
         }
     }
@@ -114,19 +119,21 @@ impl AsyncConnections {
                 Some(open) => open,
                 None => self.dial(deadline).await?,
             };
+            // Before anything is read: whatever is dialled from here on may lead to another memcached.
+            let begun = exchange.begin(open.number, self.dialled.load(Ordering::Acquire));
+            let octets = begun.map_err(|error| self.failed(error))?;
             let limit = deadline.min(Instant::now() + self.exchanging);
-            match by(limit, open.connection.exchange(exchange)).await {
+            match by(limit, open.connection.exchange(exchange, &octets)).await {
                 Some(Ok(())) => {
                     self.keep(open);
                     return Ok(());
                 }
-                // An idle connection may be closed by the server at the very moment when it is taken up again. Every
-                // request may be repeated: writes are bound to what was read before, so a second one that finds
-                // the first done is a lost race.
+                // An idle connection may be closed by the server at the very moment when it is taken up again.
+                // Every request may be repeated: a write that is bound to what was read before is a lost race over
+                // a new connection, and the record is read again.
                 Some(Err(Error::Io(error))) if was_kept && was_closed(error.kind()) => {
                     // A server that was restarted has closed the others as well.
                     self.idle().clear();
-                    exchange.restart();
                 }
                 Some(Err(error)) => return Err(self.failed(error)),
                 None => return Err(self.timed_out()),
@@ -141,7 +148,8 @@ impl AsyncConnections {
         let connection = dialled.ok_or_else(|| self.timed_out())?;
         let connection = connection.map_err(|error| self.failed(Error::Io(error)))?;
         self.open.fetch_add(1, Ordering::AcqRel);
-        Ok(Open { connection, open: Arc::clone(&self.open) })
+        let number = self.dialled.fetch_add(1, Ordering::AcqRel) + 1;
+        Ok(Open { connection, number, open: Arc::clone(&self.open) })
     }
 
     /// An idle connection that is still good.

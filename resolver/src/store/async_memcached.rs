@@ -6,6 +6,7 @@ use tokio::task::JoinSet;
 use super::async_server::AsyncServer;
 use super::pool::Pool;
 use super::random;
+use crate::cn::Cn;
 use crate::config::{Config, ConfigError};
 use crate::error::ResolverError;
 use crate::update::{Request, Response};
@@ -49,6 +50,19 @@ impl AsyncMemcached {
             Err(error) => Err(error),
         };
         self.shared.pool.note(index, begun, Instant::now(), result)
+    }
+
+    /// Users by the index of the server that has their records.
+    pub(crate) fn by_server(&self, cns: Vec<Cn>) -> Vec<Vec<Cn>> {
+        let now = Instant::now();
+        let mut parts = vec![Vec::new(); self.shared.servers.len()];
+        for cn in cns {
+            // Each user is on one of them.
+            if let Some(part) = parts.get_mut(self.shared.pool.home(&cn.resolver_key(), now)) {
+                part.push(cn);
+            }
+        }
+        parts
     }
 
     /// When a call that begins now must be over.

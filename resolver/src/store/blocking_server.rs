@@ -24,6 +24,8 @@ pub(super) struct BlockingServer {
     /// Resolved at first use and kept: a name costs at most one answered look-up in a process.
     addresses: Vec<SocketAddr>,
     connection: Option<Connection>,
+    /// Connections so far. The one that is kept is the last.
+    dialled: u64,
 }
 
 impl BlockingServer {
@@ -35,6 +37,7 @@ impl BlockingServer {
             keepalive: config.tcp_keepalive,
             addresses: Vec::new(),
             connection: None,
+            dialled: 0,
         }
     }
 
@@ -43,10 +46,9 @@ impl BlockingServer {
         let kept = self.connection.is_some();
         let mut exchange = Exchange::new(std::slice::from_ref(request), self.place);
         let mut over = self.exchange(&mut exchange, limits);
-        // A kept connection may have been closed while it was idle. Every request may be repeated: writes are
-        // bound to what was read before, so a second one that finds the first done is a lost race.
+        // A kept connection may have been closed while it was idle. Every request may be repeated: a write that is
+        // bound to what was read over the former connection is a lost race, and the record is read again.
         if kept && matches!(&over, Err(error) if !is_timeout(error)) {
-            exchange.restart();
             over = self.exchange(&mut exchange, limits);
         }
         let memcached = |source| failed(&self.server, source);
@@ -67,7 +69,8 @@ impl BlockingServer {
             Some(connection) => connection,
             None => self.dial(limits)?,
         };
-        connection.exchange(exchange, limits)?;
+        let octets = exchange.begin(self.dialled, self.dialled)?;
+        connection.exchange(exchange, &octets, limits)?;
         // Kept only in step: behind an error the answers that are still to come would be taken for others'.
         self.connection = Some(connection).filter(Connection::is_in_step);
         Ok(())
@@ -77,7 +80,9 @@ impl BlockingServer {
         if let (true, Server::Tcp { host, port, .. }) = (self.addresses.is_empty(), &self.server) {
             self.addresses = addresses(host, *port, Some(limits.deadline)).map_err(ExchangeError::Name)?;
         }
-        Ok(Connection::dial(&self.server, &self.addresses, self.keepalive, limits)?)
+        let connection = Connection::dial(&self.server, &self.addresses, self.keepalive, limits)?;
+        self.dialled += 1;
+        Ok(connection)
     }
 }
 

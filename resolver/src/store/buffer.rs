@@ -1,6 +1,7 @@
 use memcache::exp::Error;
 
-use super::exchange::{Exchange, MAX_LINE, MAX_VALUE};
+use super::answer::{MAX_LINE, MAX_VALUE};
+use super::exchange::Exchange;
 
 /// What a connection reads at once, and keeps while it is idle.
 const USUAL: usize = 16 * 1024;
@@ -67,6 +68,7 @@ mod tests {
     fn it_grows_for_what_has_come_and_no_further() {
         let requests = [Request::Get { keys: vec!["k".to_owned()], any_copy: false }];
         let mut exchange = Exchange::new(&requests, 0);
+        exchange.begin(1, 1).unwrap();
         let mut buffer = Buffer::new();
         let mut left =
             [format!("VA {MAX_VALUE} c1\r\n").as_bytes(), &vec![b'v'; MAX_VALUE], b"\r\n"].concat();

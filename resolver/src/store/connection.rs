@@ -43,7 +43,9 @@ impl Limits {
     }
 }
 
-/// Within the limits of its caller. Not over the crate's client, whose time limits are fixed when it is made.
+/// Within the limits of its caller. Not the crate's, which takes what a server claims for true: see [`answer`].
+///
+/// [`answer`]: super::answer
 #[derive(Debug)]
 pub(super) struct Connection {
     stream: Stream,
@@ -136,10 +138,15 @@ impl Connection {
         Ok(Connection { stream, buffer: Buffer::new() })
     }
 
-    /// Writes all requests at once, and reads an answer to each.
-    pub(super) fn exchange(&mut self, exchange: &mut Exchange<'_>, limits: Limits) -> Result<(), Error> {
+    /// Writes all that an exchange has begun with, and reads until it is over.
+    pub(super) fn exchange(
+        &mut self,
+        exchange: &mut Exchange<'_>,
+        octets: &[u8],
+        limits: Limits,
+    ) -> Result<(), Error> {
         self.stream.set_write_timeout(limits.write()?)?;
-        self.stream.write_all(&exchange.octets())?;
+        self.stream.write_all(octets)?;
         while !exchange.is_over() {
             self.stream.set_read_timeout(limits.read()?)?;
             let read = self.stream.read(self.buffer.room())?;

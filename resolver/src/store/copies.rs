@@ -70,7 +70,7 @@ mod tests {
     use crate::update::Version;
 
     fn some(server: usize) -> Response {
-        let version = Version { cas: 1, server };
+        let version = Version { cas: 1, server, dialled: 1 };
         Response::Items(vec![None, Some(Item { value: vec![1], version })])
     }
 

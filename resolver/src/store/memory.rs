@@ -76,7 +76,7 @@ impl Records {
                 };
                 if expected {
                     self.last_cas += 1;
-                    let item = Item { value, version: Version { cas: self.last_cas, server: 0 } };
+                    let item = Item { value, version: Version { cas: self.last_cas, server: 0, dialled: 0 } };
                     self.by_key.insert(key, Record { item, expires: expires(now, expiry) });
                 }
                 done(expected)
@@ -134,7 +134,7 @@ mod tests {
             other => panic!("{other:?}"),
         };
         let minute = Some(Duration::from_secs(60));
-        let first = Version { cas: 1, server: 0 };
+        let first = Version { cas: 1, server: 0, dialled: 0 };
         assert_eq!(store.run(put("k", Expect::Version(first), None), now), Response::NotDone);
         assert_eq!(store.run(put("k", Expect::Absent, minute), now), Response::Done);
         assert_eq!(store.run(put("k", Expect::Absent, None), now), Response::NotDone);

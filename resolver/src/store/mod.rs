@@ -1,5 +1,6 @@
 //! Where the records are: memcached, or this process's memory.
 
+mod answer;
 #[cfg(feature = "tokio")]
 mod async_connection;
 #[cfg(feature = "tokio")]
@@ -11,6 +12,7 @@ mod async_server;
 mod blocking_memcached;
 mod blocking_server;
 mod buffer;
+mod commands;
 mod connection;
 mod copies;
 mod exchange;

@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use memcache::exp::Router;
+use memcache::exp::{MAX_KEY_LENGTH, Router};
 
 use super::copies::Reading;
 use crate::cn::Cn;
@@ -21,9 +21,6 @@ use crate::config::{Config, ConfigError, Server};
 use crate::error::ResolverError;
 use crate::selection::Selection;
 use crate::update::{Expect, Request};
-
-/// The longest key of memcached.
-const MAX_KEY: usize = 250;
 
 /// A time-out of a caller in a greater hurry than this says nothing about the server.
 const PATIENCE: Duration = Duration::from_millis(20);
@@ -97,7 +94,7 @@ impl Pool {
     }
 
     /// The server of a record at this time.
-    fn home(&self, key: &str, now: Instant) -> usize {
+    pub(crate) fn home(&self, key: &str, now: Instant) -> usize {
         let beside = Cn::resolver_key_beside(key);
         let key = beside.as_deref().unwrap_or(key);
         if !self.config.remove_failed_servers {
@@ -186,9 +183,9 @@ impl Pool {
             Request::Put { key, .. } | Request::Delete { key, .. } | Request::Touch { key, .. } => vec![key],
         };
         for key in keys {
-            if namespace.len() + key.len() > MAX_KEY {
+            if namespace.len() + key.len() > MAX_KEY_LENGTH {
                 let why = format!(
-                    "key of {} octets behind a namespace of {}: expected at most {MAX_KEY} together",
+                    "key of {} octets behind a namespace of {}: expected at most {MAX_KEY_LENGTH} together",
                     key.len(),
                     namespace.len()
                 );
@@ -400,9 +397,13 @@ mod tests {
         let pool = pool(" --DISTRIBUTION=CONSISTENT --REMOVE-FAILED-SERVERS=1");
         let start = Instant::now();
         let key = (0..).map(|n| format!("resolver:user{n}")).find(|key| pool.home(key, start) == 1).unwrap();
-        let delete = |server| Request::Delete { key: key.clone(), version: Some(Version { cas: 1, server }) };
+        let delete = |server| Request::Delete {
+            key: key.clone(),
+            version: Some(Version { cas: 1, server, dialled: 1 }),
+        };
         let put = |expect| Request::Put { key: key.clone(), value: Vec::new(), expiry: None, expect };
-        let (bound, free) = (put(Expect::Version(Version { cas: 1, server: 1 })), put(Expect::Absent));
+        let (bound, free) =
+            (put(Expect::Version(Version { cas: 1, server: 1, dialled: 1 })), put(Expect::Absent));
         assert_eq!(pool.place(&bound, start), Some(1));
         let mut now = start;
         for _ in 0..Config::SERVER_FAILURE_LIMIT {

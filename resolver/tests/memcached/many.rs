@@ -117,3 +117,15 @@ async fn no_addition_of_eight_writers_of_many_records_is_lost() {
         assert_eq!(found.native.len(), 80);
     }
 }
+
+#[tokio::test]
+async fn users_are_parted_into_round_trips() {
+    let memcached = Memcached::start();
+    let users: Vec<Cn> = (0..600).map(|n| cn(&format!("user{n}"))).collect();
+    for resolver in [connect(memcached.port, 5 * SECOND).await, Resolver::in_memory(MemoryStore::new())] {
+        let parts = resolver.round_trips(users.clone());
+        assert_eq!(parts.iter().map(Vec::len).collect::<Vec<_>>(), [256, 256, 88]);
+        assert_eq!(parts.concat(), users);
+        assert!(resolver.round_trips(Vec::new()).is_empty());
+    }
+}

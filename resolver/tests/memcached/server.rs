@@ -42,6 +42,16 @@ impl Line {
     pub(crate) fn wait_for_end(&mut self) {
         let _ = self.0.read_to_end(&mut Vec::new());
     }
+
+    /// Carries everything to a port of this machine and back, until both sides have ended.
+    pub(crate) fn relay(mut self, port: u16) {
+        let mut there = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        let (mut back, mut here) = (there.try_clone().unwrap(), self.0.get_ref().try_clone().unwrap());
+        let answers = std::thread::spawn(move || std::io::copy(&mut back, &mut here));
+        let _ = std::io::copy(&mut self.0, &mut there);
+        let _ = there.shutdown(std::net::Shutdown::Write);
+        let _ = answers.join();
+    }
 }
 
 /// A memcached on 127.0.0.1; it ends when this is dropped.
