@@ -12,32 +12,37 @@ use crate::outbox::trace::Step;
 impl User {
     /// One send for all endpoints that are at the same place.
     pub(super) fn dispatch(&mut self, cn: &Cn, fresh: bool, home: &mut Home<'_>) {
-        let now = home.now.at;
-        let mut groups: Vec<Dispatch> = Vec::new();
+        let mut groups: Vec<(u64, Dispatch)> = Vec::new();
+        let mut held = Vec::new();
         let (log, given) = (&self.log, self.given);
-        let mut starts: Vec<u64> = Vec::new();
         for place in &mut self.places {
-            let paused = place.retry_at.is_some_and(|retry| !fresh || retry > now);
-            let waits = place.sending.is_some() || paused;
+            let waits = place.sending.is_some() || (place.waits && !fresh);
             if !place.present || waits || place.cursor >= given {
                 continue;
             }
-            let at = starts.iter().position(|start| *start == place.cursor);
-            let at = at.unwrap_or_else(|| {
-                let (items, through) = portion(log, place.cursor, given);
-                let (leases, legacy) = (Vec::new(), Vec::new());
-                groups.push(Dispatch { cn: cn.clone(), leases, legacy, items, through, again: false });
-                starts.push(place.cursor);
-                starts.len() - 1
-            });
-            let Some(group) = groups.get_mut(at) else { continue };
-            if group.items.is_empty() {
+            let first = log.partition_point(|entry| entry.at < place.cursor);
+            if log.get(first).is_none_or(|entry| entry.at >= given) {
                 // All of it is gone by now.
-                place.cursor = group.through;
+                place.cursor = given;
                 continue;
             }
+            place.waits = !home.backoff.may_send(&place.who, cn, home.now.at);
+            if place.waits {
+                if home.traced {
+                    held.push((place.cursor, place.who.clone()));
+                }
+                continue;
+            }
+            let start = place.cursor;
+            let at = groups.iter().position(|(cursor, _)| *cursor == start).unwrap_or_else(|| {
+                let (items, through) = portion(log, start, given);
+                let (leases, legacy) = (Vec::new(), Vec::new());
+                groups
+                    .push((start, Dispatch { cn: cn.clone(), leases, legacy, items, through, again: false }));
+                groups.len() - 1
+            });
+            let Some((_, group)) = groups.get_mut(at) else { continue };
             place.sending = Some(group.through);
-            place.retry_at = None;
             if place.attempts > 0 {
                 group.again = true;
                 home.statistics.retries += 1;
@@ -47,7 +52,10 @@ impl User {
                 _ => group.legacy.push(place.who.url().to_owned()),
             }
         }
-        home.orders.extend(groups.into_iter().filter(|group| !group.items.is_empty()).map(Order::Send));
+        home.orders.extend(groups.into_iter().map(|(_, group)| Order::Send(group)));
+        for (cursor, who) in held {
+            self.trace_held(cn, &who, cursor, given, home);
+        }
     }
 
     /// A send to an endpoint ended.
@@ -65,15 +73,15 @@ impl User {
             return;
         };
         place.sending = None;
-        let (from, native, kept) = (place.cursor, who.is_native(), home.keep_refused);
+        let (from, native) = (place.cursor, who.is_native());
         let passes = match sent {
             Sent::Taken | Sent::Nothing | Sent::Refused => true,
             Sent::Gone => !native,
-            Sent::Failed { unsent } => !(native || unsent && kept),
+            Sent::Failed { .. } => !sent.is_held(who, home.keep_refused),
         };
         if passes {
             place.cursor = place.cursor.max(through);
-            (place.attempts, place.retry_at) = (0, None);
+            (place.attempts, place.waits) = (0, false);
         }
         match sent {
             Sent::Taken => {
@@ -83,18 +91,15 @@ impl User {
             }
             Sent::Gone if native => {
                 place.present = false;
-                (place.attempts, place.retry_at) = (0, None);
+                (place.attempts, place.waits) = (0, false);
                 if self.is_replaced(at) {
                     self.places.remove(at);
                 }
             }
             Sent::Failed { .. } if !passes => {
-                let pause = home.pause(place.attempts);
                 place.attempts = place.attempts.saturating_add(1);
-                place.retry_at = Some(home.now.at + pause);
-                let endpoint = Some(who.url().to_owned());
-                let retry_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
-                home.trace(cn, &mut self.events(from, through), || Step::Held { endpoint, retry_ms });
+                place.waits = true;
+                self.trace_held(cn, who, from, through, home);
             }
             Sent::Gone | Sent::Failed { .. } => {
                 let mails = self.events(from, through);
@@ -104,6 +109,13 @@ impl User {
             Sent::Nothing | Sent::Refused => {}
         }
         self.go_on(cn, false, home);
+    }
+
+    fn trace_held(&self, cn: &Cn, who: &Who, from: u64, through: u64, home: &mut Home<'_>) {
+        let pause = home.backoff.pause(who, home.now.at);
+        let endpoint = Some(who.url().to_owned());
+        let retry_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
+        home.trace(cn, &mut self.events(from, through), || Step::Held { endpoint, retry_ms });
     }
 
     fn note_taken(&mut self, from: u64, through: u64, native: bool, home: &mut Home<'_>) {

@@ -212,17 +212,13 @@ impl User {
         let longest = RESYNC_KEPT.max(home.config.time_to_live);
         self.places.retain(|place| place.present || place.sending.is_some() || place.seen + longest > now);
         self.go_on(cn, false, home);
-        abandoned > 0 || self.looks().any(|at| at <= now)
+        abandoned > 0 || self.looks().is_some_and(|at| at <= now)
     }
 
     /// When a look-up is due; none, while one is under way or queued.
-    fn looks(&self) -> impl Iterator<Item = Instant> {
-        let given = self.given;
-        let waits = move |place: &&Place| place.present && place.sending.is_none() && place.cursor < given;
-        let retries = self.places.iter().filter(waits).filter_map(|place| place.retry_at);
+    fn looks(&self) -> Option<Instant> {
         let asked = self.looking.is_some() || self.queued || self.log.is_empty();
-        let retries = retries.filter(move |_| !asked && !self.unanswered);
-        retries.chain(self.retry_at.filter(|_| !asked))
+        self.retry_at.filter(|_| !asked)
     }
 
     /// When it is to be woken.
@@ -231,6 +227,6 @@ impl User {
         let busy = !self.log.is_empty() || self.queued || self.looking.is_some();
         let busy = busy || self.places.iter().any(|place| place.sending.is_some());
         let forgets = self.places.iter().map(|place| place.seen + config.time_to_live).max();
-        self.looks().chain(expires).chain(forgets.filter(|_| !busy)).min()
+        self.looks().into_iter().chain(expires).chain(forgets.filter(|_| !busy)).min()
     }
 }
