@@ -6,6 +6,7 @@ mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::PermissionsExt as _;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use ocbus::bus::{Bus, Filter};
@@ -127,6 +128,50 @@ async fn everything_from_lda_lmtp_and_imap_goes_over_the_daemon() {
     // That nobody has to say who he is, which is so by choice.
     let bad = log.lines().filter(bad).filter(|line| !line.contains("event=\"settings_warning\""));
     assert_eq!(bad.collect::<Vec<_>>(), Vec::<&str>::new());
+}
+
+#[test]
+fn over_an_open_connection_a_hand_over_is_one_write_and_one_read() {
+    const MAILS: usize = 10;
+    // The plugin has a memcached, and needs none.
+    let house = House::new("", false);
+    let mut lmtp = house.site.dovecot.lmtp().unwrap();
+    let processes = house.site.dovecot.processes();
+    let (pid, _) = processes.iter().find(|(_, name)| name == "lmtp").unwrap();
+    let mut command = Command::new("strace");
+    command.args([
+        "-e",
+        "signal=none",
+        "-e",
+        "trace=connect,socket,sendto,sendmsg,recvfrom,recvmsg,read,write",
+    ]);
+    command.args(["-p", &pid.to_string()]);
+    let mut strace = house.site.sandbox.start("strace", &command).unwrap();
+    strace.wait_output("attached", LIMIT).unwrap();
+    let mut deliver = || assert!(lmtp.deliver("a@b", &["bob"], mail("a@b", "x", "x")).unwrap()[0].is_ok());
+    deliver();
+    let first = strace.wait_output("/bus.sock", LIMIT).unwrap();
+    let connect = first.lines().find(|line| line.contains("/bus.sock")).unwrap();
+    let descriptor = connect.split(['(', ',']).nth(1).unwrap();
+    for _ in 0..MAILS {
+        deliver();
+    }
+    lmtp.quit().unwrap();
+    strace.signal("INT").unwrap();
+    assert!(strace.wait(LIMIT).unwrap().is_some());
+    let all = strace.stderr();
+    let after = all.split_once(connect).unwrap().1;
+    let calls = |names: [&str; 3]| {
+        let names = names.map(|name| format!("{name}({descriptor}, "));
+        let ours = after.lines().filter(|line| names.iter().any(|name| line.starts_with(name)));
+        ours.filter(|line| !line.contains("MSG_PEEK")).count()
+    };
+    let (writes, reads) = (calls(["sendto", "sendmsg", "write"]), calls(["recvfrom", "recvmsg", "read"]));
+    // The first one with SP's handshake, which may come in a read of its own.
+    assert_eq!(writes, MAILS + 1, "{after}");
+    assert!((MAILS + 1..=MAILS + 3).contains(&reads), "{reads}\n{after}");
+    assert_eq!(all.matches("/bus.sock").count(), 1, "one connection");
+    assert_eq!(all.lines().filter(|line| line.contains("AF_INET")).count(), 0, "no memcached");
 }
 
 #[tokio::test(flavor = "multi_thread")]
