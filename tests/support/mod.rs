@@ -164,7 +164,7 @@ impl Nanocat {
         Nanocat::listen(sandbox, format!("ipc://{}/pull.sock", sandbox.path().display()))
     }
 
-    fn listen(sandbox: &Sandbox, url: String) -> Nanocat {
+    pub fn listen(sandbox: &Sandbox, url: String) -> Nanocat {
         let mut command = Command::new("nanocat");
         command.args(["--pull", "--hex", "--bind", &url]);
         let child = sandbox.start("nanocat", &command).unwrap();
@@ -204,4 +204,38 @@ pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
         assert!(begun.elapsed() < LIMIT, "not within {LIMIT:?}: {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// An event as the tables have it: `MessageMove Trash 1:2 < INBOX 3:4 \Seen`.
+pub fn shown(event: &Event) -> String {
+    let name = |mailbox: &ocbus::Mailbox| mailbox.name.clone();
+    let words = |all: &[String]| all.iter().map(|word| format!(" {word}")).collect::<String>();
+    let mut line = format!("{} {}", event.kind.name(), event.mailbox.as_ref().map(name).unwrap_or_default());
+    match &event.kind {
+        EventKind::MessageNew(message) | EventKind::MessageAppend(message) => {
+            let uid = message.uid.map_or("-".to_owned(), |uid| uid.to_string());
+            line += &format!(" {uid}{}{}", words(&message.flags), words(&message.keywords));
+        }
+        EventKind::MessageCopy(transfer) | EventKind::MessageMove(transfer) => {
+            line += &format!(
+                " {} < {} {}{}{}",
+                transfer.uids,
+                name(&transfer.old),
+                transfer.old_uids,
+                words(&transfer.flags),
+                words(&transfer.keywords)
+            );
+            assert!(transfer.old_uidvalidity.is_some(), "{event:?}");
+        }
+        EventKind::MessageRead { uids }
+        | EventKind::MessageTrash { uids }
+        | EventKind::MessageExpunge { uids } => line += &format!(" {uids}"),
+        EventKind::FlagsSet { uids, flags, keywords } | EventKind::FlagsClear { uids, flags, keywords } => {
+            line += &format!(" {uids}{}{}", words(flags), words(keywords));
+        }
+        EventKind::MailboxRename { old } => line += &format!(" < {}", name(old)),
+        EventKind::Resync { reason, missed } => line += &format!(" {} {missed}", reason.name()),
+        _ => {}
+    }
+    line
 }

@@ -76,7 +76,8 @@ pub(super) struct Place {
     pub(super) sending: Option<u64>,
     /// Failures in a row.
     pub(super) attempts: u32,
-    pub(super) retry_at: Option<Instant>,
+    /// It is not sent to without a look-up: a send has failed, or is not to be made yet ([`super::backoff`]).
+    pub(super) waits: bool,
     /// It stood in the record at the last look-up, and nothing was heard to the contrary. A native one that does not
     /// is an orphan: what it has not got is held for whoever takes its place.
     pub(super) present: bool,
@@ -97,7 +98,7 @@ impl Place {
             cursor: start,
             sending: None,
             attempts: 0,
-            retry_at: None,
+            waits: false,
             present: true,
             seen: now,
             alive: now,

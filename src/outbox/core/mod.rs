@@ -2,9 +2,12 @@
 //! and no clock: time is an argument, what is to be done comes back as [`Order`]s, and its results go in again.
 //!
 //! Each user has a log of events and, for each endpoint, a place in it ([`user`]). Users know nothing of each other;
-//! what they share is the room, the number of look-ups at once, and the resolver's health.
+//! what they share is the room, the number of look-ups at once, the resolver's health and that of endpoints ([`backoff`]).
 
+mod backoff;
 mod endpoint;
+#[cfg(test)]
+mod legacy;
 #[cfg(test)]
 mod model;
 mod user;
@@ -24,6 +27,7 @@ use ocbus_wire::{Event, ResyncReason};
 use super::config::{Full, OutboxConfig};
 use super::statistics::Statistics;
 use super::trace::{Reason, SendOutcome, Source, Step, Trace, TracedEvent};
+use backoff::Backoff;
 use user::User;
 
 /// Users without waiting events whose endpoints are remembered.
@@ -83,6 +87,17 @@ pub(super) enum Sent {
     },
 }
 
+impl Sent {
+    /// Whether it is to be sent again. To a legacy endpoint at most once: only what has not left, and where those that
+    /// refuse are kept.
+    fn is_held(self, who: &Who, keep_refused: bool) -> bool {
+        match self {
+            Sent::Failed { unsent } => who.is_native() || unsent && keep_refused,
+            _ => false,
+        }
+    }
+}
+
 /// Why a look-up failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum LookUpFailure {
@@ -118,6 +133,8 @@ pub(super) struct Core {
     ready: VecDeque<Cn>,
     looking: usize,
     outage: Option<Outage>,
+    /// Endpoints that did not answer.
+    backoff: Backoff,
     /// Until then nobody is taken to be unheard.
     grace_until: Instant,
     timers: BTreeSet<(Instant, Cn)>,
@@ -143,6 +160,7 @@ struct Home<'a> {
     events: &'a mut usize,
     settled: &'a mut u64,
     random: &'a mut u64,
+    backoff: &'a mut Backoff,
     statistics: &'a mut Statistics,
     orders: &'a mut Vec<Order>,
     traced: bool,
@@ -164,6 +182,7 @@ impl Core {
             ready: VecDeque::new(),
             looking: 0,
             outage: None,
+            backoff: Backoff::default(),
             timers: BTreeSet::new(),
             orders: Vec::new(),
             random: seed | 1,
@@ -272,7 +291,18 @@ impl Core {
 
     /// A send ended at one endpoint.
     pub(super) fn sent(&mut self, now: Now, cn: &Cn, who: &Who, through: u64, sent: Sent) {
+        let released = match sent.is_held(who, self.keep_refused) {
+            true => {
+                let (config, random) = (&self.config, &mut self.random);
+                self.backoff.failed(who, cn, now.at, |attempts| pause(config, attempts, random));
+                Vec::new()
+            }
+            false => self.backoff.ended(who),
+        };
         self.on(now, cn, false, |user, home| user.sent(cn, who, through, sent, home));
+        for cn in &released {
+            self.want(now, cn);
+        }
         self.pump(now);
     }
 
@@ -290,6 +320,9 @@ impl Core {
                 self.want(now, &cn);
             }
         }
+        for cn in self.backoff.due(now.at) {
+            self.want(now, &cn);
+        }
         self.pump(now);
     }
 
@@ -297,7 +330,8 @@ impl Core {
     pub(super) fn next_wake(&self) -> Option<Instant> {
         let timer = self.timers.first().map(|(at, _)| *at);
         let probe = self.outage.filter(|_| self.looking == 0 && !self.ready.is_empty());
-        timer.into_iter().chain(probe.map(|outage| outage.retry_at)).chain(self.gather_until).min()
+        let probe = probe.map(|outage| outage.retry_at);
+        timer.into_iter().chain(probe).chain(self.gather_until).chain(self.backoff.next_due()).min()
     }
 
     /// What is to be done now.
@@ -360,6 +394,7 @@ impl Core {
             events: &mut self.events,
             settled: &mut self.settled,
             random: &mut self.random,
+            backoff: &mut self.backoff,
             statistics: &mut self.statistics,
             orders: &mut self.orders,
             traced: self.traced,

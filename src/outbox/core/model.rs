@@ -67,6 +67,10 @@ struct World {
     random: u64,
     next_id: u64,
     next_process: u128,
+    /// The processes of a line have one URL, for all users.
+    shared: bool,
+    /// Sends so far.
+    sends: usize,
 }
 
 impl World {
@@ -83,6 +87,8 @@ impl World {
             random: seed | 1,
             next_id: 0,
             next_process: 0,
+            shared: false,
+            sends: 0,
         }
     }
 
@@ -97,7 +103,7 @@ impl World {
     fn start(&mut self, cn: &Cn, line: usize) {
         self.next_process += 1;
         let lease = Lease {
-            endpoint: format!("tcp://10.0.0.{line}:{}", self.next_process),
+            endpoint: format!("tcp://10.0.0.{line}:{}", if self.shared { 1 } else { self.next_process }),
             subscriber: Uuid::from_u128(self.next_process),
             until_ms: u64::MAX,
             legacy: None,
@@ -166,6 +172,7 @@ impl World {
                     let who = Who::native(&lease);
                     let flight = (dispatch.cn.clone(), who, dispatch.through, dispatch.items.clone());
                     self.flights.push(flight);
+                    self.sends += 1;
                 }
             }
             Order::Settle(..) => {}
@@ -351,6 +358,61 @@ fn a_hung_endpoint_delays_no_other_and_is_told_at_its_return() {
 }
 
 #[test]
+fn a_dead_endpoint_of_a_thousand_users_is_asked_by_one_at_a_time() {
+    let mut world = World::new(1, config());
+    world.shared = true;
+    let users: Vec<Cn> = (0..1000).map(|n| Cn::new(&format!("user{n}")).unwrap()).collect();
+    for cn in &users {
+        world.start(cn, 0);
+        world.last(cn, 0).health = Health::Hangs;
+        world.accept(cn, 1);
+    }
+    world.run();
+    let first = world.sends;
+    assert!(first <= users.len());
+    for _ in 0..3 {
+        world.pass(10 * SECOND);
+        for cn in &users {
+            world.accept(cn, 1);
+        }
+    }
+    let again = world.sends - first;
+    assert!((10..60).contains(&again), "{again} sends in half a minute");
+    assert_eq!(world.core.statistics().held_events, 4000);
+    for cn in &users {
+        world.last(cn, 0).health = Health::Alive;
+    }
+    world.pass(5 * SECOND);
+    assert!(users.iter().all(|cn| world.users[cn][0].got().len() == 4));
+    world.check_empty();
+    world.pass(1800 * SECOND);
+    assert!(world.core.users.is_empty() && world.core.next_wake().is_none());
+}
+
+#[test]
+fn one_user_s_bad_luck_at_an_endpoint_is_not_everybody_s() {
+    let mut world = World::new(1, config());
+    world.shared = true;
+    let users: Vec<Cn> = (0..5).map(|n| Cn::new(&format!("user{n}")).unwrap()).collect();
+    for cn in &users {
+        world.start(cn, 0);
+    }
+    // Its answer never comes, whatever the others get.
+    world.last(&users[0], 0).health = Health::Hangs;
+    for round in 1..=10 {
+        for cn in &users {
+            world.accept(cn, 1);
+        }
+        world.pass(5 * SECOND);
+        assert!(users[1..].iter().all(|cn| world.users[cn][0].got().len() == round), "{round}");
+    }
+    world.last(&users[0], 0).health = Health::Alive;
+    world.pass(5 * SECOND);
+    assert_eq!(world.users[&users[0]][0].got().len(), 10);
+    world.check_empty();
+}
+
+#[test]
 fn an_outage_is_outlived_and_asked_for_sparingly() {
     let mut world = World::new(1, config());
     let users: Vec<Cn> = (0..1000).map(|n| Cn::new(&format!("user{n}")).unwrap()).collect();
@@ -434,6 +496,7 @@ fn whatever_happens_nothing_is_lost_in_silence() {
         let gather = Duration::from_millis(seed % 3 * 5);
         let seeded = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let mut world = World::new(seeded, OutboxConfig { gather, ..config() });
+        world.shared = seed % 2 == 0;
         let users: Vec<Cn> = (0..3).map(|n| Cn::new(&format!("user{n}")).unwrap()).collect();
         for cn in &users {
             for line in 0..2 {
