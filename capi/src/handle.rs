@@ -280,11 +280,13 @@ pub unsafe extern "C" fn ocbus_destroy(ocbus: *mut ocbus_t) -> ocbus_status {
         }
         let deadline = Instant::now() + handle.stop_timeout;
         runtime::with_signals_blocked(|| handle.runtime.block_on(handle.emsmdb.stop(handle.stop_timeout)));
-        // The server need not look up any more what nobody will be told.
-        handle.outbox.drop_queries();
         while let Some(job) = handle.outbox.next_job() {
-            // SAFETY: the host called to be called back.
-            unsafe { run(ocbus, handle, job) };
+            match job {
+                // The server need not look up any more what nobody will be told.
+                Job::Query(..) => {}
+                // SAFETY: the host called to be called back.
+                job => unsafe { run(ocbus, handle, job) },
+            }
         }
         // SAFETY: from ocbus_create(), whose box it was, and nobody uses it any more.
         let handle = unsafe { Box::from_raw(ocbus) };

@@ -172,12 +172,6 @@ impl Outbox {
     pub(crate) fn next_job(&self) -> Option<Job> {
         self.with(State::next_job)
     }
-
-    /// What nobody will ever answer. The caller drops it when no lock is held.
-    pub(crate) fn drop_queries(&self) {
-        let queries = self.with(|state| std::mem::take(&mut state.queries));
-        drop(queries);
-    }
 }
 
 impl State {

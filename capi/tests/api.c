@@ -442,7 +442,7 @@ static void test_sessions_and_handles(void)
 static void test_waits_and_replies(void)
 {
     struct host host;
-    ocbus_t *ocbus = create(&host, "resolver = none\nwait_ms = 1000\nquery_timeout_ms = 500");
+    ocbus_t *ocbus = create(&host, "resolver = none\nquery_timeout_ms = 20000");
     const uint32_t row_columns[1] = { 0x0e060040 };
     const uint64_t mid[1] = { 0x99 };
     ocbus_wait_answer answer;
@@ -505,11 +505,6 @@ static void test_waits_and_replies(void)
     CHECK(memcmp(octets + 86 + 50, "\x09\0\0\0\0\0\0\x5e\x3c\xdb\x01", 11) == 0);
     OK(ocbus_table_set_columns(ocbus, ONE, 0x32, NULL, 0));
 
-    /* Nothing comes. */
-    wait = park(ocbus, ONE, &host);
-    until(ocbus, &host.answers, 3);
-    CHECK(host.last_wait == wait && host.last.outcome == OCBUS_OUTCOME_TIMED_OUT && host.last.flags == 0);
-
     /* Taken back; also when it is answered already, and not dispatched yet. */
     wait = park(ocbus, ONE, &host);
     OK(ocbus_wait_cancel(ocbus, wait));
@@ -520,7 +515,7 @@ static void test_waits_and_replies(void)
     CHECK(readable(ocbus, 0));
     OK(ocbus_wait_cancel(ocbus, wait));
     OK(ocbus_dispatch(ocbus));
-    CHECK(host.answers == 3 && !readable(ocbus, 0));
+    CHECK(host.answers == 2 && !readable(ocbus, 0));
     CHECK(take(ocbus, ONE, octets, sizeof(octets)) == 10 && octets[5] == 0);
 
     /* Fetched, without a callback. */
@@ -550,9 +545,9 @@ static void test_waits_and_replies(void)
     wait = park(ocbus, ONE, &host);
     tell(ocbus, 9);
     until(ocbus, &host.messages, 3);
-    CHECK(host.kept_uid == 9 && host.answers == 3);
+    CHECK(host.kept_uid == 9 && host.answers == 2);
     OK(ocbus_answer_messages(ocbus, host.kept, mid, 1));
-    until(ocbus, &host.answers, 4);
+    until(ocbus, &host.answers, 3);
     CHECK(take(ocbus, ONE, octets, sizeof(octets)) == 38 + 26 + 22 + 10 && octets[16] == 0x99);
     OK(ocbus_answer_messages(ocbus, host.kept, mid, 1)); /* once more: counted */
     OK(ocbus_answer_folder(ocbus, 4711, INBOX));
@@ -561,25 +556,45 @@ static void test_waits_and_replies(void)
     FAILS(OCBUS_ERROR_ARGUMENT, "messages", ocbus_answer_messages(ocbus, 1, &wait, 1001));
     FAILS(OCBUS_ERROR_ARGUMENT, "row", ocbus_answer_row(ocbus, 1, NULL));
 
-    /* Failed, and never: the folder and its table have changed. */
+    /* Failed: the folder and its table have changed. */
     host.how = FAILED;
     wait = park(ocbus, ONE, &host);
     tell(ocbus, 10);
-    until(ocbus, &host.answers, 5);
+    until(ocbus, &host.answers, 4);
     CHECK(take(ocbus, ONE, octets, sizeof(octets)) == 22 + 10);
-    host.how = NEVER;
-    wait = park(ocbus, ONE, &host);
-    tell(ocbus, 11);
-    until(ocbus, &host.answers, 6);
-    CHECK(take(ocbus, ONE, octets, sizeof(octets)) == 22 + 10);
-    CHECK(statistics(ocbus).query_failures == 1 && statistics(ocbus).query_timeouts == 1);
-    CHECK(statistics(ocbus).waits_event == 8 && statistics(ocbus).waits_rejected == 1);
+    CHECK(statistics(ocbus).query_failures == 1 && statistics(ocbus).query_timeouts == 0);
+    CHECK(statistics(ocbus).waits_event == 7 && statistics(ocbus).waits_rejected == 1);
 
     /* A session that is closed answers its wait. */
     wait = park(ocbus, ONE, &host);
     OK(ocbus_session_close(ocbus, ONE));
-    until(ocbus, &host.answers, 7);
+    until(ocbus, &host.answers, 5);
     CHECK(host.last.outcome == OCBUS_OUTCOME_UNKNOWN_SESSION && host.last.flags == 1);
+    OK(ocbus_destroy(ocbus));
+}
+
+/* A wait without an event, and a question without an answer. */
+static void test_time_limits(void)
+{
+    struct host host;
+    ocbus_t *ocbus = create(&host, "resolver = none\nwait_ms = 1000\nquery_timeout_ms = 300");
+    uint8_t octets[256];
+    time_t end = time(NULL) + 20;
+
+    OK(ocbus_session_open(ocbus, ONE, "bob", 7));
+    OK(ocbus_subscribe(ocbus, ONE, 0x29, 0, ALL_TYPES, OCBUS_SCOPE_STORE, 0, 0));
+    park(ocbus, ONE, &host);
+    until(ocbus, &host.answers, 1);
+    CHECK(host.last.outcome == OCBUS_OUTCOME_TIMED_OUT && host.last.result == 0 && host.last.flags == 0);
+    host.how = NEVER;
+    tell(ocbus, 7);
+    while (statistics(ocbus).query_timeouts == 0) {
+        CHECK(time(NULL) < end);
+        readable(ocbus, 10);
+        OK(ocbus_dispatch(ocbus));
+    }
+    /* The folder has changed; if its own question was asked too late on a busy machine, there is no folder to name. */
+    CHECK(take(ocbus, ONE, octets, sizeof(octets)) == (host.messages == 1 ? 22 : 0));
     OK(ocbus_destroy(ocbus));
 }
 
@@ -601,6 +616,13 @@ static void test_statistics(void)
     OK(ocbus_statistics_read(ocbus, &now));
     CHECK(now.size == offsetof(ocbus_statistics, parked) && now.sessions == 1 && now.users == 1);
     CHECK(now.parked == UINT64_C(0xa5a5a5a5a5a5a5a5));
+    /* A folder that the server does not have: nobody is told. */
+    host.how = UNKNOWN;
+    OK(ocbus_subscribe(ocbus, ONE, 0x29, 0, ALL_TYPES, OCBUS_SCOPE_STORE, 0, 0));
+    tell(ocbus, 7);
+    until(ocbus, &host.folders, 1);
+    now = statistics(ocbus);
+    CHECK(now.query_unknown == 1 && now.events == 1 && now.queued == 0 && now.pending == 0);
     OK(ocbus_destroy(ocbus));
 }
 
@@ -837,6 +859,7 @@ int main(void)
     before = descriptors();
     RUN(test_sessions_and_handles);
     RUN(test_waits_and_replies);
+    RUN(test_time_limits);
     RUN(test_statistics);
     RUN(test_destroy);
     CHECK(descriptors() == before);
