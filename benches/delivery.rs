@@ -14,11 +14,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, missing_docs)]
 #![allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
 
+mod common;
+
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -35,6 +35,8 @@ use ocbus::wire::openchange::DosCharset;
 use ocbus::{Bus, Publisher, Subscriber};
 use tokio::runtime::Runtime;
 use uuid::Uuid;
+
+use common::{interval, median, quantile};
 
 const ROUNDS: usize = 250;
 /// Mails of one turn by LMTP, each to another user: also how many users each variant has.
@@ -147,12 +149,9 @@ fn main() {
     if !arguments.iter().any(|argument| argument == "--bench") {
         return;
     }
-    move_to_memory(&arguments);
+    common::move_to_memory(&arguments);
     let wanted: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
-    let rounds = match std::env::var("OCBUS_BENCH_ROUNDS") {
-        Ok(rounds) => rounds.parse().expect("OCBUS_BENCH_ROUNDS: expected a number"),
-        Err(_) => ROUNDS,
-    };
+    let rounds = common::rounds().unwrap_or(ROUNDS);
     let begin = Instant::now();
     let sandbox = Sandbox::new().unwrap();
     let memcached = sandbox.memcached().unwrap();
@@ -180,18 +179,6 @@ fn main() {
     }
     check_handed_over(&variants, &shared);
     print(&variants, rounds, begin.elapsed());
-}
-
-/// Starts anew with the sandbox in memory.
-fn move_to_memory(arguments: &[String]) {
-    const MEMORY: &str = "/dev/shm";
-    let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
-    // Plugins are loaded from there.
-    let usable = mounts.lines().any(|line| line.contains(" /dev/shm tmpfs ") && !line.contains("noexec"));
-    if usable && std::env::var_os("OCBUS_SANDBOX_DIR").is_none() {
-        let mut anew = Command::new(std::env::current_exe().unwrap());
-        panic!("{}", anew.args(arguments).env("OCBUS_SANDBOX_DIR", MEMORY).exec());
-    }
 }
 
 /// 20 KB, as a letter with HTML and the headers of a few relays has.
@@ -453,7 +440,6 @@ fn print(variants: &[Variant], rounds: usize, took: Duration) {
         .flat_map(|(own, notify, bare, digits)| {
             let [low, middle, high] = [0.25, 0.5, 0.75].map(|part| quantile(&own, part));
             let (from, to) = interval(&own, &notify);
-            let median = |all: &[f64]| quantile(all, 0.5);
             [
                 format!("{middle:.digits$} ({low:.digits$}-{high:.digits$})"),
                 format!("{:.3} [{from:.3}-{to:.3}]", middle / median(&notify)),
@@ -464,30 +450,4 @@ fn print(variants: &[Variant], rounds: usize, took: Duration) {
         println!("| {} | {} |", variant.kind.name(), cells.join(" | "));
     }
     println!();
-}
-
-fn quantile(values: &[f64], part: f64) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted[((sorted.len() - 1) as f64 * part).round() as usize]
-}
-
-/// A 95 % interval of the ratio of two medians: both are drawn anew from the same rounds, many times.
-fn interval(own: &[f64], other: &[f64]) -> (f64, f64) {
-    let mut state = 0x9e37_79b9_7f4a_7c15u64;
-    let mut draw = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state % own.len() as u64) as usize
-    };
-    let ratios: Vec<f64> = (0..1000)
-        .map(|_| {
-            let rounds: Vec<usize> = own.iter().map(|_| draw()).collect();
-            let median =
-                |all: &[f64]| quantile(&rounds.iter().map(|&round| all[round]).collect::<Vec<f64>>(), 0.5);
-            median(own) / median(other)
-        })
-        .collect();
-    (quantile(&ratios, 0.025), quantile(&ratios, 0.975))
 }

@@ -25,13 +25,15 @@ use ocbus::wire::{NewMessage, native::Batch};
 use ocbus::{Event, EventKind, Mailbox};
 use uuid::Uuid;
 
-/// Events of one call of `publish`: what an IMAP client's change of many messages or a busy daemon makes.
-const SLICE: usize = 780;
+/// Events of one call of `publish`: what an IMAP client's change of many messages or a busy daemon makes. Of 780 such as ours
+/// a batch is full.
+const SLICES: [usize; 3] = [780, 400, 100];
 /// Calls under way at once.
 const CALLS: usize = 8;
 
 struct Ours {
     publisher: Publisher,
+    resolver: Resolver,
     _subscriber: Subscriber,
     subscription: Subscription,
     user: Cn,
@@ -39,7 +41,7 @@ struct Ours {
 }
 
 impl Ours {
-    async fn start(sandbox: &Sandbox, memcached: &str) -> Ours {
+    async fn start(memcached: &str) -> Ours {
         let config: Config = memcached.parse().unwrap();
         let resolver = || Resolver::new(&config, DosCharset::default(), Duration::from_secs(5));
         let bus = Bus::new();
@@ -50,10 +52,10 @@ impl Ours {
                 .unwrap();
         subscriber.add(&user).await.unwrap();
         let config = PublisherConfig { budget: Duration::from_secs(20), ..PublisherConfig::default() };
-        let publisher = Publisher::new(resolver().await.unwrap(), config).unwrap();
-        let _ = sandbox;
+        let looks_up = resolver().await.unwrap();
+        let publisher = Publisher::new(looks_up.clone(), config).unwrap();
         let subscription = bus.subscribe_with_queue(Filter::user("bob"), 65_536);
-        Ours { publisher, _subscriber: subscriber, subscription, user, next_id: 0 }
+        Ours { publisher, resolver: looks_up, _subscriber: subscriber, subscription, user, next_id: 0 }
     }
 
     fn event(&mut self) -> Event {
@@ -70,10 +72,10 @@ impl Ours {
     }
 
     /// Events a second, from the first call until the last event is read from the subscription.
-    async fn stream(&mut self, events: usize) -> f64 {
+    async fn stream(&mut self, events: usize, slice: usize) -> f64 {
         let slices: Vec<Vec<Event>> =
-            (0..events / SLICE).map(|_| (0..SLICE).map(|_| self.event()).collect()).collect();
-        let total = slices.len() * SLICE;
+            (0..events / slice).map(|_| (0..slice).map(|_| self.event()).collect()).collect();
+        let total = slices.len() * slice;
         let begun = Instant::now();
         let (publisher, user) = (self.publisher.clone(), self.user.clone());
         let publishing = tokio::spawn(async move {
@@ -116,6 +118,17 @@ impl Ours {
         }
         times
     }
+
+    /// Nanoseconds of the look-up alone.
+    async fn lookups(&self, count: usize) -> Vec<u64> {
+        let mut times = Vec::with_capacity(count);
+        for _ in 0..count {
+            let begun = Instant::now();
+            self.resolver.lookup(&self.user).await.unwrap();
+            times.push(u64::try_from(begun.elapsed().as_nanos()).unwrap());
+        }
+        times
+    }
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
@@ -135,13 +148,13 @@ fn main() {
         std::env::var(name).ok().map_or(default, |text| text.parse().expect("a number"))
     };
     let rounds = number("OCBUS_BENCH_ROUNDS", 7);
-    let events = number("OCBUS_BENCH_EVENTS", 200_000) / SLICE * SLICE;
+    let events = number("OCBUS_BENCH_EVENTS", 200_000);
     let singles = number("OCBUS_BENCH_SINGLES", 1000);
 
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let sandbox = Sandbox::new().unwrap();
     let memcached = sandbox.memcached().unwrap();
-    let mut ours = runtime.block_on(Ours::start(&sandbox, &memcached.configuration()));
+    let mut ours = runtime.block_on(Ours::start(&memcached.configuration()));
     let mut batch = Batch::new();
     assert!(batch.push(&ours.event()).unwrap());
     // Of one more event in a batch.
@@ -152,31 +165,46 @@ fn main() {
     let mut nats = peers::Nats::start(&sandbox);
     let mut redis = peers::Redis::start(&sandbox);
     let nanomsg = peers::Nanomsg::build(&sandbox);
-    println!(
-        "{rounds} rounds of {events} events of {octets} octets, {singles} alone; {SLICE} events a publish"
-    );
+    println!("{rounds} rounds of {events} events of {octets} octets, and of {singles} alone");
 
-    let names = ["ocbus", "NATS core", "Redis pub/sub", "libnanomsg PUSH/PULL"];
-    let (mut rates, mut times) = ([const { Vec::new() }; 4], [const { Vec::new() }; 4]);
+    let ours_by = SLICES.map(|slice| format!("ocbus, {slice} a publish"));
+    let peers =
+        ["NATS core", "Redis pub/sub", "libnanomsg PUSH/PULL", "ocbus, the look-up alone"].map(str::to_owned);
+    let names: Vec<String> = ours_by.into_iter().chain(peers).collect();
+    let (mut rates, mut times) = (vec![Vec::new(); names.len()], vec![Vec::new(); names.len()]);
     for round in 0..=rounds {
-        let (nanomsg_rate, nanomsg_times) = nanomsg.run(events, octets, singles);
-        let measured = [
-            (runtime.block_on(ours.stream(events)), runtime.block_on(ours.singles(singles))),
-            (nats.stream(events, octets), nats.singles(singles, octets)),
-            (redis.stream(events, octets), redis.singles(singles, octets)),
-            (nanomsg_rate, nanomsg_times),
-        ];
+        let mut measured: Vec<(Option<f64>, Vec<u64>)> = Vec::new();
+        for slice in SLICES {
+            measured.push((Some(runtime.block_on(ours.stream(events, slice))), Vec::new()));
+        }
+        measured[0].1 = runtime.block_on(ours.singles(singles));
+        measured.push((Some(nats.stream(events, octets)), nats.singles(singles, octets)));
+        measured.push((Some(redis.stream(events, octets)), redis.singles(singles, octets)));
+        let (rate, each) = nanomsg.run(events, octets, singles);
+        measured.push((Some(rate), each));
+        measured.push((None, runtime.block_on(ours.lookups(singles))));
         // The first warms up.
         for (peer, (rate, each)) in measured.into_iter().enumerate().filter(|_| round > 0) {
-            rates[peer].push(rate);
+            rates[peer].extend(rate);
             times[peer].extend(each);
         }
     }
-    println!("{:24} {:>14} {:>8} {:>10} {:>10}", "", "events/s", "x NATS", "p50, us", "p99, us");
-    let of_nats = median(rates[1].clone());
+    println!("{:26} {:>12} {:>8} {:>10} {:>10}", "", "events/s", "x NATS", "p50, us", "p99, us");
+    let of_nats = median(rates[SLICES.len()].clone());
     for (peer, name) in names.iter().enumerate() {
-        let rate = median(rates[peer].clone());
-        let (p50, p99) = (percentile(&mut times[peer], 0.5), percentile(&mut times[peer], 0.99));
-        println!("{name:24} {rate:14.0} {:8.2} {p50:10.1} {p99:10.1}", rate / of_nats);
+        let rate = match rates[peer].is_empty() {
+            true => format!("{:12} {:8}", "", ""),
+            false => {
+                format!("{:12.0} {:8.2}", median(rates[peer].clone()), median(rates[peer].clone()) / of_nats)
+            }
+        };
+        let each = match times[peer].is_empty() {
+            true => String::new(),
+            false => {
+                let (p50, p99) = (percentile(&mut times[peer], 0.5), percentile(&mut times[peer], 0.99));
+                format!("{p50:10.1} {p99:10.1}")
+            }
+        };
+        println!("{name:26} {rate} {each}");
     }
 }

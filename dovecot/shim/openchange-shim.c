@@ -247,6 +247,9 @@ struct openchange_txn {
 	int (*super_commit)(struct mail_index_transaction *itrans,
 			    struct mail_index_transaction_commit_result *result);
 	uint64_t waited_us;
+	/* where the last copy came from, and its name: what has its address later may be another */
+	struct mailbox *source;
+	char *source_name;
 	/* where the commit stands in the log of the mailbox */
 	uint64_t order;
 	bool changes_flags;
@@ -483,11 +486,25 @@ static void mail_save(void *context, struct mail *mail)
 	} T_END;
 }
 
+/* Whether the copy before came from there too: then it need not be described again, for each of 100,000 mails. */
+static bool same_source(struct openchange_txn *txn, struct mailbox *box)
+{
+	const char *name = mailbox_get_vname(box);
+
+	if (txn->source == box && strcmp(txn->source_name, name) == 0)
+		return TRUE;
+	i_free(txn->source_name);
+	txn->source = box;
+	txn->source_name = i_strdup(name);
+	return FALSE;
+}
+
 static void mail_copy(void *context, struct mail *src, struct mail *dst)
 {
 	struct openchange_txn *txn = context;
 	struct openchange_mailbox from;
 	struct openchange_mail one;
+	bool same;
 
 	if (txn == NULL)
 		return;
@@ -498,12 +515,14 @@ static void mail_copy(void *context, struct mail *src, struct mail *dst)
 	}
 	T_BEGIN {
 		want_uids(txn);
-		describe(src->box, &from);
+		same = same_source(txn, src->box);
+		if (!same)
+			describe(src->box, &from);
 		memset(&one, 0, sizeof(one));
 		one.flags = mail_get_flags(dst);
 		one.keywords = mail_get_keywords(dst);
-		rust->copy(txn->user->rust, changes(txn), &from, src->uid,
-			   &one);
+		rust->copy(txn->user->rust, changes(txn), same ? NULL : &from,
+			   src->uid, &one);
 	} T_END;
 }
 
@@ -596,6 +615,12 @@ static void mail_allocated(struct mail *_mail)
 	MODULE_CONTEXT_SET_SELF(mail, openchange_mail_module, omail);
 }
 
+static void transaction_free(struct openchange_txn *txn)
+{
+	i_free(txn->source_name);
+	i_free(txn);
+}
+
 static void transaction_rollback(void *context)
 {
 	struct openchange_txn *txn = context;
@@ -603,7 +628,7 @@ static void transaction_rollback(void *context)
 	if (txn == NULL)
 		return;
 	rust->rollback(txn->rust);
-	i_free(txn);
+	transaction_free(txn);
 }
 
 static void transaction_commit(void *context,
@@ -639,7 +664,7 @@ static void transaction_commit(void *context,
 	} T_END;
 	if (txn->rust != NULL)
 		later(txn->user);
-	i_free(txn);
+	transaction_free(txn);
 }
 
 #include "openchange-found.h"

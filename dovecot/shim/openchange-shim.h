@@ -103,7 +103,7 @@ struct openchange_callbacks {
 	void *(*begin)(const void *user, const struct openchange_mailbox *box,
 		       bool delivery);
 	void (*save)(void *transaction, const struct openchange_mail *mail);
-	/* flags and keywords of "mail" only */
+	/* flags and keywords of "mail" only; NULL for "from": as with the copy before */
 	void (*copy)(const void *user, void *transaction,
 		     const struct openchange_mailbox *from, uint32_t old_uid,
 		     const struct openchange_mail *mail);

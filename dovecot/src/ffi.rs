@@ -302,7 +302,7 @@ unsafe extern "C" fn save(transaction: *mut c_void, mail: *const CMail) {
 ///
 /// # Safety
 ///
-/// `user` and `transaction` are live; `from` and `mail` are valid for the call, as their header says.
+/// `user` and `transaction` are live; `from` and `mail` are valid for the call, as their header says. `from` may be NULL.
 unsafe extern "C" fn copy(
     user: *const c_void,
     transaction: *mut c_void,
@@ -316,12 +316,15 @@ unsafe extern "C" fn copy(
             unsafe { (user.cast::<Session>().as_ref(), transaction.cast::<Open>().as_mut()) };
         // SAFETY: likewise.
         let (from, mail) = unsafe { (from.as_ref(), mail.as_ref()) };
-        let (Some(session), Some(open), Some(from), Some(mail)) = (session, open, from, mail) else { return };
-        // SAFETY: the strings are NULL or C strings, and the list of keywords ends with NULL.
-        let (from, keywords) = unsafe { (place(from), words(mail.keywords)) };
+        let (Some(session), Some(open), Some(mail)) = (session, open, mail) else { return };
+        // SAFETY: the list of keywords ends with NULL.
+        let marks = Marks { flags: mail.flags, keywords: unsafe { words(mail.keywords) } };
+        let Some(from) = from else { return open.transaction.copy_likewise(old_uid, marks) };
+        // SAFETY: the strings are NULL or C strings.
+        let from = unsafe { place(from) };
         session.copies_from(open, &from);
         let source = Source { mailbox: from.mailbox, uid_validity: from.uid_validity };
-        open.transaction.copy(source, old_uid, Marks { flags: mail.flags, keywords });
+        open.transaction.copy(source, old_uid, marks);
     });
 }
 

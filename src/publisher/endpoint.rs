@@ -84,9 +84,9 @@ impl Dialled {
     }
 
     /// Ends when the pipe is lost.
-    pub(super) async fn lost(&mut self) {
+    pub(super) async fn lost(&self) {
         // An error means that the socket is gone, and the pipe with it.
-        let _ = self.connected.wait_for(|&connected| !connected).await;
+        let _ = self.connected.clone().wait_for(|&connected| !connected).await;
     }
 
     pub(super) fn is_connected(&self) -> bool {

@@ -1,4 +1,5 @@
-//! One native endpoint: a batch at a time, acknowledged, the next one made of what came meanwhile.
+//! One native endpoint: a batch at a time, acknowledged, the next one made of what came meanwhile. Where a full one is
+//! under way and more waits, a second one goes beside it.
 
 use std::collections::VecDeque;
 
@@ -10,28 +11,48 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::endpoint::{Dialled, Job, left, next, outcome_of};
+use super::probe::probe;
 use crate::sockets::Call;
+
+/// Batches under way at once: while the subscriber works on one, the next is on its way.
+const UNDER_WAY: usize = 2;
 
 struct Connection {
     dialled: Dialled,
-    call: Call,
+    calls: [Call; UNDER_WAY],
 }
 
-/// A job and what of it is still to be sent.
+/// A job and how far it was sent.
 struct Waiting {
     job: Job,
-    batches: VecDeque<Batch>,
+    place: Place,
     acks: Vec<Ack>,
+}
+
+/// Where the rest of a job begins.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Place {
+    payload: usize,
+    event: usize,
 }
 
 impl From<Job> for Waiting {
     fn from(job: Job) -> Waiting {
-        let batch = |payload: &Payload| match payload {
-            Payload::Batch(batch) => Some(batch.clone()),
-            Payload::NewMail(_) => None,
-        };
-        Waiting { batches: job.payloads.iter().filter_map(batch).collect(), acks: Vec::new(), job }
+        Waiting { job, place: Place::default(), acks: Vec::new() }
     }
+}
+
+impl Waiting {
+    fn is_sent(&self) -> bool {
+        self.place.payload >= self.job.payloads.len()
+    }
+}
+
+/// One batch, and the jobs whose events it has.
+struct Flight {
+    jobs: Vec<Waiting>,
+    batch: Batch,
+    deadline: Instant,
 }
 
 pub(super) async fn run(endpoint: Endpoint, mut jobs: mpsc::Receiver<Job>) {
@@ -47,78 +68,137 @@ pub(super) async fn run(endpoint: Endpoint, mut jobs: mpsc::Receiver<Job>) {
         while let Ok(job) = jobs.try_recv() {
             waiting.push_back(job.into());
         }
-        let (batch, members) = join(&waiting);
-        // The first job's deadline: nobody waits longer than for what stands in front of him.
-        let Some(deadline) = waiting.front().map(|first| first.job.deadline) else { continue };
-        let mut answer = exchange(&endpoint, &mut connection, &batch, deadline).await;
-        if let Err(Outcome::Broken(_)) = answer {
-            // The same batch again over a new connection, once: the subscriber drops what it has seen.
-            connection = None;
-            answer = exchange(&endpoint, &mut connection, &batch, deadline).await;
+        let mut flights = Vec::with_capacity(UNDER_WAY);
+        while flights.len() < UNDER_WAY
+            && let Some(flight) = board(&mut waiting)
+        {
+            flights.push(flight);
         }
-        match answer {
-            Ok(ack) => settle(&mut waiting, members, &ack),
-            Err(outcome) => {
-                connection = None;
-                for failed in waiting.drain(..members) {
-                    failed.job.end(outcome.clone());
+        let answers = exchange_all(&endpoint, &mut connection, &flights).await;
+        // Those that have more to send are in front again, in their order.
+        for (flight, answer) in flights.into_iter().zip(answers).rev() {
+            land(flight, answer, &mut waiting);
+        }
+    }
+}
+
+/// Takes the jobs in front, as many as fit into one batch; where any are left, the batch is full. The last may have more
+/// events, which wait until these have arrived: a job's events stay in order.
+fn board(waiting: &mut VecDeque<Waiting>) -> Option<Flight> {
+    // The first job's deadline: nobody waits longer than for what stands in front of him.
+    let deadline = waiting.front()?.job.deadline;
+    let mut flight = Flight { jobs: Vec::new(), batch: Batch::new(), deadline };
+    while let Some(mut job) = waiting.pop_front() {
+        let before = job.place;
+        fill(&mut flight.batch, &mut job);
+        // The first always has something in it: no event is larger than a batch may be.
+        if job.place == before && !job.is_sent() && !flight.jobs.is_empty() {
+            waiting.push_front(job);
+            break;
+        }
+        let has_more = !job.is_sent();
+        flight.jobs.push(job);
+        if has_more {
+            break;
+        }
+    }
+    Some(flight)
+}
+
+/// Adds of a job's events what there is room for.
+fn fill(batch: &mut Batch, job: &mut Waiting) {
+    let Waiting { job, place, .. } = job;
+    while let Some(payload) = job.payloads.get(place.payload) {
+        // Native endpoints are given nothing but batches.
+        if let Payload::Batch(events) = payload {
+            place.event += batch.append(events, place.event);
+            if place.event < events.len() {
+                return;
+            }
+        }
+        *place = Place { payload: place.payload + 1, event: 0 };
+    }
+}
+
+/// Gives the acknowledgement to the jobs whose events it covers, and ends those that have no more.
+fn land(flight: Flight, answer: Result<Ack, Outcome>, waiting: &mut VecDeque<Waiting>) {
+    for mut job in flight.jobs {
+        match &answer {
+            Err(outcome) => job.job.end(outcome.clone()),
+            Ok(ack) => {
+                job.acks.push(ack.clone());
+                match job.is_sent() {
+                    true => job.job.end(Outcome::Acknowledged(job.acks)),
+                    // Only the last one covered can have more: it is in front again.
+                    false => waiting.push_front(job),
                 }
             }
         }
     }
 }
 
-/// The first batches of as many jobs as fit into one; a job that has several goes alone until its last.
-fn join(waiting: &VecDeque<Waiting>) -> (Batch, usize) {
-    let mut joined = Batch::new();
-    let mut members = 0;
-    for job in waiting {
-        // The first always fits: no batch is larger than one may be.
-        if !job.batches.front().is_none_or(|batch| joined.append(batch)) && members > 0 {
-            break;
-        }
-        members += 1;
-        if job.batches.len() > 1 {
-            break;
-        }
-    }
-    (joined, members)
-}
-
-/// Gives the acknowledgement to the jobs whose events it covers, and ends those that have no more.
-fn settle(waiting: &mut VecDeque<Waiting>, members: usize, ack: &Ack) {
-    let covered: Vec<Waiting> = waiting.drain(..members).collect();
-    for mut job in covered {
-        job.batches.pop_front();
-        job.acks.push(ack.clone());
-        match job.batches.is_empty() {
-            true => job.job.end(Outcome::Acknowledged(job.acks)),
-            // Only the last one covered can have more: it is in front again.
-            false => waiting.push_front(job),
+/// Sends the batches, at most [`UNDER_WAY`], and gives their answers.
+async fn exchange_all(
+    endpoint: &Endpoint,
+    slot: &mut Option<Connection>,
+    flights: &[Flight],
+) -> Vec<Result<Ack, Outcome>> {
+    let mut answers = exchange(endpoint, slot, flights).await;
+    // Those that broke go again over a new connection, once: the subscriber drops what it has seen.
+    for (flight, answer) in flights.iter().zip(&mut answers) {
+        if let Err(Outcome::Broken(_)) = answer {
+            *slot = None;
+            let again = exchange(endpoint, slot, std::slice::from_ref(flight)).await;
+            if let Some(again) = again.into_iter().next() {
+                *answer = again;
+            }
         }
     }
+    if answers.iter().any(Result::is_err) {
+        *slot = None;
+    }
+    answers
 }
 
 async fn exchange(
     endpoint: &Endpoint,
     slot: &mut Option<Connection>,
-    batch: &Batch,
-    deadline: Instant,
-) -> Result<Ack, Outcome> {
+    flights: &[Flight],
+) -> Vec<Result<Ack, Outcome>> {
     if slot.as_ref().is_some_and(|connection| !connection.dialled.is_connected()) {
         *slot = None;
     }
+    let Some(first) = flights.first() else { return Vec::new() };
     let connection = match slot {
         Some(connection) => connection,
-        None => slot.insert(connect(endpoint, deadline).await?),
+        None => match connect(endpoint, first.deadline).await {
+            Ok(connection) => slot.insert(connection),
+            Err(outcome) => return flights.iter().map(|_| Err(outcome.clone())).collect(),
+        },
     };
-    let octets = batch.encode();
-    let Connection { dialled, call } = connection;
-    let request = call.request(&octets, left(deadline));
+    let Connection { dialled, calls: [one, other] } = connection;
+    let send = |call, flight| exchange_one(endpoint, dialled, call, flight);
+    match flights.get(1) {
+        None => vec![send(one, first).await],
+        Some(second) => {
+            let (first, second) = tokio::join!(send(one, first), send(other, second));
+            vec![first, second]
+        }
+    }
+}
+
+async fn exchange_one(
+    endpoint: &Endpoint,
+    dialled: &Dialled,
+    call: &mut Call,
+    flight: &Flight,
+) -> Result<Ack, Outcome> {
+    let octets = flight.batch.encode();
+    let request = call.request(&octets, left(flight.deadline));
     let reply = tokio::select! {
         reply = request => reply.map_err(outcome_of)?,
         // It ended, or restarts: the next batch finds out. nng alone would wait for it to come back.
-        () = dialled.lost() => return Err(match super::probe::probe(endpoint, Protocol::Req, deadline).await {
+        () = dialled.lost() => return Err(match probe(endpoint, Protocol::Req, flight.deadline).await {
             Err(outcome) => outcome,
             Ok(()) => Outcome::Broken("closed before its answer".to_owned()),
         }),
@@ -129,6 +209,81 @@ async fn exchange(
 async fn connect(endpoint: &Endpoint, deadline: Instant) -> Result<Connection, Outcome> {
     let mut dialled = Dialled::new(Protocol::Req, endpoint, deadline).await?;
     dialled.ready(deadline).await?;
-    let call = Call::requesting(&dialled.socket).map_err(|error| Outcome::Broken(error.to_string()))?;
-    Ok(Connection { call, dialled })
+    let call = || Call::requesting(&dialled.socket).map_err(|error| Outcome::Broken(error.to_string()));
+    Ok(Connection { calls: [call()?, call()?], dialled })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+
+    use super::*;
+    use ocbus_wire::{Event, EventKind, Mailbox};
+    use std::time::Duration;
+    use tokio::sync::oneshot;
+    use uuid::Uuid;
+
+    /// A job of batches of so many events each, its events' times counting on from `first`; an event takes some 600 octets,
+    /// so that a batch has room for about a hundred.
+    fn job(first: u64, batches: &[u64]) -> (Waiting, oneshot::Receiver<Outcome>) {
+        let mut time = first;
+        let payloads = batches.iter().map(|&count| {
+            let mut batch = Batch::new();
+            for _ in 0..count {
+                let mailbox = Mailbox::new("x".repeat(500), '/');
+                let event = Event::new(Uuid::now_v7(), time, "bob", mailbox, EventKind::MailboxCreate);
+                assert!(batch.push(&event).unwrap());
+                time += 1;
+            }
+            Payload::Batch(batch)
+        });
+        let (done, outcome) = oneshot::channel();
+        let job =
+            Job { payloads: payloads.collect(), deadline: Instant::now() + Duration::from_secs(1), done };
+        (job.into(), outcome)
+    }
+
+    fn times(batch: &Batch) -> Vec<u64> {
+        Batch::decode(&batch.encode()).unwrap().events.iter().map(|event| event.time_us).collect()
+    }
+
+    #[tokio::test]
+    async fn batches_are_filled_whatever_the_jobs_are() {
+        let (one, mut one_done) = job(0, &[60]);
+        let (two, mut two_done) = job(1000, &[60]);
+        let (three, mut three_done) = job(2000, &[5, 5]);
+        let mut waiting = VecDeque::from([one, two, three]);
+        let first = board(&mut waiting).unwrap();
+        assert_eq!(first.jobs.len(), 2);
+        let sent = times(&first.batch);
+        assert_eq!(sent[..60], (0..60).collect::<Vec<u64>>());
+        let split = sent.len() as u64 - 60;
+        assert!(split > 30 && split < 60, "the second is split: {split}");
+        // The rest of the second waits for its beginning; the third does not wait for it.
+        let beside = board(&mut waiting).unwrap();
+        assert_eq!(times(&beside.batch), (2000..2010).collect::<Vec<u64>>());
+        assert!(board(&mut waiting).is_none());
+
+        land(beside, Ok(Ack::taken(10, 0, Vec::new())), &mut waiting);
+        land(first, Ok(Ack::taken(0, 3, Vec::new())), &mut waiting);
+        assert!(matches!(one_done.try_recv(), Ok(Outcome::Acknowledged(acks)) if acks.len() == 1));
+        assert!(matches!(three_done.try_recv(), Ok(Outcome::Acknowledged(acks)) if acks.len() == 1));
+        assert!(two_done.try_recv().is_err(), "not all of it has arrived");
+        let rest = board(&mut waiting).unwrap();
+        assert_eq!(times(&rest.batch), (1000 + split..1060).collect::<Vec<u64>>());
+        land(rest, Ok(Ack::taken(0, 0, Vec::new())), &mut waiting);
+        assert!(matches!(two_done.try_recv(), Ok(Outcome::Acknowledged(acks)) if acks.len() == 2));
+        assert!(waiting.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_job_whose_beginning_fails_fails_whole() {
+        let (long, mut done) = job(0, &[100, 100]);
+        let mut waiting = VecDeque::from([long]);
+        let first = board(&mut waiting).unwrap();
+        assert!(first.batch.len() < 200 && waiting.is_empty());
+        land(first, Err(Outcome::Silent), &mut waiting);
+        assert_eq!(done.try_recv().unwrap(), Outcome::Silent);
+        assert!(waiting.is_empty());
+    }
 }

@@ -526,21 +526,40 @@ fn a_batch_has_at_most_so_many_events() {
 }
 
 #[test]
-fn append_takes_all_or_nothing() {
+fn append_takes_what_there_is_room_for() {
     let one = Batch::of(&event_of(40_000)).unwrap();
     let other = Batch::of(&event_of(25_520)).unwrap();
     let mut batch = one.clone();
-    assert!(batch.append(&Batch::new()));
+    assert_eq!(batch.append(&Batch::new(), 0), 0);
     assert_eq!(batch, one);
-    assert!(batch.append(&other), "exactly full");
+    assert_eq!(batch.append(&other, 0), 1, "exactly full");
     assert!(batch.encode().len() <= MAX_BATCH_OCTETS);
     assert_eq!(decode(&batch.encode()).len(), 2);
     let full = batch.clone();
-    assert!(!batch.append(&Batch::of(&event_of(100)).unwrap()));
+    assert_eq!(batch.append(&Batch::of(&event_of(100)).unwrap(), 0), 0);
     assert_eq!(batch, full);
     let mut batch = one.clone();
-    assert!(!batch.append(&Batch::of(&event_of(25_521)).unwrap()), "one octet too many");
+    assert_eq!(batch.append(&Batch::of(&event_of(25_521)).unwrap(), 0), 0, "one octet too many");
     assert_eq!(batch, one);
+}
+
+#[test]
+fn append_splits_a_batch_between_events() {
+    let events: Vec<Event> = [30_000, 20_000, 10_000].map(event_of).into();
+    let mut three = Batch::new();
+    assert!(events.iter().all(|event| three.push(event).unwrap()));
+    let first = event_of(40_000);
+    let mut batch = Batch::of(&first).unwrap();
+    assert_eq!(batch.append(&three, 0), 0, "the first does not fit, and the others wait behind it");
+    assert_eq!(batch.append(&three, 1), 1);
+    assert_eq!(decode(&batch.encode()), [first, events[1].clone()]);
+    let mut rest = Batch::new();
+    assert_eq!(rest.append(&three, 2), 1);
+    assert_eq!(rest.append(&three, 3), 0, "there is no more");
+    assert_eq!(rest.append(&three, 9), 0);
+    // What was appended can be appended in its turn.
+    assert_eq!(rest.append(&batch, 1), 1);
+    assert_eq!(decode(&rest.encode()), [events[2].clone(), events[1].clone()]);
 }
 
 #[test]

@@ -68,6 +68,8 @@ pub struct Transaction {
     mailbox: Arc<Mailbox>,
     delivery: bool,
     sources: Vec<Source>,
+    /// Which of them the last copy came from.
+    source: usize,
     marks: Vec<Marks>,
     arrivals: Vec<Arrival>,
     flags: FlagChanges,
@@ -88,6 +90,7 @@ impl Transaction {
             mailbox: Arc::new(mailbox),
             delivery,
             sources: Vec::new(),
+            source: 0,
             marks: Vec::new(),
             arrivals: Vec::new(),
             flags: FlagChanges::default(),
@@ -115,10 +118,18 @@ impl Transaction {
 
     /// A mail was copied here: it had `old_uid` in `source`.
     pub fn copy(&mut self, source: Source, old_uid: u32, marks: Marks) {
+        if !self.full {
+            self.source = place(&mut self.sources, source);
+        }
+        self.copy_likewise(old_uid, marks);
+    }
+
+    /// Another mail was copied here, from where the one before came from.
+    pub fn copy_likewise(&mut self, old_uid: u32, marks: Marks) {
         if !self.goes_on(0) {
             return;
         }
-        let source = place(&mut self.sources, source);
+        let source = self.source;
         let marks = place(&mut self.marks, marks);
         match self.arrivals.last_mut() {
             Some(Arrival::Copied { source: known, marks: same, old_uids, count })

@@ -3,6 +3,7 @@ use std::fmt;
 use serde::de::{Deserializer, Error as _, SeqAccess, Visitor};
 use serde::ser::{SerializeSeq, Serializer};
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 
 /// UIDs as ranges, in the order in which they were told: flagging 100,000 messages is one range.
 ///
@@ -10,7 +11,8 @@ use serde::{Deserialize, Serialize};
 /// first and last of each range.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct UidSet {
-    ranges: Vec<(u32, u32)>,
+    /// Most sets are one range or two: these stand here, in the room of a `Vec`.
+    ranges: SmallVec<[(u32, u32); 2]>,
 }
 
 impl UidSet {

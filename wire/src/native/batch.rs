@@ -20,7 +20,8 @@ const ENVELOPE_OCTETS: usize = 16;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Batch {
     events: Vec<u8>,
-    count: usize,
+    /// Where each event ends.
+    ends: Vec<usize>,
 }
 
 /// What was read of a batch.
@@ -63,44 +64,48 @@ impl Batch {
             Ok(()) if self.events.len() - before > limit => {
                 Err(EncodeError::TooLarge { size: self.events.len() - before, limit })
             }
-            Ok(()) => Ok(self.count < MAX_EVENTS && self.events.len() <= limit),
+            Ok(()) => Ok(self.ends.len() < MAX_EVENTS && self.events.len() <= limit),
             Err(error) => Err(error),
         };
         match pushed {
-            Ok(true) => self.count += 1,
+            Ok(true) => self.ends.push(self.events.len()),
             _ => self.events.truncate(before),
         }
         pushed
     }
 
-    /// Adds another batch's events behind these, if there is room for all of them.
-    pub fn append(&mut self, other: &Batch) -> bool {
-        let fits = self.count + other.count <= MAX_EVENTS
-            && self.events.len() + other.events.len() <= MAX_BATCH_OCTETS - ENVELOPE_OCTETS;
-        if fits {
-            self.events.extend_from_slice(&other.events);
-            self.count += other.count;
-        }
-        fits
+    /// Adds another batch's events behind these, in order, from its event number `from` (the first is 0): as many as
+    /// there is room for. Gives how many these are.
+    pub fn append(&mut self, other: &Batch, from: usize) -> usize {
+        let start = from.checked_sub(1).map_or(0, |last| other.ends.get(last).copied().unwrap_or(usize::MAX));
+        let room = (MAX_BATCH_OCTETS - ENVELOPE_OCTETS).saturating_sub(self.events.len());
+        let left = other.ends.get(from..).unwrap_or_default();
+        let fitting = left.partition_point(|end| end - start <= room).min(MAX_EVENTS - self.ends.len());
+        let taken = left.get(..fitting).unwrap_or_default();
+        let before = self.events.len();
+        let octets = taken.last().and_then(|&end| other.events.get(start..end)).unwrap_or_default();
+        self.events.extend_from_slice(octets);
+        self.ends.extend(taken.iter().map(|end| before + end - start));
+        fitting
     }
 
     /// How many events.
     pub fn len(&self) -> usize {
-        self.count
+        self.ends.len()
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.count == 0
+        self.ends.is_empty()
     }
 
     /// The octets to send: `{"v": 1, "ev": [event, ...]}`.
     pub fn encode(&self) -> Vec<u8> {
         let mut octets = Vec::with_capacity(self.events.len() + ENVELOPE_OCTETS);
-        // fixmap of 2; "v": 1; "ev": array of `count`, in the shortest form, as rmp-serde writes it.
+        // fixmap of 2; "v": 1; "ev": array of the events, in the shortest form, as rmp-serde writes it.
         octets.extend_from_slice(&[0x82, 0xa1, b'v', 0x01, 0xa2, b'e', b'v']);
         // `push` keeps the count at MAX_EVENTS, which an array16 can say.
-        let [high, low] = u16::try_from(self.count).unwrap_or(u16::MAX).to_be_bytes();
+        let [high, low] = u16::try_from(self.len()).unwrap_or(u16::MAX).to_be_bytes();
         match (high, low) {
             (0, 0..=15) => octets.push(0x90 | low),
             _ => octets.extend_from_slice(&[0xdc, high, low]),
