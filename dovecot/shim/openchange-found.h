@@ -61,75 +61,144 @@ static void tell_found(struct mailbox *box, uint32_t count)
 	later(ouser);
 }
 
-/* Flags and keywords that a sync has written. */
-static void
-tell_found_flags(struct mailbox *box,
-		 const struct mail_index_transaction_commit_result *result)
+/* Names of keywords; ends with NULL. Uses the data stack. */
+static const char *const *
+names_of(struct mail_index *index, const ARRAY_TYPE(keyword_indexes) *indexes)
 {
-	struct openchange_user *ouser = mailbox_user(box);
-	struct openchange_mailbox at;
-	struct openchange_commit commit;
-	void *rust_txn;
+	const ARRAY_TYPE(keywords) *all = mail_index_get_keywords(index);
+	const unsigned int *index_of;
+	const char **names;
+	unsigned int i, count;
 
-	if (ouser == NULL || !rust->wants_transactions(ouser->rust, FALSE))
-		return;
-	T_BEGIN {
-		describe(box, &at);
-		rust_txn = rust->begin(ouser->rust, &at, FALSE);
-		tell_logged(rust_txn, box, result);
-		memset(&commit, 0, sizeof(commit));
-		commit.order = commit_order(result);
-		commit.uid_validity = at.uid_validity;
-		rust->commit(ouser->rust, rust_txn, &commit);
-	} T_END;
-	later(ouser);
+	index_of = array_get(indexes, &count);
+	names = t_new(const char *, count + 1);
+	for (i = 0; i < count; i++)
+		names[i] = *array_idx(all, index_of[i]);
+	return names;
 }
 
-/* Not the internal flags, as \Recent and "dirty". */
-static bool changes_flags(const struct mail_index_transaction *t)
+/* The log would say "clear all others" where nothing else was set: so it is compared with what was there. */
+static void found_flags(struct mail_index_transaction *t, void *rust_txn)
 {
 	const struct mail_index_flag_update *updates;
 	unsigned int i, count;
+	uint32_t seq, uid;
+	uint8_t old;
 
-	if (array_is_created(&t->keyword_updates) &&
-	    array_count(&t->keyword_updates) > 0)
-		return TRUE;
-	if (!array_is_created(&t->updates))
-		return FALSE;
 	updates = array_get(&t->updates, &count);
 	for (i = 0; i < count; i++) {
-		if (((updates[i].add_flags | updates[i].remove_flags) &
-		     MAIL_FLAGS_NONRECENT) != 0)
-			return TRUE;
+		/* sequences, until the commit */
+		for (seq = updates[i].uid1; seq <= updates[i].uid2 &&
+		     seq < t->first_new_seq; seq++) {
+			mail_index_lookup_uid(t->view, seq, &uid);
+			old = mail_index_lookup(t->view, seq)->flags;
+			rust->flags(rust_txn, uid, old,
+				    OPENCHANGE_MODIFY_REPLACE,
+				    (old & ~updates[i].remove_flags) |
+				    updates[i].add_flags);
+		}
 	}
-	return FALSE;
+}
+
+static void found_keyword(struct mail_index_transaction *t, void *rust_txn,
+			  const ARRAY_TYPE(seq_range) *seqs,
+			  enum openchange_modify how, const char *name)
+{
+	const char *const asked[] = { name, NULL };
+	const struct seq_range *ranges;
+	ARRAY_TYPE(keyword_indexes) old;
+	unsigned int i, count;
+	uint32_t seq, uid;
+
+	if (!array_is_created(seqs))
+		return;
+	ranges = array_get(seqs, &count);
+	for (i = 0; i < count; i++) {
+		for (seq = ranges[i].seq1; seq <= ranges[i].seq2 &&
+		     seq < t->first_new_seq; seq++) T_BEGIN {
+			t_array_init(&old, 16);
+			mail_index_lookup_uid(t->view, seq, &uid);
+			mail_index_lookup_keywords(t->view, seq, &old);
+			rust->keywords(rust_txn, uid,
+				       names_of(t->view->index, &old), how,
+				       asked);
+		} T_END;
+	}
+}
+
+static void found_keywords(struct mail_index_transaction *t, void *rust_txn)
+{
+	const struct mail_index_transaction_keyword_update *updates;
+	const ARRAY_TYPE(keywords) *all = mail_index_get_keywords(t->view->index);
+	unsigned int i, count;
+
+	updates = array_get(&t->keyword_updates, &count);
+	for (i = 0; i < count && i < array_count(all); i++) {
+		const char *name = *array_idx(all, i);
+
+		found_keyword(t, rust_txn, &updates[i].add_seq,
+			      OPENCHANGE_MODIFY_ADD, name);
+		found_keyword(t, rust_txn, &updates[i].remove_seq,
+			      OPENCHANGE_MODIFY_REMOVE, name);
+	}
+}
+
+/* Flags and keywords that a sync is about to write, as a transaction of Rust's; NULL: none. */
+static void *found_changes(struct mail_index_transaction *t,
+			   struct mailbox *box, struct openchange_user *ouser)
+{
+	struct openchange_mailbox at;
+	bool flags = array_is_created(&t->updates) &&
+		array_count(&t->updates) > 0;
+	bool keywords = array_is_created(&t->keyword_updates) &&
+		array_count(&t->keyword_updates) > 0;
+	void *rust_txn = NULL;
+
+	if ((flags || keywords) &&
+	    rust->wants_transactions(ouser->rust, FALSE)) T_BEGIN {
+		describe(box, &at);
+		rust_txn = rust->begin(ouser->rust, &at, FALSE);
+		if (flags)
+			found_flags(t, rust_txn);
+		if (keywords)
+			found_keywords(t, rust_txn);
+	} T_END;
+	return rust_txn;
 }
 
 static int sync_commit(struct mail_index_transaction *t,
 		       struct mail_index_transaction_commit_result *result)
 {
 	struct openchange_sync *sync = OPENCHANGE_INDEX_CONTEXT(t);
-	struct mail_index *index = t->view->index;
+	struct mailbox *box = !t->sync_transaction ? NULL :
+		box_of_index(t->view->index);
+	struct openchange_user *ouser = box == NULL ? NULL : mailbox_user(box);
+	struct openchange_commit commit;
 	unsigned int count = 0;
-	struct mailbox *box;
-	bool flags = FALSE;
+	void *rust_txn = NULL;
 	int ret;
 
-	if (t->sync_transaction) {
+	if (ouser != NULL) {
 		if (array_is_created(&t->appends))
 			count = array_count(&t->appends);
-		flags = changes_flags(t);
+		rust_txn = found_changes(t, box, ouser);
 	}
 	ret = sync->module_ctx.super.commit(t, result);
 	i_free(sync);
-	if (ret < 0 || (count == 0 && !flags) ||
-	    (box = box_of_index(index)) == NULL)
+	if (ret < 0) {
+		rust->rollback(rust_txn);
 		return ret;
+	}
 	if (count > 0)
 		tell_found(box, count);
-	if (flags && result->log_file_seq != 0 &&
-	    !MAIL_INDEX_IS_IN_MEMORY(index))
-		tell_found_flags(box, result);
+	if (rust_txn != NULL) {
+		memset(&commit, 0, sizeof(commit));
+		if (result->log_file_seq != 0)
+			commit.order = commit_order(result);
+		commit.uid_validity = uid_validity(box);
+		rust->commit(ouser->rust, rust_txn, &commit);
+		later(ouser);
+	}
 	return ret;
 }
 
