@@ -13,6 +13,13 @@ settings := libopenchange_settings.so
 # Where the installed Dovecot looks for its plugins; dovecot-dev says it.
 moduledir ?= $(or $(shell sed -n 's/^dovecot_moduledir=//p' /usr/lib/dovecot/dovecot-config 2>/dev/null),/usr/lib/dovecot/modules)
 
+# The C library: see capi/link. libdir as Debian has it, where dpkg says so.
+libdir ?= $(PREFIX)/lib$(addprefix /,$(if $(filter /usr,$(PREFIX)),$(shell dpkg-architecture -qDEB_HOST_MULTIARCH 2>/dev/null)))
+includedir ?= $(PREFIX)/include
+version := $(shell sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"$$/\1/p' Cargo.toml)
+capi = $(target)/release/capi
+LINK = CARGOFLAGS='$(CARGOFLAGS)' capi/link
+
 # rustup's folder, which is not in everybody's PATH.
 export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
 export CARGO_BUILD_JOBS := $(JOBS)
@@ -25,7 +32,7 @@ run_as_root = CARGO_TARGET_$(host)_RUNNER='$(sudo)'
 endif
 
 .NOTPARALLEL:
-.PHONY: help demo test lint bench soak build install fmt advisories clean
+.PHONY: help demo test lint bench soak build build-capi install install-capi fmt advisories clean
 .DEFAULT_GOAL := help
 
 help:
@@ -36,8 +43,9 @@ help:
 	@echo '  make lint        formatting, clippy, rustdoc and cargo deny; warnings are errors'
 	@echo '  make soak        $(SOAK_MAILS) deliveries: nothing lost, doubled, crashed or leaked (SOAK_MAILS=n)'
 	@echo '  make bench       what the plugin costs a delivery, beside Dovecot alone and its own push driver'
-	@echo '  make build       the command and the plugin, for release'
-	@echo '  make install     to $$(DESTDIR)$(PREFIX)/bin and $$(DESTDIR)$(moduledir)'
+	@echo '  make build       the command, the plugin and libocbus.so, for release'
+	@echo '  make install     to $$(DESTDIR)$(PREFIX)/bin, $$(DESTDIR)$(libdir) and $$(DESTDIR)$(moduledir);'
+	@echo '                   make install-capi: libocbus.so.0, ocbus.h and ocbus.pc alone'
 	@echo '  make advisories  asks the RustSec database about our dependencies (needs the network)'
 	@echo '  make fmt, make clean'
 	@echo
@@ -55,6 +63,7 @@ test:
 	@scripts/setup test
 	$(MAKE) lint
 	cargo build $(CARGOFLAGS) -p dovecot-openchange-plugin
+	$(LINK)
 	cargo test $(CARGOFLAGS) --workspace --doc
 	@scripts/dovecot24 test --cargo-quiet || [ $$? = 3 ]
 	$(run_as_root) cargo nextest run $(CARGOFLAGS) $(if $(CI),--profile ci) --workspace
@@ -78,12 +87,15 @@ soak:
 	cargo build $(CARGOFLAGS) --release -p dovecot-openchange-plugin
 	$(run_as_root) OCBUS_SOAK_MAILS=$(SOAK_MAILS) cargo nextest run $(CARGOFLAGS) --profile soak --release --test soak --no-capture
 
-build:
+build: build-capi
 	cargo build $(CARGOFLAGS) --release -p ocbus -p dovecot-openchange-plugin
+
+build-capi:
+	$(LINK) --release
 
 # The plugin is put in place by a rename: writing into a .so that a running lmtp has loaded crashes it.
 # Dovecot does not load the temporary, whose name does not end in .so.
-install: build
+install: build install-capi
 	install -D -m 0755 $(target)/release/ocbus '$(DESTDIR)$(PREFIX)/bin/.ocbus.new'
 	mv -f '$(DESTDIR)$(PREFIX)/bin/.ocbus.new' '$(DESTDIR)$(PREFIX)/bin/ocbus'
 	install -D -m 0644 $(target)/release/libopenchange_plugin.so '$(DESTDIR)$(moduledir)/.$(plugin).new'
@@ -91,6 +103,19 @@ install: build
 	[ ! -e $(target)/release/$(settings) ] || { \
 	    install -D -m 0644 $(target)/release/$(settings) '$(DESTDIR)$(moduledir)/settings/.$(settings).new' && \
 	    mv -f '$(DESTDIR)$(moduledir)/settings/.$(settings).new' '$(DESTDIR)$(moduledir)/settings/$(settings)'; }
+
+# OCBUS_CAPI names another folder of capi/link, as the test of this does.
+install-capi: capi := $(or $(OCBUS_CAPI),$(capi))
+install-capi: $(if $(OCBUS_CAPI),,build-capi)
+	install -d '$(DESTDIR)$(libdir)/pkgconfig' '$(DESTDIR)$(includedir)'
+	install -m 0755 '$(capi)/libocbus.so.$(version)' '$(DESTDIR)$(libdir)/.libocbus.so.new'
+	mv -f '$(DESTDIR)$(libdir)/.libocbus.so.new' '$(DESTDIR)$(libdir)/libocbus.so.$(version)'
+	ln -sfn 'libocbus.so.$(version)' '$(DESTDIR)$(libdir)/libocbus.so.0'
+	ln -sfn libocbus.so.0 '$(DESTDIR)$(libdir)/libocbus.so'
+	install -m 0644 capi/include/ocbus.h '$(DESTDIR)$(includedir)/ocbus.h'
+	sed -e 's|@prefix@|$(PREFIX)|' -e 's|@libdir@|$(libdir)|' -e 's|@includedir@|$(includedir)|' \
+	    -e 's|@version@|$(version)|' capi/ocbus.pc.in > '$(DESTDIR)$(libdir)/pkgconfig/ocbus.pc'
+	chmod 0644 '$(DESTDIR)$(libdir)/pkgconfig/ocbus.pc'
 
 fmt:
 	cargo fmt --all

@@ -51,7 +51,8 @@ impl Heard {
     async fn start(site: &Site, config: SubscriberConfig, users: &[&str]) -> Heard {
         let bus = Bus::new();
         let subscriber = Subscriber::start(config, site.resolver().await, bus.clone()).await.unwrap();
-        let mut subscription = bus.subscribe_with_queue(Filter::all(), 8192);
+        // New mail, and the resyncs that there must not be.
+        let mut subscription = bus.subscribe_with_queue(Filter::all().kind("MessageNew"), 8192);
         for user in users {
             subscriber.add(&Cn::new(user).unwrap()).await.unwrap();
         }

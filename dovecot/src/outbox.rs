@@ -48,6 +48,12 @@ impl Outbox {
         self.queue.is_empty()
     }
 
+    /// Whether these fit into one batch with what waits already.
+    pub fn has_room(&self, changes: &[Change]) -> bool {
+        let octets: usize = changes.iter().map(|change| self.size(change)).sum();
+        self.octets + octets <= MAX_BATCH_OCTETS && self.queue.len() + changes.len() <= MAX_EVENTS
+    }
+
     /// Adds what one commit did.
     pub fn push(&mut self, changes: Vec<Change>, now: Instant) {
         for change in changes {

@@ -145,6 +145,11 @@ impl Session {
         let (now, mut lines) = (Instant::now(), Vec::new());
         let Some(at) = self.account(publishers, owner, &mut lines) else { return lines };
         let Some(account) = self.accounts.get_mut(at) else { return lines };
+        if !delivery && !account.outbox.is_empty() && !account.outbox.has_room(&changes) {
+            // A client that is quicker than we are told: better now, while all of it can be said.
+            lines.extend(account.publish(&self.kinds, now, true, waited));
+            lines.extend(account.user.finish());
+        }
         account.outbox.push(changes, now);
         if delivery {
             // Answers are awaited at the end, behind what Dovecot still does.

@@ -3,6 +3,7 @@
 //! Standard output has the results, one line or JSON object for each; standard error has everything else. A
 //! fault is one line there. Exit status: 0 done, 1 failed, 2 wrong usage.
 
+mod at_daemon;
 mod demo;
 mod failure;
 mod flush;
@@ -15,6 +16,7 @@ mod probing;
 mod send;
 mod serve;
 mod shell;
+mod trace;
 mod users;
 mod watch;
 mod watch_line;
@@ -95,6 +97,7 @@ enum Command {
     Serve(serve::Serve),
     List(list::List),
     Flush(flush::Flush),
+    Trace(trace::Follow),
     Users(users::Users),
     Inspect(inspect::Inspect),
     Demo(demo::Demo),
@@ -131,6 +134,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Serve(serve) => serve.run(),
         Command::List(list) => on_runtime(list.run(&global)),
         Command::Flush(flush) => on_runtime(flush.run(&global)),
+        Command::Trace(trace) => on_runtime(trace.run()),
         Command::Users(users) => on_runtime(users.run()),
         Command::Inspect(inspect) => inspect.run(),
         Command::Demo(demo) => demo.run(&global),

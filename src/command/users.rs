@@ -1,16 +1,14 @@
 //! `ocbus users`: who is registered with Dovecot, as a running daemon tells it.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anstyle::Style;
 use clap::{Args, Subcommand};
-use hyper::Uri;
 use jiff::Timestamp;
-use ocbus::gateway::settings::{Secret, SecretSource};
-use ocbus::registration::{Entry, Remote, State, Told};
+use ocbus::registration::{Entry, State, Told};
 use ocbus::resolver::Cn;
 
+use super::at_daemon::AtDaemon;
 use super::failure::Failure;
 use super::output::{self, BAD, DIM, GOOD, STRONG, Table, UNSURE, escape, paint};
 
@@ -38,16 +36,8 @@ barred, leaving; unregistered), since_us, last_event_us (microseconds since 1970
 pub(super) struct Users {
     #[command(subcommand)]
     act: Option<Act>,
-    /// The daemon.
-    #[arg(long, global = true, env = "OCBUS_DAEMON", value_name = "URL", default_value = "http://127.0.0.1:8009",
-        value_parser = url)]
-    daemon: Uri,
-    /// A file with login:password or a token, in one line; else OCBUS_CREDENTIALS is looked at.
-    #[arg(long, global = true, value_name = "FILE")]
-    credentials_file: Option<PathBuf>,
-    /// For https: the authorities that are trusted, in PEM, instead of the system's.
-    #[arg(long, global = true, value_name = "FILE")]
-    ca_file: Option<PathBuf>,
+    #[command(flatten)]
+    daemon: AtDaemon,
     /// Print JSON, one object a line.
     #[arg(long, global = true)]
     json: bool,
@@ -69,35 +59,14 @@ enum Act {
     },
 }
 
-fn url(text: &str) -> Result<Uri, String> {
-    let fits = |url: &Uri| {
-        matches!(url.scheme_str(), Some("http" | "https")) && url.host().is_some() && !text.contains('@')
-    };
-    text.parse().ok().filter(fits).ok_or_else(|| "expected http://host:port or https://host:port".to_owned())
-}
-
 impl Users {
     pub(super) async fn run(self) -> Result<(), Failure> {
-        let remote =
-            Remote::new(self.daemon.clone(), self.credentials()?.as_ref(), self.ca_file.as_deref(), LIMIT)?;
+        let remote = self.daemon.remote(LIMIT)?;
         match &self.act {
             None | Some(Act::List) => self.list(&remote.list().await?.users),
             Some(Act::Register { user }) => self.told(user, remote.register(user).await?, State::Registered),
             Some(Act::Unregister { user }) => self.told(user, remote.unregister(user).await?, State::Barred),
         }
-    }
-
-    fn credentials(&self) -> Result<Option<Secret>, Failure> {
-        const VARIABLE: &str = "OCBUS_CREDENTIALS";
-        let source = match &self.credentials_file {
-            Some(path) => SecretSource::File(std::path::absolute(path)?),
-            None if std::env::var_os(VARIABLE).is_some() => SecretSource::Environment(VARIABLE.to_owned()),
-            None => return Ok(None),
-        };
-        let mut warnings = Vec::new();
-        let secret = source.read(std::path::Path::new("/"), &mut warnings)?;
-        warnings.iter().for_each(|warning| output::note(&format!("ocbus: warning: {warning}")));
-        Ok(Some(secret))
     }
 
     fn list(&self, users: &[Entry]) -> Result<(), Failure> {

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::http::{self, Gateway, connections};
 use super::settings::{Changes, Loaded, ResolverSettings, SettingsError};
+use super::status::Status;
 use crate::embedded::Embedded;
 use crate::handover::{HandOver, HandOverError};
 use crate::outbox::{Outbox, OutboxError};
@@ -91,15 +92,16 @@ impl Daemon {
         }
         let registrar = match loaded.registration.clone() {
             Some(registration) => {
-                let sessions = Sessions::Memcached { config: Box::new(config), limit: timeout };
+                let sessions = Sessions::Memcached { config: Box::new(config.clone()), limit: timeout };
                 Some(Registrar::start(registration, resolver.clone(), sessions).await)
             }
             None => None,
         };
         let gateway = Gateway::new(loaded, outbox, resolver, registrar);
         let more = gateway.registrar().cloned().map(registration::router).unwrap_or_default();
-        let router = http::router(&gateway, more);
         let (stop, stopped) = watch::channel(false);
+        let status = Status::start(&gateway, stopped.clone());
+        let router = http::router(&gateway, more.merge(status.router()));
         let (mut listeners, mut addresses) = (JoinSet::new(), Vec::new());
         for (address, listener) in bound {
             addresses.push(address);

@@ -19,7 +19,7 @@ mod trace;
 
 pub use config::{Full, OutboxConfig, OutboxError};
 pub use ledger::LedgerError;
-pub use statistics::{LATENCY_BOUNDS_US, Statistics};
+pub use statistics::{ByKind, COUNTED_KINDS, LATENCY_BOUNDS_US, Statistics};
 pub use trace::{Reason, SendOutcome, Source, Step, Trace, TracedEvent};
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

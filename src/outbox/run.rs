@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 
 use ocbus_resolver::delivery::{self, Outcome, Send as Sending, Target, Verdict};
 use ocbus_resolver::{Cn, Listeners, Settlement};
-use ocbus_wire::Event;
+use ocbus_wire::{Event, EventKind};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -158,21 +158,29 @@ impl Flight {
             tracing::warn!(event = "endpoint_fault", user = %cn, endpoint, events, reason, "not delivered");
         }
         settle(shared, &cn, &settlement).await;
+        let native = matches!(send.target, Target::Native(_));
+        let said = || events.iter().map(|event| &**event).filter(|event| native || legacy_says(event));
         if shared.traces.receiver_count() > 0 {
-            let step = Step::Sent {
-                endpoint: send.url.clone(),
-                native: matches!(send.target, Target::Native(_)),
-                outcome: outcome_of(sent),
-                reason,
-                took_us,
-            };
-            let events = events.iter().map(|event| TracedEvent::of(event)).collect();
+            let step =
+                Step::Sent { endpoint: send.url.clone(), native, outcome: outcome_of(sent), reason, took_us };
+            let events = said().map(TracedEvent::of).collect();
             let trace = Trace { time_us: now_us(), user: cn.to_string(), events, step };
             // Nobody may be there any more.
             let _ = shared.traces.send(Arc::new(trace));
         }
-        shared.call(|core, now| core.sent(now, &cn, &of(&send), through, sent)).1
+        let of_core = shared.call(|core, now| {
+            if sent == Sent::Taken {
+                core.statistics.add_sent(native, said());
+            }
+            core.sent(now, &cn, &of(&send), through, sent)
+        });
+        of_core.1
     }
+}
+
+/// Whether there is a payload for it.
+fn legacy_says(event: &Event) -> bool {
+    matches!(&event.kind, EventKind::MessageNew(new) if new.uid.is_some() || new.name.is_some())
 }
 
 fn of(send: &Sending) -> Who {

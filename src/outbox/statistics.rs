@@ -1,6 +1,33 @@
+use std::time::Duration;
+
+use ocbus_wire::Event;
+
 use super::trace::{Reason, SendOutcome, Source};
 
-/// Upper bounds of [`Statistics::latency`], in microseconds; one more bucket holds what is above the last.
+/// The kinds of events that are counted apart, by [`EventKind::name`](crate::EventKind::name); the last is for all others.
+pub const COUNTED_KINDS: [&str; 16] = [
+    "MessageNew",
+    "MessageAppend",
+    "MessageCopy",
+    "MessageMove",
+    "MessageRead",
+    "MessageTrash",
+    "MessageExpunge",
+    "FlagsSet",
+    "FlagsClear",
+    "MailboxCreate",
+    "MailboxDelete",
+    "MailboxRename",
+    "MailboxSubscribe",
+    "MailboxUnsubscribe",
+    "Resync",
+    "other",
+];
+
+/// A number for each of [`COUNTED_KINDS`].
+pub type ByKind = [u64; COUNTED_KINDS.len()];
+
+/// Upper bounds of [`Statistics::latency`] and [`Statistics::lookup_time`], in microseconds; one more bucket holds what is above the last.
 pub const LATENCY_BOUNDS_US: [u64; 16] = [
     100,
     250,
@@ -26,6 +53,8 @@ pub const LATENCY_BOUNDS_US: [u64; 16] = [
 pub struct Statistics {
     /// Events accepted, by source ([`Source::ALL`]).
     pub accepted: [u64; Source::ALL.len()],
+    /// The same, by source and kind.
+    pub accepted_kinds: [ByKind; Source::ALL.len()],
     /// Events that were turned away whole because the outbox was full or stopping, by source.
     pub refused: [u64; Source::ALL.len()],
     /// Events that reached everybody who was registered.
@@ -38,6 +67,14 @@ pub struct Statistics {
     pub lookups: u64,
     /// Look-ups that failed.
     pub lookup_failures: u64,
+    /// Look-ups, answered or not, by the time they took; as [`Statistics::latency`].
+    pub lookup_time: [u64; LATENCY_BOUNDS_US.len() + 1],
+    /// The sum of these times.
+    pub lookup_time_sum_us: u64,
+    /// Events that native endpoints have acknowledged, once for each endpoint; resyncs of the outbox included.
+    pub sent_native: ByKind,
+    /// Events that were pushed to legacy endpoints, once for each endpoint.
+    pub sent_legacy: ByKind,
     /// Sends to endpoints, by outcome ([`SendOutcome::ALL`]).
     pub sends: [u64; SendOutcome::ALL.len()],
     /// Sends that were made again after one that failed.
@@ -66,11 +103,26 @@ pub struct Statistics {
 impl Statistics {
     /// Counts a time.
     pub(super) fn add_latency(&mut self, latency_us: u64) {
-        let at = LATENCY_BOUNDS_US.partition_point(|bound| *bound < latency_us);
-        if let Some(bucket) = self.latency.get_mut(at) {
-            *bucket += 1;
-        }
-        self.latency_sum_us = self.latency_sum_us.saturating_add(latency_us);
+        observe(&mut self.latency, &mut self.latency_sum_us, latency_us);
+    }
+
+    /// Counts a look-up's time.
+    pub(super) fn add_lookup_time(&mut self, took: Duration) {
+        let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        observe(&mut self.lookup_time, &mut self.lookup_time_sum_us, took_us);
+    }
+
+    /// Counts what an endpoint has taken.
+    pub(super) fn add_sent<'a>(&mut self, native: bool, events: impl Iterator<Item = &'a Event>) {
+        let counters = if native { &mut self.sent_native } else { &mut self.sent_legacy };
+        events.for_each(|event| add(counters, kind(event), 1));
+    }
+
+    /// Counts accepted events by their kinds.
+    pub(super) fn add_accepted_kinds(&mut self, source: Source, events: &[Event]) {
+        let at = Source::ALL.iter().position(|one| *one == source);
+        let Some(counters) = at.and_then(|at| self.accepted_kinds.get_mut(at)) else { return };
+        events.iter().for_each(|event| add(counters, kind(event), 1));
     }
 
     pub(super) fn add_dropped(&mut self, reason: Reason, count: u64) {
@@ -88,6 +140,18 @@ impl Statistics {
     pub(super) fn add_send(&mut self, outcome: SendOutcome) {
         add(&mut self.sends, SendOutcome::ALL.iter().position(|one| *one == outcome), 1);
     }
+}
+
+fn observe(buckets: &mut [u64], sum_us: &mut u64, us: u64) {
+    let at = LATENCY_BOUNDS_US.partition_point(|bound| *bound < us);
+    add(buckets, Some(at), 1);
+    *sum_us = sum_us.saturating_add(us);
+}
+
+fn kind(event: &Event) -> Option<usize> {
+    let name = event.kind.name();
+    let known = COUNTED_KINDS.iter().position(|kind| *kind == name);
+    known.or(Some(COUNTED_KINDS.len() - 1))
 }
 
 fn add(counters: &mut [u64], at: Option<usize>, count: u64) {

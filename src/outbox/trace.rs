@@ -1,11 +1,11 @@
 //! What became of events, step by step, for `ocbus trace` and the status page. Never a mail's content.
 
 use ocbus_wire::Event;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 /// Who gave the events.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Source {
     /// Dovecot's OX driver, by HTTP.
@@ -31,7 +31,7 @@ impl Source {
 }
 
 /// Why an event went without having reached everybody that it was for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Reason {
@@ -78,7 +78,7 @@ impl Reason {
 }
 
 /// How a send to one endpoint ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum SendOutcome {
@@ -109,7 +109,7 @@ impl SendOutcome {
 }
 
 /// An event in a [`Trace`]: what it is called, not what it says.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TracedEvent {
     /// Its id.
     pub id: Uuid,
@@ -134,7 +134,7 @@ impl TracedEvent {
 }
 
 /// One step on the way of one user's events.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trace {
     /// When, in microseconds since the Unix epoch.
     pub time_us: u64,
@@ -148,7 +148,7 @@ pub struct Trace {
 }
 
 /// What happened.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "step", rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Step {

@@ -1,4 +1,4 @@
-//! A client of `/v1/users`, for `ocbus users`.
+//! A client of a daemon: `/v1/users` for `ocbus users`, and `/v1/traces`, which `gateway::Following` reads.
 
 use std::path::Path;
 use std::time::Duration;
@@ -7,8 +7,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty, Limited};
+use hyper::body::Incoming;
 use hyper::header::{AUTHORIZATION, HeaderValue};
-use hyper::{Method, Request, Uri};
+use hyper::{Method, Request, Response, Uri};
 use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
@@ -139,9 +140,55 @@ impl Remote {
 
     /// An answer with an entry in it is one whatever its status; all others must be 200.
     async fn ask(&self, method: Method, path: &str) -> Result<(u16, Bytes), RemoteError> {
+        let exchange = async {
+            let answer = self.begin(method, path).await?;
+            let status = answer.status().as_u16();
+            Ok::<_, RemoteError>((status, self.body(answer.into_body()).await?))
+        };
+        let (status, body) = match tokio::time::timeout(self.limit, exchange).await {
+            Ok(answer) => answer?,
+            Err(_) => return Err(self.late()),
+        };
+        match status {
+            200 | 202 | 502 => Ok((status, body)),
+            _ => Err(self.fault(status, &body)),
+        }
+    }
+
+    /// An answer whose body goes on: one user's traces, as server-sent events.
+    pub(crate) async fn follow(&self, cn: &Cn) -> Result<Incoming, RemoteError> {
+        let path = format!("/v1/traces?user={}", encoded(cn.as_str()));
+        let exchange = async {
+            let answer = self.begin(Method::GET, &path).await?;
+            match answer.status().as_u16() {
+                200 => Ok(answer.into_body()),
+                status => Err(self.fault(status, &self.body(answer.into_body()).await?)),
+            }
+        };
+        tokio::time::timeout(self.limit, exchange).await.unwrap_or_else(|_| Err(self.late()))
+    }
+
+    fn late(&self) -> RemoteError {
+        RemoteError::Deadline { url: self.url.to_string(), limit: self.limit }
+    }
+
+    /// Silence for so long.
+    pub(crate) fn silent(&self, limit: Duration) -> RemoteError {
+        RemoteError::Deadline { url: self.url.to_string(), limit }
+    }
+
+    pub(crate) fn broken(&self, error: &dyn std::error::Error) -> RemoteError {
+        RemoteError::Connection { url: self.url.to_string(), why: chain(error) }
+    }
+
+    async fn body(&self, body: Incoming) -> Result<Bytes, RemoteError> {
+        let body = Limited::new(body, MAX_ANSWER).collect().await;
+        Ok(body.map_err(|error| self.broken(&*error))?.to_bytes())
+    }
+
+    /// The head of the answer.
+    async fn begin(&self, method: Method, path: &str) -> Result<Response<Incoming>, RemoteError> {
         let url = self.url.to_string();
-        let broken =
-            |error: &dyn std::error::Error| RemoteError::Connection { url: url.clone(), why: chain(error) };
         let https = self.url.scheme_str() == Some("https");
         let authorities = self.authorities.as_deref().unwrap_or(Path::new(tls::SYSTEM));
         let connector = HttpsConnectorBuilder::new()
@@ -155,22 +202,14 @@ impl Remote {
         if let Some(authorization) = &self.authorization {
             request = request.header(AUTHORIZATION, authorization);
         }
-        let request = request.body(Empty::new()).map_err(|error| broken(&error))?;
-        let exchange = async {
-            let answer = client.request(request).await.map_err(|error| broken(&error))?;
-            let status = answer.status().as_u16();
-            let body = Limited::new(answer.into_body(), MAX_ANSWER).collect().await;
-            Ok::<_, RemoteError>((status, body.map_err(|error| broken(&*error))?.to_bytes()))
-        };
-        let (status, body) = match tokio::time::timeout(self.limit, exchange).await {
-            Ok(answer) => answer?,
-            Err(_) => return Err(RemoteError::Deadline { url, limit: self.limit }),
-        };
-        if matches!(status, 200 | 202 | 502) {
-            return Ok((status, body));
-        }
-        let told = serde_json::from_slice(&body).map(|fault: Fault| fault.error);
-        let beginning = body.get(..200).unwrap_or(&body);
+        let request = request.body(Empty::new()).map_err(|error| self.broken(&error))?;
+        client.request(request).await.map_err(|error| self.broken(&error))
+    }
+
+    /// Why it is none of the answers that are expected.
+    fn fault(&self, status: u16, body: &[u8]) -> RemoteError {
+        let told = serde_json::from_slice(body).map(|fault: Fault| fault.error);
+        let beginning = body.get(..200).unwrap_or(body);
         let told =
             told.unwrap_or_else(|_| String::from_utf8_lossy(beginning).trim().escape_debug().to_string());
         let why = match status {
@@ -180,10 +219,10 @@ impl Remote {
             }
             _ => told,
         };
-        Err(self.refused(status, &why))
+        self.refused(status, &why)
     }
 
-    fn refused(&self, status: u16, why: &str) -> RemoteError {
+    pub(crate) fn refused(&self, status: u16, why: &str) -> RemoteError {
         RemoteError::Refused { url: self.url.to_string(), status, why: why.to_owned() }
     }
 }

@@ -12,6 +12,7 @@ fn wrong_usage_ends_with_2_and_one_line_that_says_what_would_be_right() {
         (vec!["nonsense"], vec!["nonsense"]),
         (vec!["watch"], vec!["<USER>"]),
         (vec!["flush"], vec!["<USER>"]),
+        (vec!["trace"], vec!["<USER>"]),
         (vec!["watch", "--jsn", "bob"], vec!["--jsn", "--json"]),
         (vec!["watch", ""], vec!["<USER>", "expected"]),
         (vec!["watch", "a b"], vec!["'a b'", "octet 1", "expected"]),
@@ -52,7 +53,7 @@ fn what_cannot_be_done_ends_with_1() {
 
 #[test]
 fn help_teaches_by_example() {
-    for command in ["watch", "send", "list", "flush", "inspect", "demo", "completions", "man"] {
+    for command in ["watch", "send", "list", "flush", "trace", "inspect", "demo", "completions", "man"] {
         let help = plain(&[command, "--help"]);
         let text = help.ok();
         assert!(

@@ -146,6 +146,23 @@ fn what_fits_into_no_batch_is_one_resync_for_each_mailbox() {
 }
 
 #[test]
+fn what_has_room_becomes_no_resync() {
+    let (mut outbox, now) = (Outbox::new("bob", true), Instant::now());
+    let mut count = 0;
+    let next =
+        |count: u32| vec![copy("Target", (2 * count + 1, 2 * count + 1), "Source", (count + 1, count + 1))];
+    while outbox.has_room(&next(count)) {
+        outbox.push(next(count), now);
+        count += 1;
+    }
+    assert!((200..2000).contains(&count), "{count}");
+    let taken = outbox.take_all();
+    assert_eq!(taken.len(), usize::try_from(count).unwrap());
+    assert!(taken.iter().all(|change| !change.is_resync()));
+    assert!(outbox.has_room(&next(count)), "there is again");
+}
+
+#[test]
 fn ranges_are_taken_out_of_ranges() {
     assert_eq!(without(&[(1, 10)], &[(3, 4), (7, 7)]), [(1, 2), (5, 6), (8, 10)]);
     assert_eq!(without(&[(1, 3), (5, 9)], &[(2, 6)]), [(1, 1), (7, 9)]);

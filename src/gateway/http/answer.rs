@@ -17,13 +17,13 @@ pub(super) fn json(status: StatusCode, body: &impl Serialize) -> Response {
 
 /// Why a request is refused: a status and one line.
 #[derive(Debug)]
-pub(super) struct Refusal {
+pub(in crate::gateway) struct Refusal {
     pub(super) status: StatusCode,
     pub(super) why: String,
 }
 
 impl Refusal {
-    pub(super) fn new(status: StatusCode, why: impl ToString) -> Refusal {
+    pub(in crate::gateway) fn new(status: StatusCode, why: impl ToString) -> Refusal {
         Refusal { status, why: why.to_string() }
     }
 }

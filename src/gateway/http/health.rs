@@ -16,7 +16,7 @@ const FRESH: Duration = Duration::from_secs(1);
 
 /// What is being told.
 #[derive(Debug, Serialize)]
-struct Health {
+struct Told {
     /// `ok`, or `failing` when one of the others is.
     status: &'static str,
     /// `ok`, or `unreachable`: events are held, and nobody is told of them yet.
@@ -25,19 +25,38 @@ struct Health {
     outbox: &'static str,
 }
 
+/// Whether the daemon does its work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::gateway) struct Health {
+    /// The resolver answers.
+    pub(in crate::gateway) resolver: bool,
+    /// The outbox has no room.
+    pub(in crate::gateway) full: bool,
+}
+
+impl Health {
+    pub(in crate::gateway) fn is_ok(self) -> bool {
+        self.resolver && !self.full
+    }
+}
+
 /// When the resolver was asked, and whether it answered.
 pub(super) type LastLook = tokio::sync::Mutex<Option<(Instant, bool)>>;
 
 pub(super) async fn healthz(State(gateway): State<Gateway>) -> Response {
-    let resolver = resolver_answers(&gateway).await;
-    let full = gateway.outbox_is_full();
-    let health = Health {
-        status: if resolver && !full { "ok" } else { "failing" },
-        resolver: if resolver { "ok" } else { "unreachable" },
-        outbox: if full { "full" } else { "ok" },
+    let health = look(&gateway).await;
+    let told = Told {
+        status: if health.is_ok() { "ok" } else { "failing" },
+        resolver: if health.resolver { "ok" } else { "unreachable" },
+        outbox: if health.full { "full" } else { "ok" },
     };
-    let status = if resolver && !full { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    answer::json(status, &health)
+    let status = if health.is_ok() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    answer::json(status, &told)
+}
+
+/// How it is now, or was a moment ago.
+pub(in crate::gateway) async fn look(gateway: &Gateway) -> Health {
+    Health { resolver: resolver_answers(gateway).await, full: gateway.outbox_is_full() }
 }
 
 /// Asks at most once in [`FRESH`]; whoever comes meanwhile waits for the same answer.

@@ -4,6 +4,7 @@
 //! * `events`: `POST /v1/events`, for our Lua script and anybody else;
 //! * `/v1/users`, where users are registered with Dovecot: `crate::registration`;
 //! * `health`: `GET /healthz`;
+//! * `requests`: how many requests to which path were answered how;
 //! * `gate`: who may send; `body`: bounded bodies; `repeats`: what comes twice; `answer`: how we answer.
 //!
 //! Connections and their time limits are `connections`'s.
@@ -17,10 +18,13 @@ mod health;
 mod notify;
 mod patience;
 mod repeats;
+mod requests;
 mod state;
 mod take;
 
+pub(in crate::gateway) use answer::Refusal;
 pub use gate::Peer;
+pub(in crate::gateway) use health::{Health, look};
 pub use state::{Count, Gateway, HttpStatistics};
 
 use axum::Router;
@@ -28,8 +32,6 @@ use axum::http::StatusCode;
 use axum::middleware;
 use axum::response::Response;
 use axum::routing::{get, post, put};
-
-use answer::Refusal;
 
 /// All end-points: ours, and `more` that want the same credentials (as `/v1/users`, `/metrics`, the status page).
 pub fn router(gateway: &Gateway, more: Router<Gateway>) -> Router {
@@ -43,13 +45,14 @@ pub fn router(gateway: &Gateway, more: Router<Gateway>) -> Router {
         .route("/healthz", get(health::healthz))
         .fallback(nothing_here)
         .method_not_allowed_fallback(wrong_method)
+        .layer(middleware::from_fn_with_state(gateway.clone(), requests::count))
         .with_state(gateway.clone())
 }
 
 async fn nothing_here() -> Refusal {
     Refusal::new(
         StatusCode::NOT_FOUND,
-        "nothing here: expected /preliminary/http-notify/v1/notify or /v1/events",
+        "nothing here: expected /preliminary/http-notify/v1/notify, /v1/events, or / with a browser",
     )
 }
 

@@ -8,6 +8,7 @@ use ocbus_resolver::Resolver;
 
 use super::health::LastLook;
 use super::repeats::{Fingerprints, Repeats};
+use super::requests::Requests;
 use crate::gateway::settings::Loaded;
 use crate::outbox::Outbox;
 use crate::registration::Registrar;
@@ -28,6 +29,7 @@ struct Inner {
     repeats: Mutex<Repeats>,
     counters: [AtomicU64; Count::ALL.len()],
     open: AtomicU64,
+    requests: Requests,
     last_look: LastLook,
     /// For each [`Count`], when one was logged, and how many were not since.
     last_lines: Mutex<[(Option<Instant>, u64); Count::ALL.len()]>,
@@ -106,6 +108,8 @@ pub struct HttpStatistics {
     pub counts: [u64; Count::ALL.len()],
     /// Connections now.
     pub open: u64,
+    /// Requests by the path of their route (`other`: none), and by the answer's status.
+    pub requests: Vec<(String, u16, u64)>,
 }
 
 impl Gateway {
@@ -125,6 +129,7 @@ impl Gateway {
             repeats: Mutex::default(),
             counters: Default::default(),
             open: AtomicU64::new(0),
+            requests: Requests::default(),
             last_look: LastLook::default(),
             last_lines: Mutex::default(),
         }))
@@ -159,7 +164,8 @@ impl Gateway {
     pub fn statistics(&self) -> HttpStatistics {
         let counts =
             Count::ALL.map(|count| self.counter(count).map_or(0, |counter| counter.load(Ordering::Relaxed)));
-        HttpStatistics { counts, open: self.0.open.load(Ordering::Relaxed) }
+        let requests = self.0.requests.all();
+        HttpStatistics { counts, open: self.0.open.load(Ordering::Relaxed), requests }
     }
 
     pub(super) fn count(&self, count: Count) {
@@ -178,6 +184,10 @@ impl Gateway {
 
     pub(super) fn repeats(&self) -> MutexGuard<'_, Repeats> {
         self.0.repeats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn requests(&self) -> &Requests {
+        &self.0.requests
     }
 
     pub(super) fn last_look(&self) -> &LastLook {

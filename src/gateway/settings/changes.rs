@@ -46,6 +46,7 @@ impl Settings {
             applied max_head_octets "http.max_head_octets",
             applied max_headers "http.max_headers",
             applied max_connections "http.max_connections",
+            applied max_streams "http.max_streams",
             applied head_timeout_ms "http.head_timeout_ms",
             applied body_timeout_ms "http.body_timeout_ms",
             applied idle_timeout_s "http.idle_timeout_s",

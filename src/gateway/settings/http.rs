@@ -35,6 +35,8 @@ pub struct HttpSettings {
     pub max_headers: Bounded<16, 1000>,
     /// Connections at once. One more is told 503 and closed.
     pub max_connections: Bounded<1, 100_000>,
+    /// Status pages and traces that are followed at once. One more is told 503.
+    pub max_streams: Bounded<0, 10_000>,
     /// From a request's first octet to the end of its head; for TLS also the handshake.
     pub head_timeout_ms: Bounded<1, 600_000>,
     /// From the end of the head to the end of the body, and for an answer that nobody reads.
@@ -59,6 +61,7 @@ impl Default for HttpSettings {
             max_head_octets: Bounded::of(16_384),
             max_headers: Bounded::of(64),
             max_connections: Bounded::of(2048),
+            max_streams: Bounded::of(32),
             head_timeout_ms: Bounded::of(5000),
             body_timeout_ms: Bounded::of(5000),
             idle_timeout_s: Bounded::of(90),
@@ -93,7 +96,7 @@ impl FromStr for UrlPath {
     fn from_str(text: &str) -> Result<UrlPath, &'static str> {
         let fits = |octet: u8| octet.is_ascii_alphanumeric() || b"-._~/%".contains(&octet);
         // The others have a meaning of their own.
-        let taken = ["/", "/v1/events", "/healthz", "/metrics"].contains(&text);
+        let taken = ["/", "/events", "/v1/events", "/v1/traces", "/healthz", "/metrics"].contains(&text);
         match text.starts_with('/') && !taken && text.len() <= 255 && text.bytes().all(fits) {
             true => Ok(UrlPath(text.to_owned())),
             false => Err("expected a path of its own, as /preliminary/http-notify/v1/notify"),

@@ -209,6 +209,7 @@ impl Core {
             return Err(full);
         }
         self.statistics.add_accepted(source, count);
+        self.statistics.add_accepted_kinds(source, &events);
         let mut events = events.into_iter().peekable();
         while let Some(event) = events.next() {
             let Ok(cn) = Cn::new(&event.user) else {
@@ -243,6 +244,7 @@ impl Core {
     pub(super) fn looked_up(&mut self, now: Now, cn: &Cn, listeners: Listeners, took: Duration) {
         self.looking = self.looking.saturating_sub(1);
         self.statistics.lookups += 1;
+        self.statistics.add_lookup_time(took);
         // Not by one that had asked before.
         if self.outage.take_if(|outage| outage.retry_at <= now.at).is_some() {
             // Who was forgotten meanwhile registers within a heartbeat.
@@ -267,6 +269,7 @@ impl Core {
     ) {
         self.looking = self.looking.saturating_sub(1);
         self.statistics.lookup_failures += 1;
+        self.statistics.add_lookup_time(took);
         let own = failure == LookUpFailure::Own;
         self.on(now, cn, false, |user, home| user.look_up_failed(cn, own, reason, took, home));
         if !own {

@@ -1,0 +1,99 @@
+use std::ffi::c_char;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+use ocbus::emsmdb::{NewSession, Session};
+use ocbus::resolver::Cn;
+use ocbus::wire::ResyncReason;
+use ocbus::{Event, now_us};
+use uuid::Uuid;
+
+use crate::arguments::{guid, text};
+use crate::handle::{self, ocbus_t};
+use crate::status::{Error, guard, ocbus_status};
+
+/// The octets of a session's GUID, as a GUID stands on the wire (in Samba: of GUID_to_ndr_buf()). The library
+/// compares them, and shows them in its log as Samba does.
+pub const OCBUS_GUID_OCTETS: usize = 16;
+
+pub(crate) fn find(ocbus: &ocbus_t, guid: Uuid) -> Result<Session, Error> {
+    ocbus.emsmdb.session(guid).ok_or_else(|| ocbus::emsmdb::engine::UnknownSession(guid).into())
+}
+
+/// Opens a session (EcDoConnectEx, MAPI/HTTP Connect). `session`: its GUID, 16 octets, another for each. `cn`: whose
+/// mailbox it shows, the name under which the Dovecot plugin looks its listeners up (openchange_cn: a username or an
+/// address; at most 241 octets, no spaces). `index`: the session index that the client was told; it stands in
+/// RopPending.
+///
+/// Does not wait: the user is registered with the resolver meanwhile. What came before that is made good: the
+/// session is told to look again. A resolver that does not answer is no error.
+///
+/// Ownership: the arguments are copied. Threads: any. Errors: OCBUS_ERROR_ARGUMENT, OCBUS_ERROR_DUPLICATE (such a session
+/// is open), OCBUS_ERROR_LIMIT (settings `sessions_per_user`, `sessions`).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ocbus_session_open(
+    ocbus: *const ocbus_t,
+    session: *const u8,
+    cn: *const c_char,
+    index: u16,
+) -> ocbus_status {
+    guard(|| {
+        // SAFETY: as ocbus.h asks of the caller.
+        let (ocbus, guid) = unsafe { (handle::get(ocbus)?, guid(session)?) };
+        // SAFETY: likewise.
+        let cn = unsafe { text("cn", cn, Cn::MAX_OCTETS)? };
+        let cn = Cn::new(cn).map_err(|error| Error::argument(error.to_string()))?;
+        open(ocbus, NewSession { guid, cn, index })
+    })
+}
+
+/// Opens at once, and has the rest, the registration, done by our own threads.
+fn open(ocbus: &ocbus_t, new: NewSession) -> Result<(), Error> {
+    let cn = new.cn.clone();
+    let emsmdb = ocbus.emsmdb.clone();
+    let mut opening: Pin<Box<_>> = Box::pin(async move { emsmdb.open_session(new).await.map(drop) });
+    match opening.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(opened) => Ok(opened?),
+        // It is open, and its user is being registered.
+        Poll::Pending => {
+            let bus = ocbus.bus.clone();
+            ocbus.runtime.spawn(async move {
+                if opening.await.is_ok() {
+                    let reason = ResyncReason::ResolverLost;
+                    bus.publish(Event::resync(Uuid::now_v7(), now_us(), cn.as_str(), reason, 0));
+                }
+            });
+            Ok(())
+        }
+    }
+}
+
+/// The client made a call: its session lives on. Every other call for a session says so too but
+/// ocbus_has_replies(); a session that nobody calls for `idle_s` ends.
+///
+/// Threads: any. Errors: OCBUS_ERROR_ARGUMENT, OCBUS_ERROR_UNKNOWN_SESSION.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ocbus_session_touch(ocbus: *const ocbus_t, session: *const u8) -> ocbus_status {
+    guard(|| {
+        // SAFETY: as ocbus.h asks of the caller.
+        let (ocbus, guid) = unsafe { (handle::get(ocbus)?, guid(session)?) };
+        Ok(find(ocbus, guid)?.touch()?)
+    })
+}
+
+/// Closes a session (EcDoDisconnect, MAPI/HTTP Disconnect, a context handle that was run down). Its subscriptions,
+/// tables and replies are gone; its parked wait is answered with OCBUS_OUTCOME_UNKNOWN_SESSION.
+///
+/// Threads: any. Errors: OCBUS_ERROR_ARGUMENT, OCBUS_ERROR_UNKNOWN_SESSION.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ocbus_session_close(ocbus: *const ocbus_t, session: *const u8) -> ocbus_status {
+    guard(|| {
+        // SAFETY: as ocbus.h asks of the caller.
+        let (ocbus, guid) = unsafe { (handle::get(ocbus)?, guid(session)?) };
+        match find(ocbus, guid)?.close() {
+            true => Ok(()),
+            // Another thread closed it just now.
+            false => Err(ocbus::emsmdb::engine::UnknownSession(guid).into()),
+        }
+    })
+}

@@ -1,0 +1,86 @@
+//! The page in a real browser.
+
+use ocbus::subscriber::SubscriberConfig;
+use serde_json::json;
+
+use super::House;
+use super::browser::Browser;
+use super::support::listen;
+
+const HOSTILE_USER: &str = "<script>window.caught=1</script>";
+const HOSTILE_MAILBOX: &str = "\\\"><img src=x onerror=window.caught=1>";
+
+#[test]
+fn a_browser_is_asked_for_a_login() {
+    let house = House::new();
+    house.notify("bob", 1);
+    let mut browser = Browser::start(&house.sandbox, None);
+    browser.open(&house.daemon.url("/"));
+    assert_eq!(browser.demands, [("basic".to_owned(), "ocbus".to_owned())]);
+    let text = browser.evaluate("document.body.innerText");
+    assert!(text.as_str().unwrap().contains("no credentials"), "{text}");
+    assert_eq!(browser.evaluate("document.getElementById('events')"), json!(null));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_is_shown_live_and_hostile_names_are_only_shown() {
+    let house = House::with("outbox.grace_s = 0");
+    let _bob = listen(&house.memcached, SubscriberConfig::default(), "bob").await;
+    let mut browser = Browser::start(&house.sandbox, Some(("login", "pass")));
+    browser.open(&house.daemon.url("/"));
+    browser.until("document.getElementById('live').textContent === 'live'");
+    assert_eq!(browser.demands.len(), 1, "one login is enough: {:?}", browser.demands);
+    let text = browser.evaluate("document.getElementById('events').innerText");
+    assert!(text.as_str().unwrap().contains("none since the start"), "{text}");
+
+    browser.evaluate("window.sameDocument = true");
+    house.notify("bob", 7);
+    browser.until("/bob\\s+MessageNew\\s+INBOX\\s+ox\\s+acknowledged\\s+[0-9.]+ ms/.test(document.getElementById('events').innerText)");
+    browser.until("/native\\s+1\\s+taken/.test(document.getElementById('endpoints').innerText)");
+    assert_eq!(browser.evaluate("window.sameDocument"), json!(true), "without a reload");
+    let page = browser.evaluate("document.documentElement.outerHTML");
+    assert!(!page.as_str().unwrap().contains("hello 7"), "no subject");
+
+    let event =
+        format!(r#"{{"user":"{HOSTILE_USER}","kind":"MessageNew","mailbox":"{HOSTILE_MAILBOX}","uid":1}}"#);
+    assert_eq!(house.post(&format!(r#"{{"events":[{event}]}}"#)).status, 200);
+    let shown = "document.getElementById('events').innerText.includes('<script>window.caught=1</script>') \
+                 && document.getElementById('events').innerText.includes('\"><img src=x onerror=window.caught=1>')";
+    browser.until(shown);
+    let inert =
+        "document.querySelectorAll('img, #events script').length === 0 && window.caught === undefined";
+    assert_eq!(browser.evaluate(inert), json!(true));
+    // The same as the server writes it at once.
+    browser.call("Page.reload", json!({}));
+    browser.until("window.sameDocument === undefined && document.readyState === 'complete'");
+    browser.until(shown);
+    assert_eq!(browser.evaluate(inert), json!(true));
+    // And should the escaping ever fail: nothing but the page's own script runs, and nothing is fetched.
+    let blocked = "new Promise(done => {
+        const directives = [];
+        document.addEventListener('securitypolicyviolation', event => {
+            directives.push(event.effectiveDirective);
+            if (directives.length === 3) done(directives.sort().join(' '));
+        });
+        document.body.insertAdjacentHTML('beforeend', '<img src=x onerror=\"window.caught=1\"><b style=\"color:red\">x</b>');
+    })";
+    assert_eq!(browser.evaluate(blocked), json!("img-src script-src-attr style-src-attr"));
+    assert_eq!(browser.evaluate("window.caught === undefined"), json!(true));
+}
+
+#[test]
+fn without_scripts_the_page_has_everything_too() {
+    let house = House::new();
+    house.notify("bob", 7);
+    let answer = house.get("/");
+    assert_eq!(answer.status, 200);
+    for wanted in [">bob</th>", "<th scope=\"col\">Mailbox</th>", "http-equiv=\"refresh\""] {
+        assert!(answer.body.contains(wanted), "{wanted}: {}", answer.body);
+    }
+    assert!(!answer.body.contains("hello 7") && !answer.body.contains("alice@"), "no content");
+    let head = answer.head.to_lowercase();
+    for wanted in ["default-src 'none'", "frame-ancestors 'none'", "nosniff", "no-store", "no-referrer"] {
+        assert!(head.contains(wanted), "{wanted}: {head}");
+    }
+    assert!(!head.contains("unsafe"), "{head}");
+}
