@@ -244,3 +244,6 @@ impl Shared {
 fn now() -> Now {
     Now { at: tokio::time::Instant::now().into_std(), us: now_us() }
 }
+
+#[cfg(test)]
+mod tests;

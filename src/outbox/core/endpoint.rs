@@ -76,7 +76,7 @@ pub(super) struct Place {
     pub(super) sending: Option<u64>,
     /// Failures in a row.
     pub(super) attempts: u32,
-    /// It is not sent to without a look-up: a send has failed, or is not to be made yet ([`super::backoff`]).
+    /// It is not sent to without a look-up: a send has failed, or is not to be made yet (see `backoff.rs`).
     pub(super) waits: bool,
     /// It stood in the record at the last look-up, and nothing was heard to the contrary. A native one that does not
     /// is an orphan: what it has not got is held for whoever takes its place.
