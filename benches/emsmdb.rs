@@ -14,10 +14,12 @@ use ocbus::emsmdb::{
     Answer, Emsmdb, EmsmdbConfig, Engine, EngineConfig, NewSession, Query, Reply, Session, Subscription,
     Table, TableKind, WaitOutcome, What,
 };
-use ocbus::resolver::Cn;
+use ocbus::publisher::PublisherConfig;
+use ocbus::resolver::{Cn, MemoryStore, Resolver};
+use ocbus::subscriber::SubscriberConfig;
 use ocbus::wire::ropnotify::{FolderId, MessageId, NotificationTypes, Scope};
 use ocbus::wire::{NewMessage, ResyncReason};
-use ocbus::{Bus, Event, EventKind, Mailbox};
+use ocbus::{Bus, Event, EventKind, Mailbox, Publisher, Subscriber};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
@@ -131,15 +133,22 @@ fn percentile(sorted: &[Duration], part: f64) -> f64 {
     sorted[at].as_secs_f64() * 1e6
 }
 
-/// From `publish` until the task that waits has its answer.
-async fn wake_up() {
+/// From `publish` until the task that waits has its answer: on the bus of this process, or by a publisher to its native
+/// tcp endpoint (with the look-up, in a resolver in memory).
+async fn wake_up(over_tcp: bool) {
     let bus = Bus::new();
+    let resolver = Resolver::in_memory(MemoryStore::default());
+    let subscriber =
+        Subscriber::start(SubscriberConfig::default(), resolver.clone(), bus.clone()).await.unwrap();
+    let user = Cn::new("user0").unwrap();
+    subscriber.add(&user).await.unwrap();
+    let publisher = Publisher::new(resolver, PublisherConfig::default()).unwrap();
     let emsmdb = Emsmdb::attach(&bus, None, knows, EmsmdbConfig::default()).unwrap();
     let session = emsmdb.open(new_session(1, "user0")).unwrap();
     session.subscribe(subscription(1, 0x7e, Scope::Store)).unwrap();
     let mut took = Vec::new();
     let mut out = Vec::new();
-    for id in 1..=20_000u32 {
+    for id in 1..=if over_tcp { 5_000u32 } else { 20_000 } {
         let waiting = tokio::spawn({
             let session = session.clone();
             async move {
@@ -152,15 +161,21 @@ async fn wake_up() {
         }
         // The task that feeds the engine is asleep by now, as on a server between two mails.
         tokio::time::sleep(Duration::from_micros(50)).await;
+        let event = mail(id.into(), "user0", id);
         let begun = Instant::now();
-        bus.publish(mail(id.into(), "user0", id));
+        if over_tcp {
+            assert_eq!(publisher.publish(&user, &[event]).await.unwrap().taken(), 1);
+        } else {
+            bus.publish(event);
+        }
         took.push(waiting.await.unwrap() - begun);
         out.clear();
         session.take(32_758, &mut out).unwrap();
     }
     took.sort();
     println!(
-        "publish to completed wait: p50 {:.1} us, p99 {:.1} us, most {:.1} us ({} mails)",
+        "publish to completed wait, {}: p50 {:.1} us, p99 {:.1} us, most {:.1} us ({} mails)",
+        if over_tcp { "over native tcp" } else { "in process" },
         percentile(&took, 0.5),
         percentile(&took, 0.99),
         percentile(&took, 1.0),
@@ -275,7 +290,9 @@ criterion_group! {
 fn main() {
     benches();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    runtime.block_on(async { tokio::spawn(wake_up()).await.unwrap() });
+    for over_tcp in [false, true] {
+        runtime.block_on(async { tokio::spawn(wake_up(over_tcp)).await.unwrap() });
+    }
     runtime.block_on(memory());
     // With its tasks, which hold the sessions.
     drop(runtime);
