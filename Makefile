@@ -65,7 +65,7 @@ test:
 	cargo build $(CARGOFLAGS) -p dovecot-openchange-plugin
 	$(LINK)
 	cargo test $(CARGOFLAGS) --workspace --doc
-	@scripts/dovecot24 test || [ $$? = 3 ]
+	@scripts/dovecot24 test $(if $(CI),--profile ci) || [ $$? = 3 ]
 	$(run_as_root) cargo nextest run $(CARGOFLAGS) $(if $(CI),--profile ci) --workspace
 
 lint:

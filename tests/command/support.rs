@@ -146,6 +146,8 @@ impl Bench {
     pub(crate) fn watch(&self, arguments: &[&str]) -> Child {
         let mut child = self.start(&[&["watch"], arguments].concat());
         child.wait_output("listening at ", LIMIT).unwrap();
+        // The line may still be under way.
+        until("the line's end", || child.stderr().ends_with('\n').then_some(()));
         child
     }
 
