@@ -1,3 +1,4 @@
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use nng::{Aio, AioResult, Context, Message, Socket};
@@ -7,6 +8,8 @@ use tokio::sync::mpsc;
 pub(crate) struct Call {
     aio: Aio,
     results: mpsc::Receiver<AioResult>,
+    /// Whether a request that is out goes on to its reply. Held while it does, so that giving up comes before or after.
+    awaited: Arc<Mutex<bool>>,
     /// Of a REQ socket, whose requests are answered.
     context: Option<Context>,
 }
@@ -17,26 +20,31 @@ impl Call {
         // One operation runs at a time, so one place is enough; a result nobody awaits any more is dropped.
         let (sender, results) = mpsc::channel(1);
         let aio = Aio::new(move |_, result| drop(sender.try_send(result)))?;
-        Ok(Call { aio, results, context: None })
+        Ok(Call { aio, results, awaited: Arc::default(), context: None })
     }
 
     /// For [`request`](Call::request) on a REQ socket.
     pub(crate) fn requesting(socket: &Socket) -> nng::Result<Call> {
         let context = Context::new(socket)?;
         let (sender, results) = mpsc::channel(1);
-        let own = context.clone();
+        let awaited = Arc::<Mutex<bool>>::default();
+        let (own, wanted) = (context.clone(), Arc::clone(&awaited));
         // Once the request is out, nng's own thread begins to wait for the reply: one wake of the task, not two.
         let aio = Aio::new(move |aio, result| {
             let result = match result {
-                AioResult::Send(Ok(())) => match own.recv(&aio) {
-                    Ok(()) => return,
-                    Err(error) => AioResult::Recv(Err(error)),
-                },
+                AioResult::Send(Ok(())) => {
+                    let wanted = wanted.lock().unwrap_or_else(PoisonError::into_inner);
+                    let receiving = if *wanted { own.recv(&aio) } else { Err(nng::Error::Canceled) };
+                    match receiving {
+                        Ok(()) => return,
+                        Err(error) => AioResult::Recv(Err(error)),
+                    }
+                }
                 other => other,
             };
             drop(sender.try_send(result));
         })?;
-        Ok(Call { aio, results, context: Some(context) })
+        Ok(Call { aio, results, awaited, context: Some(context) })
     }
 
     /// Sends on a PUSH socket; done when a peer's pipe took it.
@@ -63,15 +71,28 @@ impl Call {
 
     fn begin(&mut self, limit: Duration) -> nng::Result<()> {
         // What a call that was given up has left behind.
+        self.give_up();
+        while self.results.try_recv().is_ok() {}
+        self.expect(true);
+        self.aio.set_timeout(Some(limit))
+    }
+
+    fn expect(&self, reply: bool) {
+        *self.awaited.lock().unwrap_or_else(PoisonError::into_inner) = reply;
+    }
+
+    /// Ends the operation that is under way, and waits for its callback, which is a matter of microseconds.
+    fn give_up(&self) {
+        self.expect(false);
         self.aio.cancel();
         self.aio.wait();
-        while self.results.try_recv().is_ok() {}
-        self.aio.set_timeout(Some(limit))
     }
 }
 
 impl Drop for Call {
     fn drop(&mut self) {
-        self.aio.cancel();
+        // A callback that still runs holds the operation as well. Were it the last to, it would free the operation in
+        // the operation's own callback: nng waits there for that callback to end, for ever, on one of its few threads.
+        self.give_up();
     }
 }

@@ -18,3 +18,6 @@ pub use trusted::{TrustedNetworks, TrustedNetworksError};
 
 /// The largest message that a server takes. A peer that claims more is cut off before memory is taken for it.
 pub(crate) const MAX_MESSAGE_OCTETS: usize = ocbus_wire::native::MAX_BATCH_OCTETS + 64;
+
+#[cfg(test)]
+mod tests;

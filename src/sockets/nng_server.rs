@@ -24,7 +24,7 @@ const CONTEXTS: usize = 8;
 pub(super) struct NngServer {
     socket: Socket,
     listener: Listener,
-    _operations: Vec<Aio>,
+    operations: Vec<Aio>,
 }
 
 impl NngServer {
@@ -52,7 +52,7 @@ impl NngServer {
         }
         let listener =
             ListenerBuilder::new(&socket, &bind.to_string())?.start().map_err(|(_, error)| error)?;
-        Ok(NngServer { socket, listener, _operations: operations })
+        Ok(NngServer { socket, listener, operations })
     }
 
     /// The port that it is bound to.
@@ -65,6 +65,11 @@ impl Drop for NngServer {
     fn drop(&mut self) {
         // The callbacks hold the socket too.
         self.socket.close();
+        // A callback that still runs holds its operation as well. Were it the last to, it would free the operation
+        // in the operation's own callback: nng waits there for that callback to end, for ever, on one of its few threads.
+        for operation in &self.operations {
+            operation.wait();
+        }
     }
 }
 
