@@ -139,6 +139,17 @@ pub(super) fn folder_changed(folder: FolderId, parent: Option<FolderId>) -> Chan
     }
 }
 
+/// What to tell of a new folder that the host does not know yet: the list of folders that it is in has changed.
+pub(super) fn folders_changed(parent: Option<FolderId>) -> Changes {
+    Changes {
+        announcements: parent
+            .map(|parent| Announcement::folder_modified(parent, None, None))
+            .into_iter()
+            .collect(),
+        tables: vec![TableChange::Hierarchy { parent, row: Row::Changed }],
+    }
+}
+
 struct Maker<'a> {
     event: &'a Event,
     folder: FolderId,
