@@ -295,6 +295,27 @@ async fn what_is_shared_is_told_to_its_owner() {
     table.assert_right(&site);
 }
 
+/// Then all that is there is found by each process anew: nothing of that has happened.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_index_files_nothing_is_found() {
+    let site = site(|options| {
+        options.extra_by_version(
+            "mail_location = maildir:~/Maildir:INDEX=MEMORY\n",
+            "mail_index_path = MEMORY\n",
+        )
+    });
+    let mut table = Table::new(&site).await;
+    let t = &mut table;
+    for uid in 1..=3 {
+        site.deliver("bob", None, "x");
+        t.expect("delivery", &[&format!("MessageNew INBOX {uid}")]).await;
+    }
+    let mut imap = site.dovecot.imap("bob").unwrap();
+    t.imap(&mut imap, "SELECT INBOX", &[]).await;
+    t.imap(&mut imap, "STORE 2 +FLAGS (\\Seen)", &["MessageRead INBOX 2"]).await;
+    table.assert_right(&site);
+}
+
 /// Sites that came from another server keep its prefix for clients that know it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mailbox_has_one_name_under_every_prefix() {
