@@ -69,7 +69,7 @@ static void *found_changes(struct mail_index_transaction *t,
 	bool flags = changes_flags(t), keywords = changes_keywords(t);
 	void *rust_txn = NULL;
 
-	if ((flags || keywords) &&
+	if (changes_mails(t) && (flags || keywords) &&
 	    rust->wants_transactions(ouser->rust, FALSE)) T_BEGIN {
 		describe(box, &at);
 		rust_txn = rust->begin(ouser->rust, &at, FALSE);

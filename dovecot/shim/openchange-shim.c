@@ -406,13 +406,37 @@ static bool changes_flags(const struct mail_index_transaction *t)
 	return array_is_created(&t->updates) && array_count(&t->updates) > 0;
 }
 
+/* Those of mails that it adds included. */
 static bool changes_keywords(const struct mail_index_transaction *t)
 {
 	return array_is_created(&t->keyword_updates) &&
 		array_count(&t->keyword_updates) > 0;
 }
 
-static void tell_logged_keywords(void *rust_txn,
+/* Whether it changes flags or keywords of mails that are there already. */
+static bool changes_mails(const struct mail_index_transaction *t)
+{
+	return t->min_flagupdate_seq != 0 &&
+		t->min_flagupdate_seq < t->first_new_seq;
+}
+
+/* What a commit wrote, of mails with a lower UID than "end": others were added by it. */
+struct openchange_logged {
+	void *rust_txn;
+	struct mailbox *box;
+	uint32_t end;
+};
+
+static void tell_logged_keyword(const struct openchange_logged *logged,
+				uint32_t first, uint32_t last,
+				const char *name, bool set)
+{
+	if (first < logged->end)
+		rust->keyword(logged->rust_txn, first,
+			      I_MIN(last, logged->end - 1), name, set);
+}
+
+static void tell_logged_keywords(const struct openchange_logged *logged,
 				 const struct mail_transaction_keyword_update *update,
 				 uint32_t size)
 {
@@ -427,11 +451,11 @@ static void tell_logged_keywords(void *rust_txn,
 	uid = CONST_PTR_OFFSET(update, offset);
 	end = CONST_PTR_OFFSET(update, size);
 	for (; uid + 2 <= end; uid += 2)
-		rust->keyword(rust_txn, uid[0], uid[1], name,
-			      update->modify_type == MODIFY_ADD);
+		tell_logged_keyword(logged, uid[0], uid[1], name,
+				    update->modify_type == MODIFY_ADD);
 }
 
-static void tell_logged_record(void *rust_txn, struct mailbox *box,
+static void tell_logged_record(const struct openchange_logged *logged,
 			       const struct mail_transaction_header *hdr,
 			       const void *data)
 {
@@ -443,25 +467,30 @@ static void tell_logged_record(void *rust_txn, struct mailbox *box,
 
 	switch (hdr->type & MAIL_TRANSACTION_TYPE_MASK) {
 	case MAIL_TRANSACTION_FLAG_UPDATE:
-		for (i = 0; i < hdr->size / sizeof(*flags); i++)
+		for (i = 0; i < hdr->size / sizeof(*flags); i++) {
+			if (flags[i].uid1 >= logged->end)
+				continue;
 			/* it clears first: 255 and some to set is "exactly these" */
-			rust->flags(rust_txn, flags[i].uid1, flags[i].uid2,
+			rust->flags(logged->rust_txn, flags[i].uid1,
+				    I_MIN(flags[i].uid2, logged->end - 1),
 				    flags[i].add_flags & MAIL_FLAGS_NONRECENT,
 				    flags[i].remove_flags &
 				    ~flags[i].add_flags & MAIL_FLAGS_NONRECENT);
+		}
 		break;
 	case MAIL_TRANSACTION_KEYWORD_UPDATE:
 		if (hdr->size >= sizeof(struct mail_transaction_keyword_update))
-			tell_logged_keywords(rust_txn, data, hdr->size);
+			tell_logged_keywords(logged, data, hdr->size);
 		break;
 	case MAIL_TRANSACTION_KEYWORD_RESET:
 		/* all keywords that there are */
-		all = mail_index_get_keywords(box->index);
+		all = mail_index_get_keywords(logged->box->index);
 		names = array_get(all, &count);
 		for (i = 0; i < hdr->size / sizeof(*resets); i++) {
 			for (j = 0; j < count; j++)
-				rust->keyword(rust_txn, resets[i].uid1,
-					      resets[i].uid2, names[j], FALSE);
+				tell_logged_keyword(logged, resets[i].uid1,
+						    resets[i].uid2, names[j],
+						    FALSE);
 		}
 		break;
 	default:
@@ -470,7 +499,7 @@ static void tell_logged_record(void *rust_txn, struct mailbox *box,
 }
 
 /* Tells Rust what a commit has written of flags and keywords. The log is in memory. */
-static void tell_logged(void *rust_txn, struct mailbox *box,
+static void tell_logged(const struct openchange_logged *logged,
 			const struct mail_index_transaction_commit_result *at)
 {
 	struct mail_transaction_log_view *view;
@@ -479,14 +508,14 @@ static void tell_logged(void *rust_txn, struct mailbox *box,
 	const char *reason;
 	bool reset;
 
-	view = mail_transaction_log_view_open(box->index->log);
+	view = mail_transaction_log_view_open(logged->box->index->log);
 	if (mail_transaction_log_view_set(view, at->log_file_seq,
 					  at->log_file_offset - at->commit_size,
 					  at->log_file_seq, at->log_file_offset,
 					  &reset, &reason) > 0) {
-		rust->forget_flags(rust_txn);
+		rust->forget_flags(logged->rust_txn);
 		while (mail_transaction_log_view_next(view, &hdr, &data) > 0)
-			tell_logged_record(rust_txn, box, hdr, data);
+			tell_logged_record(logged, hdr, data);
 	}
 	mail_transaction_log_view_close(&view);
 }
@@ -495,14 +524,13 @@ static void tell_logged(void *rust_txn, struct mailbox *box,
 static void before_commit(struct openchange_txn *txn,
 			  struct mail_index_transaction *itrans)
 {
-	if (changes_flags(itrans) && !txn->told_by_mail) {
-		txn->changes_flags = TRUE;
+	if (!changes_mails(itrans))
+		return;
+	txn->changes_flags = TRUE;
+	if (changes_flags(itrans) && !txn->told_by_mail)
 		tell_flags(itrans, changes(txn));
-	}
-	if (changes_keywords(itrans)) {
-		txn->changes_flags = TRUE;
+	if (changes_keywords(itrans))
 		tell_keywords(itrans, changes(txn));
-	}
 }
 
 static uint64_t
@@ -523,6 +551,10 @@ static int index_commit(struct mail_index_transaction *itrans,
 	uoff_t offset = itrans->view->log_file_head_offset;
 	/* whether what somebody else changed is not to be written */
 	bool conditional = itrans->max_modseq != 0;
+	struct openchange_logged logged = {
+		.box = txn->box,
+		.end = mail_index_get_header(itrans->view)->next_uid,
+	};
 	bool stale;
 	int ret;
 
@@ -538,7 +570,8 @@ static int index_commit(struct mail_index_transaction *itrans,
 			result->log_file_offset - result->commit_size != offset;
 		if ((stale || conditional) && txn->changes_flags &&
 		    !txn->told_by_mail) T_BEGIN {
-			tell_logged(changes(txn), txn->box, result);
+			logged.rust_txn = changes(txn);
+			tell_logged(&logged, result);
 		} T_END;
 	}
 	return ret;

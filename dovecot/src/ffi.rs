@@ -208,6 +208,8 @@ unsafe extern "C" fn user_new(login: *const c_char, debug: bool, set: *const CSe
         };
         let login = value(login).unwrap_or_default();
         let made = Session::new(&mut publishers(), &login, debug, raw);
+        let warnings = publishers().warnings();
+        write(&warnings);
         match made {
             Ok(session) => Box::into_raw(Box::new(session)).cast(),
             Err(error) => {
