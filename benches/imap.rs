@@ -78,6 +78,26 @@ const COMMANDS: [&str; 6] = [
     "EXPUNGE",
 ];
 
+/// How commands follow on each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pace {
+    Paused,
+    AtOnce,
+}
+
+impl Pace {
+    const ALL: [Pace; 2] = [Pace::Paused, Pace::AtOnce];
+    /// Far more than the plugin does behind an answer, and far less than a copy waits for its expunge.
+    const PAUSE: Duration = Duration::from_millis(10);
+
+    fn name(self) -> &'static str {
+        match self {
+            Pace::Paused => "10 ms between commands",
+            Pace::AtOnce => "commands and NOOPs at once",
+        }
+    }
+}
+
 /// One user of one variant, with so many messages.
 struct Client {
     kind: Kind,
@@ -89,8 +109,8 @@ struct Client {
     /// Messages told of, by kind.
     told: BTreeMap<String, u64>,
     rounds: u64,
-    /// Milliseconds: of each command, of a round's NOOPs, of all of a round.
-    times: Vec<Vec<f64>>,
+    /// Milliseconds, for each pace: of each command, of a round's NOOPs, of all of a round.
+    times: [Vec<Vec<f64>>; 2],
 }
 
 const HOMES: [&str; 2] = ["Here", "There"];
@@ -148,10 +168,10 @@ fn main() {
             client.settle(&runtime);
         }
         let filled = begun.elapsed();
-        for round in 0..rounds {
+        for (round, pace) in Pace::ALL.into_iter().flat_map(|pace| (0..rounds).map(move |at| (at, pace))) {
             let count = clients.len();
             for turn in 0..count {
-                clients[(round + turn) % count].round(None);
+                clients[(round + turn) % count].round(pace, None);
             }
             // A bus keeps only so many events, and what it must drop would not be told.
             for client in &mut clients {
@@ -165,7 +185,10 @@ fn main() {
             client.settle(&runtime);
             client.check(dovecot);
         }
-        print(&clients, &octets, rounds, took);
+        println!("\n{size} messages, {rounds} rounds at each pace, {:.0} s", took.as_secs_f64());
+        for pace in Pace::ALL {
+            print(&clients, pace, &octets);
+        }
     }
 }
 
@@ -189,12 +212,12 @@ impl Client {
             filled += more;
         }
         imap.command(&format!("MOVE 1:* {}", HOMES[0])).unwrap();
-        let times = vec![Vec::new(); COMMANDS.len() + 2];
+        let times = [(); 2].map(|()| vec![Vec::new(); COMMANDS.len() + 2]);
         Client { kind, imap, size, home: 0, events, told: BTreeMap::new(), rounds: 0, times }
     }
 
     /// All commands once; after each, `then`.
-    fn round(&mut self, mut then: Option<&mut dyn FnMut(&mut Client)>) {
+    fn round(&mut self, pace: Pace, mut then: Option<&mut dyn FnMut(&mut Client)>) {
         let (here, there) = (HOMES[self.home], HOMES[1 - self.home]);
         self.home = 1 - self.home;
         self.rounds += 1;
@@ -213,21 +236,26 @@ impl Client {
                 "MOVE" => format!("MOVE 1:* {there}"),
                 _ => "EXPUNGE".to_owned(),
             };
+            if pace == Pace::Paused {
+                std::thread::sleep(Pace::PAUSE);
+            }
             let begun = Instant::now();
             self.imap.command(&text).unwrap();
             let took = begun.elapsed().as_secs_f64() * 1e3;
             whole += took;
-            let begun = Instant::now();
-            self.imap.command("NOOP").unwrap();
-            behind += begun.elapsed().as_secs_f64() * 1e3;
+            if pace == Pace::AtOnce {
+                let begun = Instant::now();
+                self.imap.command("NOOP").unwrap();
+                behind += begun.elapsed().as_secs_f64() * 1e3;
+            }
             match &mut then {
-                None => self.times[at].push(took),
+                None => self.times[pace as usize][at].push(took),
                 Some(then) => then(self),
             }
         }
         if then.is_none() {
-            self.times[COMMANDS.len()].push(behind);
-            self.times[COMMANDS.len() + 1].push(whole + behind);
+            self.times[pace as usize][COMMANDS.len()].push(behind);
+            self.times[pace as usize][COMMANDS.len() + 1].push(whole + behind);
         }
     }
 
@@ -277,7 +305,7 @@ impl Client {
             }
             octets.push((SP_HEADER + batch.encode().len(), batch.len()));
         };
-        self.round(Some(&mut measure));
+        self.round(Pace::AtOnce, Some(&mut measure));
         octets
     }
 
@@ -311,19 +339,21 @@ fn messages(kind: &EventKind) -> u64 {
     }
 }
 
-fn print(clients: &[Client], octets: &[(usize, usize)], rounds: usize, took: Duration) {
-    let size = clients[0].size;
-    println!("\n{size} messages, {rounds} rounds in {:.0} s\n", took.as_secs_f64());
+fn print(clients: &[Client], pace: Pace, octets: &[(usize, usize)]) {
+    println!("\n{} messages, {}\n", clients[0].size, pace.name());
     print!("| command | {}, ms |", clients[0].kind.name());
     for client in &clients[1..] {
         print!(" {}: x notify | ms more |", client.kind.name());
     }
     println!(" octets | events |\n|---|---|{}---|---|", "---|---|".repeat(clients.len() - 1));
     for (at, name) in COMMANDS.iter().copied().chain(["a NOOP behind each", "all of them"]).enumerate() {
-        let notify = &clients[0].times[at];
+        if pace == Pace::Paused && at == COMMANDS.len() {
+            continue;
+        }
+        let notify = &clients[0].times[pace as usize][at];
         print!("| {name} | {:.3} |", median(notify));
         for client in &clients[1..] {
-            let own = &client.times[at];
+            let own = &client.times[pace as usize][at];
             let (low, high) = interval(own, notify);
             let (least, most) = interval_of(own, notify, |own, notify| own - notify);
             let (ratio, more) = (median(own) / median(notify), median(own) - median(notify));

@@ -260,6 +260,43 @@ async fn settings_choose_kinds_and_folders() {
     table.assert_right(&site);
 }
 
+/// A word that is misspelt takes no event away: it is named in the log, once for each process.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_word_in_a_setting_is_named_and_nothing_is_lost() {
+    let site = site(|options| {
+        options
+            .setting("openchange_events", "MesageNew, flags")
+            .setting("openchange_folders", "!Private/*, !\\Tarsh")
+            .setting("openchange_budget", "1 s")
+    });
+    let mut table = Table::new(&site).await;
+    let t = &mut table;
+    let mut lmtp = site.dovecot.lmtp().unwrap();
+    for uid in 1..=2 {
+        lmtp.deliver("a@example.org", &["bob"], mail("a@example.org", "x", "x")).unwrap();
+        t.expect("delivery", &[&format!("MessageNew INBOX {uid}")]).await;
+    }
+    lmtp.quit().unwrap();
+    let mut imap = site.dovecot.imap("bob").unwrap();
+    t.imap(&mut imap, "CREATE Private/a", &[]).await;
+    t.imap(&mut imap, "SELECT INBOX", &[]).await;
+    t.imap(&mut imap, "COPY 1 INBOX", &["MessageCopy INBOX 3 < INBOX 1"]).await;
+    imap.logout().unwrap();
+    let warnings = site.warnings();
+    for process in ["lmtp(bob)", "imap(bob)"] {
+        for said in [
+            "setting openchange_events 'MesageNew, flags': 'MesageNew': expected kinds as MessageNew",
+            "setting openchange_folders '!Private/*, !\\\\Tarsh': '!\\\\Tarsh': expected names",
+            "setting openchange_budget '1 s': expected milliseconds, 1 to 10000; the default counts",
+        ] {
+            let lines = warnings.iter().filter(|line| line.contains(process) && line.contains(said));
+            assert_eq!(lines.count(), 1, "{process} {said}: {warnings:#?}");
+        }
+    }
+    assert_eq!((table.wrong, warnings.len()), (Vec::new(), 6), "{warnings:#?}");
+    site.assert_sound();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_shared_is_told_to_its_owner() {
     let site = site(|options| {
@@ -283,6 +320,8 @@ async fn what_is_shared_is_told_to_its_owner() {
     let mut imap = site.dovecot.imap("carol").unwrap();
     t.imap(&mut imap, "SELECT shared/bob/Projects", &[]).await;
     t.imap(&mut imap, "STORE 1 +FLAGS (\\Flagged)", &["FlagsSet Projects 1 \\Flagged"]).await;
+    // Who has read it is each user's own (INDEXPVT), and bob has not.
+    t.imap(&mut imap, "STORE 1 +FLAGS (\\Seen)", &[]).await;
     // Its INBOX has the name that it has for him, whatever it is here.
     site.deliver("bob", None, "x");
     t.expect("delivery", &["MessageNew INBOX 1"]).await;
@@ -390,7 +429,7 @@ async fn a_transaction_of_100_000_messages_is_a_few_events_or_a_resync() {
     }
     while tokio::time::timeout(Duration::from_millis(800), t.bob.events.recv()).await.is_ok() {}
     // Too many ranges for a batch.
-    t.imap(&mut imap, "STORE 1:* FLAGS.SILENT (\\Seen $x)", &["Resync INBOX overflow 100000"]).await;
+    t.imap(&mut imap, "STORE 1:* FLAGS.SILENT (\\Seen $x)", &["Resync INBOX overflow 33334"]).await;
     t.imap(&mut imap, "MOVE 1:* A", &["MessageMove A 1:100000 < INBOX 1:100000 \\Seen $x"]).await;
     table.assert_right(&site);
 }

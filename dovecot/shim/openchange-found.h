@@ -61,107 +61,22 @@ static void tell_found(struct mailbox *box, uint32_t count)
 	later(ouser);
 }
 
-/* Names of keywords; ends with NULL. Uses the data stack. */
-static const char *const *
-names_of(struct mail_index *index, const ARRAY_TYPE(keyword_indexes) *indexes)
-{
-	const ARRAY_TYPE(keywords) *all = mail_index_get_keywords(index);
-	const unsigned int *index_of;
-	const char **names;
-	unsigned int i, count;
-
-	index_of = array_get(indexes, &count);
-	names = t_new(const char *, count + 1);
-	for (i = 0; i < count; i++)
-		names[i] = *array_idx(all, index_of[i]);
-	return names;
-}
-
-/* The log would say "clear all others" where nothing else was set: so it is compared with what was there. */
-static void found_flags(struct mail_index_transaction *t, void *rust_txn)
-{
-	const struct mail_index_flag_update *updates;
-	unsigned int i, count;
-	uint32_t seq, uid;
-	uint8_t old;
-
-	updates = array_get(&t->updates, &count);
-	for (i = 0; i < count; i++) {
-		/* sequences, until the commit */
-		for (seq = updates[i].uid1; seq <= updates[i].uid2 &&
-		     seq < t->first_new_seq; seq++) {
-			mail_index_lookup_uid(t->view, seq, &uid);
-			old = mail_index_lookup(t->view, seq)->flags;
-			rust->flags(rust_txn, uid, old,
-				    OPENCHANGE_MODIFY_REPLACE,
-				    (old & ~updates[i].remove_flags) |
-				    updates[i].add_flags);
-		}
-	}
-}
-
-static void found_keyword(struct mail_index_transaction *t, void *rust_txn,
-			  const ARRAY_TYPE(seq_range) *seqs,
-			  enum openchange_modify how, const char *name)
-{
-	const char *const asked[] = { name, NULL };
-	const struct seq_range *ranges;
-	ARRAY_TYPE(keyword_indexes) old;
-	unsigned int i, count;
-	uint32_t seq, uid;
-
-	if (!array_is_created(seqs))
-		return;
-	ranges = array_get(seqs, &count);
-	for (i = 0; i < count; i++) {
-		for (seq = ranges[i].seq1; seq <= ranges[i].seq2 &&
-		     seq < t->first_new_seq; seq++) T_BEGIN {
-			t_array_init(&old, 16);
-			mail_index_lookup_uid(t->view, seq, &uid);
-			mail_index_lookup_keywords(t->view, seq, &old);
-			rust->keywords(rust_txn, uid,
-				       names_of(t->view->index, &old), how,
-				       asked);
-		} T_END;
-	}
-}
-
-static void found_keywords(struct mail_index_transaction *t, void *rust_txn)
-{
-	const struct mail_index_transaction_keyword_update *updates;
-	const ARRAY_TYPE(keywords) *all = mail_index_get_keywords(t->view->index);
-	unsigned int i, count;
-
-	updates = array_get(&t->keyword_updates, &count);
-	for (i = 0; i < count && i < array_count(all); i++) {
-		const char *name = *array_idx(all, i);
-
-		found_keyword(t, rust_txn, &updates[i].add_seq,
-			      OPENCHANGE_MODIFY_ADD, name);
-		found_keyword(t, rust_txn, &updates[i].remove_seq,
-			      OPENCHANGE_MODIFY_REMOVE, name);
-	}
-}
-
 /* Flags and keywords that a sync is about to write, as a transaction of Rust's; NULL: none. */
 static void *found_changes(struct mail_index_transaction *t,
 			   struct mailbox *box, struct openchange_user *ouser)
 {
 	struct openchange_mailbox at;
-	bool flags = array_is_created(&t->updates) &&
-		array_count(&t->updates) > 0;
-	bool keywords = array_is_created(&t->keyword_updates) &&
-		array_count(&t->keyword_updates) > 0;
+	bool flags = changes_flags(t), keywords = changes_keywords(t);
 	void *rust_txn = NULL;
 
-	if ((flags || keywords) &&
+	if (changes_mails(t) && (flags || keywords) &&
 	    rust->wants_transactions(ouser->rust, FALSE)) T_BEGIN {
 		describe(box, &at);
 		rust_txn = rust->begin(ouser->rust, &at, FALSE);
 		if (flags)
-			found_flags(t, rust_txn);
+			tell_flags(t, rust_txn);
 		if (keywords)
-			found_keywords(t, rust_txn);
+			tell_keywords(t, rust_txn);
 	} T_END;
 	return rust_txn;
 }

@@ -127,6 +127,14 @@ static uint32_t uid_validity(struct mailbox *box)
 	return status.uidvalidity;
 }
 
+/* Whether it is told to somebody else: its owner. */
+static bool is_others(struct mailbox *box)
+{
+	struct mail_namespace *ns = mailbox_get_namespace(box);
+
+	return ns->owner != NULL && ns->owner != box->storage->user;
+}
+
 /* Uses the data stack. */
 static void describe(struct mailbox *box, struct openchange_mailbox *at)
 {
@@ -147,7 +155,7 @@ static void describe(struct mailbox *box, struct openchange_mailbox *at)
 	}
 	/* A shared mailbox is told to its owner, under the name that it has for them. One without owner (public) is
 	   told to whoever changes it. */
-	if (ns->owner != NULL && ns->owner != box->storage->user) {
+	if (is_others(box)) {
 		at->owner = ns->owner->username;
 		/* by default it is seen as the prefix alone */
 		if (strcmp(at->storage_name, "INBOX") == 0)
@@ -252,6 +260,13 @@ static void mailbox_subscribed(struct mailbox *box, bool subscribed)
 #define OPENCHANGE_MAIL_CONTEXT(obj) \
 	MODULE_CONTEXT_REQUIRE(obj, openchange_mail_module)
 
+/* UIDs that follow on each other and change alike. */
+struct openchange_run {
+	/* last 0: there is none */
+	uint32_t first, last;
+	uint32_t set, clear;
+};
+
 struct openchange_txn {
 	union mailbox_transaction_module_context module_ctx;
 	struct mailbox_transaction_context *t;
@@ -265,9 +280,14 @@ struct openchange_txn {
 	/* where the last copy came from, and its name: what has its address later may be another */
 	struct mailbox *source;
 	char *source_name;
+	/* copies and expunges that Rust has not been told of; their set is the flags of copies */
+	struct openchange_run copied, expunged;
 	/* where the commit stands in the log of the mailbox */
 	uint64_t order;
+	/* flags were asked to be changed, whether they were so already or not */
 	bool changes_flags;
+	/* they were told mail by mail */
+	bool told_by_mail;
 	bool delivery;
 	bool asked_for_uids;
 };
@@ -277,7 +297,161 @@ static MODULE_CONTEXT_DEFINE_INIT(openchange_storage_module,
 static MODULE_CONTEXT_DEFINE_INIT(openchange_mail_module,
 				  &mail_module_register);
 
-static void tell_logged_keywords(void *rust_txn,
+/* Rust's part of a transaction, made when it is needed: most only read. */
+static void *changes(struct openchange_txn *txn)
+{
+	struct openchange_mailbox at;
+
+	if (txn->rust == NULL) {
+		describe(txn->box, &at);
+		txn->rust = rust->begin(txn->user->rust, &at, txn->delivery);
+	}
+	return txn->rust;
+}
+
+static void end_run(void *rust_txn, struct openchange_run *run)
+{
+	if (run->last != 0)
+		rust->flags(rust_txn, run->first, run->last, run->set,
+			    run->clear);
+	run->last = 0;
+}
+
+/* What a transaction is about to write of flags, where that is a change. It has ranges, of sequences until the commit:
+   so Rust hears of ranges too, and of 100,000 mails as quickly as of one. */
+static void tell_flags(struct mail_index_transaction *t, void *rust_txn)
+{
+	const struct mail_index_flag_update *updates;
+	const struct mail_index_record *rec;
+	struct openchange_run run;
+	unsigned int i, count;
+	uint32_t seq, set, clear;
+
+	memset(&run, 0, sizeof(run));
+	updates = array_get(&t->updates, &count);
+	for (i = 0; i < count; i++) {
+		for (seq = updates[i].uid1; seq <= updates[i].uid2 &&
+		     seq < t->first_new_seq; seq++) {
+			rec = mail_index_lookup(t->view, seq);
+			set = updates[i].add_flags & ~rec->flags &
+				MAIL_FLAGS_NONRECENT;
+			clear = updates[i].remove_flags &
+				~updates[i].add_flags & rec->flags &
+				MAIL_FLAGS_NONRECENT;
+			if (set == 0 && clear == 0)
+				continue;
+			if (run.last == 0 || run.last + 1 != rec->uid ||
+			    run.set != set || run.clear != clear) {
+				end_run(rust_txn, &run);
+				run.first = rec->uid;
+				run.set = set;
+				run.clear = clear;
+			}
+			run.last = rec->uid;
+		}
+	}
+	end_run(rust_txn, &run);
+}
+
+static bool has_index(const ARRAY_TYPE(keyword_indexes) *indexes,
+		      unsigned int wanted)
+{
+	const unsigned int *index;
+	unsigned int i, count;
+
+	index = array_get(indexes, &count);
+	for (i = 0; i < count; i++) {
+		if (index[i] == wanted)
+			return TRUE;
+	}
+	return FALSE;
+}
+
+/* The same of one keyword. Uses the data stack. */
+static void tell_keyword(struct mail_index_transaction *t, void *rust_txn,
+			 const ARRAY_TYPE(seq_range) *seqs,
+			 unsigned int index, bool set)
+{
+	const char *name =
+		*array_idx(mail_index_get_keywords(t->view->index), index);
+	const struct seq_range *ranges;
+	ARRAY_TYPE(keyword_indexes) old;
+	uint32_t seq, uid, first = 0, last = 0;
+	unsigned int i, count;
+
+	if (!array_is_created(seqs))
+		return;
+	t_array_init(&old, 16);
+	ranges = array_get(seqs, &count);
+	for (i = 0; i < count; i++) {
+		for (seq = ranges[i].seq1; seq <= ranges[i].seq2 &&
+		     seq < t->first_new_seq; seq++) {
+			mail_index_lookup_keywords(t->view, seq, &old);
+			if (has_index(&old, index) == set)
+				continue;
+			mail_index_lookup_uid(t->view, seq, &uid);
+			if (last == 0 || last + 1 != uid) {
+				if (last != 0)
+					rust->keyword(rust_txn, first, last,
+						      name, set);
+				first = uid;
+			}
+			last = uid;
+		}
+	}
+	if (last != 0)
+		rust->keyword(rust_txn, first, last, name, set);
+}
+
+static void tell_keywords(struct mail_index_transaction *t, void *rust_txn)
+{
+	const struct mail_index_transaction_keyword_update *updates;
+	const ARRAY_TYPE(keywords) *all = mail_index_get_keywords(t->view->index);
+	unsigned int i, count;
+
+	updates = array_get(&t->keyword_updates, &count);
+	for (i = 0; i < count && i < array_count(all); i++) T_BEGIN {
+		tell_keyword(t, rust_txn, &updates[i].add_seq, i, TRUE);
+		tell_keyword(t, rust_txn, &updates[i].remove_seq, i, FALSE);
+	} T_END;
+}
+
+static bool changes_flags(const struct mail_index_transaction *t)
+{
+	return array_is_created(&t->updates) && array_count(&t->updates) > 0;
+}
+
+/* Those of mails that it adds included. */
+static bool changes_keywords(const struct mail_index_transaction *t)
+{
+	return array_is_created(&t->keyword_updates) &&
+		array_count(&t->keyword_updates) > 0;
+}
+
+/* Whether it changes flags or keywords of mails that are there already. */
+static bool changes_mails(const struct mail_index_transaction *t)
+{
+	return t->min_flagupdate_seq != 0 &&
+		t->min_flagupdate_seq < t->first_new_seq;
+}
+
+/* What a commit wrote, of mails with a lower UID than "end": others were added by it. */
+struct openchange_logged {
+	void *rust_txn;
+	struct mailbox *box;
+	uint32_t end;
+};
+
+static void tell_logged_keyword(const struct openchange_logged *logged,
+				uint32_t first, uint32_t last,
+				const char *name, bool set)
+{
+	if (first < logged->end)
+		rust->keyword(logged->rust_txn, first,
+			      I_MIN(last, logged->end - 1), name, set);
+}
+
+static void tell_logged_keywords(const struct openchange_logged *logged,
 				 const struct mail_transaction_keyword_update *update,
 				 uint32_t size)
 {
@@ -292,11 +466,11 @@ static void tell_logged_keywords(void *rust_txn,
 	uid = CONST_PTR_OFFSET(update, offset);
 	end = CONST_PTR_OFFSET(update, size);
 	for (; uid + 2 <= end; uid += 2)
-		rust->logged_keyword(rust_txn, uid[0], uid[1], name,
-				     update->modify_type == MODIFY_ADD);
+		tell_logged_keyword(logged, uid[0], uid[1], name,
+				    update->modify_type == MODIFY_ADD);
 }
 
-static void tell_logged_record(void *rust_txn, struct mailbox *box,
+static void tell_logged_record(const struct openchange_logged *logged,
 			       const struct mail_transaction_header *hdr,
 			       const void *data)
 {
@@ -308,24 +482,30 @@ static void tell_logged_record(void *rust_txn, struct mailbox *box,
 
 	switch (hdr->type & MAIL_TRANSACTION_TYPE_MASK) {
 	case MAIL_TRANSACTION_FLAG_UPDATE:
-		for (i = 0; i < hdr->size / sizeof(*flags); i++)
-			rust->logged_flags(rust_txn, flags[i].uid1,
-					   flags[i].uid2, flags[i].add_flags,
-					   flags[i].remove_flags);
+		for (i = 0; i < hdr->size / sizeof(*flags); i++) {
+			if (flags[i].uid1 >= logged->end)
+				continue;
+			/* it clears first: 255 and some to set is "exactly these" */
+			rust->flags(logged->rust_txn, flags[i].uid1,
+				    I_MIN(flags[i].uid2, logged->end - 1),
+				    flags[i].add_flags & MAIL_FLAGS_NONRECENT,
+				    flags[i].remove_flags &
+				    ~flags[i].add_flags & MAIL_FLAGS_NONRECENT);
+		}
 		break;
 	case MAIL_TRANSACTION_KEYWORD_UPDATE:
 		if (hdr->size >= sizeof(struct mail_transaction_keyword_update))
-			tell_logged_keywords(rust_txn, data, hdr->size);
+			tell_logged_keywords(logged, data, hdr->size);
 		break;
 	case MAIL_TRANSACTION_KEYWORD_RESET:
 		/* all keywords that there are */
-		all = mail_index_get_keywords(box->index);
+		all = mail_index_get_keywords(logged->box->index);
 		names = array_get(all, &count);
 		for (i = 0; i < hdr->size / sizeof(*resets); i++) {
 			for (j = 0; j < count; j++)
-				rust->logged_keyword(rust_txn, resets[i].uid1,
-						     resets[i].uid2, names[j],
-						     FALSE);
+				tell_logged_keyword(logged, resets[i].uid1,
+						    resets[i].uid2, names[j],
+						    FALSE);
 		}
 		break;
 	default:
@@ -334,7 +514,7 @@ static void tell_logged_record(void *rust_txn, struct mailbox *box,
 }
 
 /* Tells Rust what a commit has written of flags and keywords. The log is in memory. */
-static void tell_logged(void *rust_txn, struct mailbox *box,
+static void tell_logged(const struct openchange_logged *logged,
 			const struct mail_index_transaction_commit_result *at)
 {
 	struct mail_transaction_log_view *view;
@@ -343,16 +523,29 @@ static void tell_logged(void *rust_txn, struct mailbox *box,
 	const char *reason;
 	bool reset;
 
-	view = mail_transaction_log_view_open(box->index->log);
+	view = mail_transaction_log_view_open(logged->box->index->log);
 	if (mail_transaction_log_view_set(view, at->log_file_seq,
 					  at->log_file_offset - at->commit_size,
 					  at->log_file_seq, at->log_file_offset,
 					  &reset, &reason) > 0) {
-		rust->begin_logged(rust_txn);
+		rust->forget_flags(logged->rust_txn);
 		while (mail_transaction_log_view_next(view, &hdr, &data) > 0)
-			tell_logged_record(rust_txn, box, hdr, data);
+			tell_logged_record(logged, hdr, data);
 	}
 	mail_transaction_log_view_close(&view);
+}
+
+/* What it is about to write of flags and keywords, as this session sees it. */
+static void before_commit(struct openchange_txn *txn,
+			  struct mail_index_transaction *itrans)
+{
+	if (!changes_mails(itrans))
+		return;
+	txn->changes_flags = TRUE;
+	if (changes_flags(itrans) && !txn->told_by_mail)
+		tell_flags(itrans, changes(txn));
+	if (changes_keywords(itrans))
+		tell_keywords(itrans, changes(txn));
 }
 
 static uint64_t
@@ -371,9 +564,18 @@ static int index_commit(struct mail_index_transaction *itrans,
 	struct openchange_txn *txn = OPENCHANGE_TXN_CONTEXT(t);
 	uint32_t seq = itrans->view->log_file_head_seq;
 	uoff_t offset = itrans->view->log_file_head_offset;
+	/* whether what somebody else changed is not to be written */
+	bool conditional = itrans->max_modseq != 0;
+	struct openchange_logged logged = {
+		.box = txn->box,
+		.end = mail_index_get_header(itrans->view)->next_uid,
+	};
 	bool stale;
 	int ret;
 
+	T_BEGIN {
+		before_commit(txn, itrans);
+	} T_END;
 	ret = txn->super_commit(itrans, result);
 	if (ret == 0 && result->log_file_seq != 0 &&
 	    !MAIL_INDEX_IS_IN_MEMORY(txn->box->index)) {
@@ -381,8 +583,10 @@ static int index_commit(struct mail_index_transaction *itrans,
 		/* Somebody has written since this session looked. What it saw change is not the truth then. */
 		stale = result->log_file_seq != seq ||
 			result->log_file_offset - result->commit_size != offset;
-		if (stale && txn->changes_flags) T_BEGIN {
-			tell_logged(txn->rust, txn->box, result);
+		if ((stale || conditional) && txn->changes_flags &&
+		    !txn->told_by_mail) T_BEGIN {
+			logged.rust_txn = changes(txn);
+			tell_logged(&logged, result);
 		} T_END;
 	}
 	return ret;
@@ -409,18 +613,6 @@ static void *transaction_begin(struct mailbox_transaction_context *t)
 	}
 	MODULE_CONTEXT_SET(t, openchange_storage_module, txn);
 	return txn;
-}
-
-/* Rust's part of a transaction, made when it is needed: most only read. */
-static void *changes(struct openchange_txn *txn)
-{
-	struct openchange_mailbox at;
-
-	if (txn->rust == NULL) {
-		describe(txn->box, &at);
-		txn->rust = rust->begin(txn->user->rust, &at, txn->delivery);
-	}
-	return txn->rust;
 }
 
 static uint64_t monotonic_us(void)
@@ -479,6 +671,28 @@ static const char *header(struct mail *mail, const char *name)
 	return t_strndup(value, 520);
 }
 
+/* Tells Rust of the copies that wait. */
+static void tell_copied(struct openchange_txn *txn)
+{
+	struct openchange_mail mail;
+
+	if (txn->copied.last != 0) {
+		memset(&mail, 0, sizeof(mail));
+		mail.flags = txn->copied.set;
+		rust->copy(txn->user->rust, txn->rust, NULL, txn->copied.first,
+			   txn->copied.last, &mail);
+	}
+	txn->copied.last = 0;
+}
+
+static void tell_expunged(struct openchange_txn *txn)
+{
+	if (txn->expunged.last != 0)
+		rust->expunge(txn->rust, txn->expunged.first,
+			      txn->expunged.last);
+	txn->expunged.last = 0;
+}
+
 static void mail_save(void *context, struct mail *mail)
 {
 	struct openchange_txn *txn = context;
@@ -489,6 +703,7 @@ static void mail_save(void *context, struct mail *mail)
 		return;
 	T_BEGIN {
 		want_uids(txn);
+		tell_copied(txn);
 		memset(&one, 0, sizeof(one));
 		one.from = header(mail, "From");
 		one.subject = header(mail, "Subject");
@@ -519,7 +734,7 @@ static void mail_copy(void *context, struct mail *src, struct mail *dst)
 	struct openchange_txn *txn = context;
 	struct openchange_mailbox from;
 	struct openchange_mail one;
-	bool same;
+	bool same, has_keywords;
 
 	if (txn == NULL)
 		return;
@@ -528,16 +743,34 @@ static void mail_copy(void *context, struct mail *src, struct mail *dst)
 		mail_save(context, dst);
 		return;
 	}
+	memset(&one, 0, sizeof(one));
+	one.flags = mail_get_flags(dst) & MAIL_FLAGS_NONRECENT;
+	/* which would be set by this transaction */
+	has_keywords = txn->t->itrans == NULL ||
+		changes_keywords(txn->t->itrans);
+	same = same_source(txn, src->box);
+	/* the usual case, 100,000 times: it follows on the one before */
+	if (same && !has_keywords && txn->copied.last != 0 &&
+	    txn->copied.last + 1 == src->uid && txn->copied.set == one.flags) {
+		txn->copied.last++;
+		return;
+	}
 	T_BEGIN {
 		want_uids(txn);
-		same = same_source(txn, src->box);
-		if (!same)
-			describe(src->box, &from);
-		memset(&one, 0, sizeof(one));
-		one.flags = mail_get_flags(dst);
-		one.keywords = mail_get_keywords(dst);
-		rust->copy(txn->user->rust, changes(txn), same ? NULL : &from,
-			   src->uid, &one);
+		(void)changes(txn);
+		tell_copied(txn);
+		if (!same || has_keywords) {
+			if (!same)
+				describe(src->box, &from);
+			if (has_keywords)
+				one.keywords = mail_get_keywords(dst);
+			rust->copy(txn->user->rust, txn->rust,
+				   same ? NULL : &from, src->uid, src->uid,
+				   &one);
+		} else {
+			txn->copied.first = txn->copied.last = src->uid;
+			txn->copied.set = one.flags;
+		}
 	} T_END;
 }
 
@@ -545,88 +778,70 @@ static void mail_expunge_begin(void *context, struct mail *mail)
 {
 	struct openchange_txn *txn = context;
 
-	if (txn != NULL) T_BEGIN {
-		rust->expunge(changes(txn), mail->uid);
+	if (txn == NULL)
+		return;
+	if (txn->expunged.last != 0 && txn->expunged.last + 1 == mail->uid) {
+		txn->expunged.last++;
+		return;
+	}
+	T_BEGIN {
+		(void)changes(txn);
+		tell_expunged(txn);
+		txn->expunged.first = txn->expunged.last = mail->uid;
 	} T_END;
 }
 
-static int how_to_modify(enum modify_type how)
-{
-	switch (how) {
-	case MODIFY_ADD:
-		return OPENCHANGE_MODIFY_ADD;
-	case MODIFY_REMOVE:
-		return OPENCHANGE_MODIFY_REMOVE;
-	case MODIFY_REPLACE:
-		break;
-	}
-	return OPENCHANGE_MODIFY_REPLACE;
-}
-
-/* notify tells of flags what they were and what they are, as this session sees it, and nothing where these are the
-   same. That is not enough where another session was first (see index_commit): so we look by ourselves. */
+/* Flags are read from the index transaction at its commit, all at once (see before_commit): a look at each mail would be
+   a tenth of a STORE. This is for the mails of which it does not say them. */
 static void mail_update_flags_begin(struct mail *_mail, enum modify_type how,
 				    enum mail_flags flags)
 {
 	struct mail_private *mail = (struct mail_private *)_mail;
 	union mail_module_context *omail = OPENCHANGE_MAIL_CONTEXT(mail);
 	struct openchange_txn *txn = OPENCHANGE_TXN_CONTEXT(_mail->transaction);
-	enum mail_flags old = mail_get_flags(_mail);
+	enum mail_flags old = mail_get_flags(_mail), new = flags;
 
 	omail->super.update_flags(_mail, how, flags);
-	if (txn != NULL) T_BEGIN {
-		txn->changes_flags = TRUE;
-		rust->flags(changes(txn), _mail->uid, old, how_to_modify(how),
-			    flags);
+	if (txn == NULL)
+		return;
+	if (how == MODIFY_ADD)
+		new = old | flags;
+	else if (how == MODIFY_REMOVE)
+		new = old & ~flags;
+	T_BEGIN {
+		if (_mail->uid != 0)
+			txn->changes_flags = txn->told_by_mail = TRUE;
+		rust->flags(changes(txn), _mail->uid, _mail->uid,
+			    new & ~old & MAIL_FLAGS_NONRECENT,
+			    old & ~new & MAIL_FLAGS_NONRECENT);
 	} T_END;
 }
 
-static const char *const *keyword_names(struct mail_keywords *keywords)
+/* Whether its index transaction does not say what becomes of a mail's flags. */
+static bool wants_flags_by_mail(const struct openchange_txn *txn)
 {
-	const ARRAY_TYPE(keywords) *all =
-		mail_index_get_keywords(keywords->index);
-	const char **names = t_new(const char *, keywords->count + 1);
-	const char *const *name;
-	unsigned int i, count;
-
-	name = array_get(all, &count);
-	for (i = 0; i < keywords->count; i++)
-		names[i] = keywords->idx[i] < count ?
-			name[keywords->idx[i]] : "";
-	return names;
-}
-
-static void mail_update_keywords_begin(struct mail *_mail,
-				       enum modify_type how,
-				       struct mail_keywords *keywords)
-{
-	struct mail_private *mail = (struct mail_private *)_mail;
-	union mail_module_context *omail = OPENCHANGE_MAIL_CONTEXT(mail);
-	struct openchange_txn *txn = OPENCHANGE_TXN_CONTEXT(_mail->transaction);
-	const char *const *old = mail_get_keywords(_mail);
-
-	omail->super.update_keywords(_mail, how, keywords);
-	if (txn != NULL) T_BEGIN {
-		txn->changes_flags = TRUE;
-		rust->keywords(changes(txn), _mail->uid, old,
-			       how_to_modify(how), keyword_names(keywords));
-	} T_END;
+	/* a mail that is saved */
+	if (txn->t->save_ctx != NULL || txn->super_commit == NULL)
+		return TRUE;
+	/* each of its users has flags of their own, which do not concern another owner */
+	return mailbox_get_private_flags_mask(txn->box) != 0 &&
+		!is_others(txn->box);
 }
 
 static void mail_allocated(struct mail *_mail)
 {
 	struct mail_private *mail = (struct mail_private *)_mail;
+	struct openchange_txn *txn = OPENCHANGE_TXN_CONTEXT(_mail->transaction);
 	struct mail_vfuncs *v = mail->vlast;
 	union mail_module_context *omail;
 
 	/* none of ours, or not to be notified of */
-	if (OPENCHANGE_TXN_CONTEXT(_mail->transaction) == NULL)
+	if (txn == NULL || !wants_flags_by_mail(txn))
 		return;
 	omail = p_new(mail->pool, union mail_module_context, 1);
 	omail->super = *v;
 	mail->vlast = &omail->super;
 	v->update_flags = mail_update_flags_begin;
-	v->update_keywords = mail_update_keywords_begin;
 	MODULE_CONTEXT_SET_SELF(mail, openchange_mail_module, omail);
 }
 
@@ -659,6 +874,8 @@ static void transaction_commit(void *context,
 		const struct seq_range *ranges;
 		unsigned int count = 0, i;
 
+		tell_copied(txn);
+		tell_expunged(txn);
 		memset(&commit, 0, sizeof(commit));
 		if (array_is_created(&changes->saved_uids)) {
 			ranges = array_get(&changes->saved_uids, &count);

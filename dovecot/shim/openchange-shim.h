@@ -75,12 +75,6 @@ struct openchange_commit {
 	uint32_t uid_validity;
 };
 
-enum openchange_modify {
-	OPENCHANGE_MODIFY_REPLACE = 0,
-	OPENCHANGE_MODIFY_ADD = 1,
-	OPENCHANGE_MODIFY_REMOVE = 2,
-};
-
 enum openchange_mailbox_change {
 	OPENCHANGE_MAILBOX_CREATE = 0,
 	OPENCHANGE_MAILBOX_DELETE = 1,
@@ -103,24 +97,20 @@ struct openchange_callbacks {
 	void *(*begin)(const void *user, const struct openchange_mailbox *box,
 		       bool delivery);
 	void (*save)(void *transaction, const struct openchange_mail *mail);
-	/* flags and keywords of "mail" only; NULL for "from": as with the copy before */
+	/* Mails that had these UIDs there. Flags and keywords of "mail" only, which all of them have here; NULL for
+	   "from": as with the copy before. */
 	void (*copy)(const void *user, void *transaction,
-		     const struct openchange_mailbox *from, uint32_t old_uid,
-		     const struct openchange_mail *mail);
-	void (*expunge)(void *transaction, uint32_t uid);
-	/* "how" is enum openchange_modify */
-	void (*flags)(void *transaction, uint32_t uid, uint32_t old, int how,
-		      uint32_t asked);
-	void (*keywords)(void *transaction, uint32_t uid,
-			 const char *const *old, int how,
-			 const char *const *asked);
-	/* Where somebody else has changed the mailbox since this session last looked: what was written, in place of
-	   what was told by the two above. */
-	void (*begin_logged)(void *transaction);
-	void (*logged_flags)(void *transaction, uint32_t first, uint32_t last,
-			     uint32_t set, uint32_t clear);
-	void (*logged_keyword)(void *transaction, uint32_t first,
-			       uint32_t last, const char *keyword, bool set);
+		     const struct openchange_mailbox *from, uint32_t first,
+		     uint32_t last, const struct openchange_mail *mail);
+	void (*expunge)(void *transaction, uint32_t first, uint32_t last);
+	/* Flags and a keyword of a range of mails changed. UID 0: of the mail that was saved last. */
+	void (*flags)(void *transaction, uint32_t first, uint32_t last,
+		      uint32_t set, uint32_t clear);
+	void (*keyword)(void *transaction, uint32_t first, uint32_t last,
+			const char *keyword, bool set);
+	/* Where somebody else has changed the mailbox since this session last looked: what was told by the two above
+	   is not true, and what was written follows. */
+	void (*forget_flags)(void *transaction);
 	/* these two end it */
 	void (*commit)(void *user, void *transaction,
 		       const struct openchange_commit *commit);

@@ -19,7 +19,7 @@ use crate::log::Line;
 use crate::publish::Publishers;
 use crate::session::{MailboxChange, Open, Place, Session};
 use crate::settings::RawSettings;
-use crate::transaction::flags::{FlagChanges, Marks, Modify};
+use crate::transaction::flags::Marks;
 use crate::transaction::{Commit, Mail, Source, header, text};
 
 /// Keywords of one mail that are looked at: far more than any server allows.
@@ -88,13 +88,11 @@ struct Callbacks {
     wants_transactions: unsafe extern "C" fn(*const c_void, bool) -> bool,
     begin: unsafe extern "C" fn(*const c_void, *const CMailbox, bool) -> *mut c_void,
     save: unsafe extern "C" fn(*mut c_void, *const CMail),
-    copy: unsafe extern "C" fn(*const c_void, *mut c_void, *const CMailbox, u32, *const CMail),
-    expunge: unsafe extern "C" fn(*mut c_void, u32),
-    flags: unsafe extern "C" fn(*mut c_void, u32, u32, c_int, u32),
-    keywords: unsafe extern "C" fn(*mut c_void, u32, *const *const c_char, c_int, *const *const c_char),
-    begin_logged: unsafe extern "C" fn(*mut c_void),
-    logged_flags: unsafe extern "C" fn(*mut c_void, u32, u32, u32, u32),
-    logged_keyword: unsafe extern "C" fn(*mut c_void, u32, u32, *const c_char, bool),
+    copy: unsafe extern "C" fn(*const c_void, *mut c_void, *const CMailbox, u32, u32, *const CMail),
+    expunge: unsafe extern "C" fn(*mut c_void, u32, u32),
+    flags: unsafe extern "C" fn(*mut c_void, u32, u32, u32, u32),
+    keyword: unsafe extern "C" fn(*mut c_void, u32, u32, *const c_char, bool),
+    forget_flags: unsafe extern "C" fn(*mut c_void),
     commit: unsafe extern "C" fn(*mut c_void, *mut c_void, *const CCommit),
     rollback: unsafe extern "C" fn(*mut c_void),
     mailbox: unsafe extern "C" fn(*mut c_void, c_int, *const CMailbox, *const CMailbox),
@@ -119,10 +117,8 @@ static CALLBACKS: Callbacks = Callbacks {
     copy,
     expunge,
     flags,
-    keywords,
-    begin_logged,
-    logged_flags,
-    logged_keyword,
+    keyword,
+    forget_flags,
     commit,
     rollback,
     mailbox,
@@ -212,6 +208,8 @@ unsafe extern "C" fn user_new(login: *const c_char, debug: bool, set: *const CSe
         };
         let login = value(login).unwrap_or_default();
         let made = Session::new(&mut publishers(), &login, debug, raw);
+        let warnings = publishers().warnings();
+        write(&warnings);
         match made {
             Ok(session) => Box::into_raw(Box::new(session)).cast(),
             Err(error) => {
@@ -235,7 +233,8 @@ unsafe extern "C" fn user_free(user: *mut c_void) {
         if !user.is_null() {
             // SAFETY: it was made by `Box::into_raw` in `user_new`, and this is the one call that ends it.
             let session = unsafe { Box::from_raw(user.cast::<Session>()) };
-            write(&session.end());
+            let lines = session.end(&mut publishers());
+            write(&lines);
         }
     });
 }
@@ -298,7 +297,7 @@ unsafe extern "C" fn save(transaction: *mut c_void, mail: *const CMail) {
     });
 }
 
-/// A mail was copied here, and had another UID there.
+/// Mails were copied here, and had other UIDs there.
 ///
 /// # Safety
 ///
@@ -307,7 +306,8 @@ unsafe extern "C" fn copy(
     user: *const c_void,
     transaction: *mut c_void,
     from: *const CMailbox,
-    old_uid: u32,
+    first: u32,
+    last: u32,
     mail: *const CMail,
 ) {
     guarded((), || {
@@ -319,113 +319,76 @@ unsafe extern "C" fn copy(
         let (Some(session), Some(open), Some(mail)) = (session, open, mail) else { return };
         // SAFETY: the list of keywords ends with NULL.
         let marks = Marks { flags: mail.flags, keywords: unsafe { words(mail.keywords) } };
-        let Some(from) = from else { return open.transaction.copy_likewise(old_uid, marks) };
+        let Some(from) = from else { return open.transaction.copy_likewise((first, last), marks) };
         // SAFETY: the strings are NULL or C strings.
         let from = unsafe { place(from) };
         session.copies_from(open, &from);
         let source = Source { mailbox: from.mailbox, uid_validity: from.uid_validity };
-        open.transaction.copy(source, old_uid, marks);
+        open.transaction.copy(source, (first, last), marks);
     });
 }
 
-/// A mail is expunged.
+/// Mails are expunged.
 ///
 /// # Safety
 ///
 /// `transaction` comes from [`begin`] and has not ended.
-unsafe extern "C" fn expunge(transaction: *mut c_void, uid: u32) {
+unsafe extern "C" fn expunge(transaction: *mut c_void, first: u32, last: u32) {
     guarded((), || {
         // SAFETY: as promised above; NULL is seen by `as_mut`.
         if let Some(open) = unsafe { transaction.cast::<Open>().as_mut() } {
-            open.transaction.expunge(uid);
+            open.transaction.expunge((first, last));
         }
     });
 }
 
-/// Flags of a mail were changed.
+/// Flags of a range of mails were changed; UID 0 is the mail that was saved last.
 ///
 /// # Safety
 ///
 /// `transaction` comes from [`begin`] and has not ended.
-unsafe extern "C" fn flags(transaction: *mut c_void, uid: u32, old: u32, how: c_int, asked: u32) {
+unsafe extern "C" fn flags(transaction: *mut c_void, first: u32, last: u32, set: u32, clear: u32) {
     guarded((), || {
         // SAFETY: as promised above; NULL is seen by `as_mut`.
         if let Some(open) = unsafe { transaction.cast::<Open>().as_mut() } {
-            open.transaction.flags(uid, old, modify(how), asked);
+            open.transaction.flags((first, last), set, clear);
         }
     });
 }
 
-/// Keywords of a mail were changed.
+/// A keyword of a range of mails was set or removed.
 ///
 /// # Safety
 ///
-/// `transaction` comes from [`begin`] and has not ended; the lists are NULL, or C strings with a NULL behind the last.
-unsafe extern "C" fn keywords(
-    transaction: *mut c_void,
-    uid: u32,
-    old: *const *const c_char,
-    how: c_int,
-    asked: *const *const c_char,
-) {
-    guarded((), || {
-        // SAFETY: as promised above; NULL is seen by `as_mut`.
-        let open = unsafe { transaction.cast::<Open>().as_mut() };
-        // SAFETY: as promised above.
-        let (old, asked) = unsafe { (words(old), words(asked)) };
-        if let Some(open) = open {
-            open.transaction.keywords(uid, &old, modify(how), &asked);
-        }
-    });
-}
-
-/// What was written of flags and keywords follows.
-///
-/// # Safety
-///
-/// `transaction` comes from [`begin`] and has not ended.
-unsafe extern "C" fn begin_logged(transaction: *mut c_void) {
-    // SAFETY: as promised above.
-    unsafe { logged(transaction, FlagChanges::begin_logged) }
-}
-
-/// Flags that were written for a range of mails.
-///
-/// # Safety
-///
-/// As [`begin_logged`].
-unsafe extern "C" fn logged_flags(transaction: *mut c_void, first: u32, last: u32, set: u32, clear: u32) {
-    // SAFETY: as promised above.
-    unsafe { logged(transaction, |flags| flags.logged_flags((first, last), set, clear)) }
-}
-
-/// A keyword that was written for a range of mails.
-///
-/// # Safety
-///
-/// As [`begin_logged`]; `keyword` is NULL or a C string.
-unsafe extern "C" fn logged_keyword(
+/// `transaction` comes from [`begin`] and has not ended; `keyword` is NULL or a C string.
+unsafe extern "C" fn keyword(
     transaction: *mut c_void,
     first: u32,
     last: u32,
     keyword: *const c_char,
     set: bool,
 ) {
-    // SAFETY: as promised above.
-    let keyword = unsafe { octets(keyword) }.map(text).unwrap_or_default();
-    // SAFETY: as promised above.
-    unsafe { logged(transaction, |flags| flags.logged_keyword((first, last), &keyword, set)) }
-}
-
-/// # Safety
-///
-/// As [`begin_logged`].
-unsafe fn logged(transaction: *mut c_void, work: impl FnOnce(&mut FlagChanges)) {
     guarded((), || {
         // SAFETY: as promised above; NULL is seen by `as_mut`.
         let open = unsafe { transaction.cast::<Open>().as_mut() };
-        if let Some(flags) = open.and_then(|open| open.transaction.logged()) {
-            work(flags);
+        // SAFETY: as promised above.
+        let keyword = unsafe { octets(keyword) }.map(text);
+        if let (Some(open), Some(keyword)) = (open, keyword) {
+            open.transaction.keyword((first, last), &keyword, set);
+        }
+    });
+}
+
+/// What was told of flags and keywords is not what was written, which follows.
+///
+/// # Safety
+///
+/// `transaction` comes from [`begin`] and has not ended.
+unsafe extern "C" fn forget_flags(transaction: *mut c_void) {
+    guarded((), || {
+        // SAFETY: as promised above; NULL is seen by `as_mut`.
+        if let Some(open) = unsafe { transaction.cast::<Open>().as_mut() } {
+            open.transaction.forget_flags();
         }
     });
 }
@@ -517,7 +480,8 @@ unsafe extern "C" fn tick(user: *mut c_void) {
     guarded((), || {
         // SAFETY: as promised above; NULL is seen by `as_mut`.
         if let Some(session) = unsafe { user.cast::<Session>().as_mut() } {
-            write(&session.tick());
+            let lines = session.tick(&mut publishers());
+            write(&lines);
         }
     });
 }
@@ -534,15 +498,6 @@ unsafe extern "C" fn wake_ms(user: *const c_void) -> u32 {
         // Rounded up: a tick that comes too early has nothing to do.
         wake.map_or(u32::MAX, |wake| u32::try_from(wake.as_micros().div_ceil(1000)).unwrap_or(u32::MAX - 1))
     })
-}
-
-/// `enum openchange_modify`.
-fn modify(how: c_int) -> Modify {
-    match how {
-        0 => Modify::Replace,
-        1 => Modify::Add,
-        _ => Modify::Remove,
-    }
 }
 
 /// Copies what the shim says of a mailbox.
@@ -688,10 +643,11 @@ mod tests {
             assert!(user_new(std::ptr::null(), false, std::ptr::null()).is_null());
             assert!(begin(std::ptr::null(), std::ptr::null(), true).is_null());
             save(std::ptr::null_mut(), std::ptr::null());
-            copy(std::ptr::null(), std::ptr::null_mut(), std::ptr::null(), 1, std::ptr::null());
-            expunge(std::ptr::null_mut(), 1);
-            flags(std::ptr::null_mut(), 1, 0, 0, 0);
-            keywords(std::ptr::null_mut(), 1, std::ptr::null(), 0, std::ptr::null());
+            copy(std::ptr::null(), std::ptr::null_mut(), std::ptr::null(), 1, 1, std::ptr::null());
+            expunge(std::ptr::null_mut(), 1, 1);
+            flags(std::ptr::null_mut(), 1, 1, 0, 0);
+            keyword(std::ptr::null_mut(), 1, 1, std::ptr::null(), true);
+            forget_flags(std::ptr::null_mut());
             commit(std::ptr::null_mut(), std::ptr::null_mut(), std::ptr::null());
             rollback(std::ptr::null_mut());
             mailbox(std::ptr::null_mut(), 0, std::ptr::null(), std::ptr::null());

@@ -40,6 +40,25 @@ const USES: [&str; 7] = ["\\All", "\\Archive", "\\Drafts", "\\Flagged", "\\Junk"
 /// The most entries of one list: each mail of a transaction might ask all of them.
 const MAX_ENTRIES: usize = 256;
 
+/// A list as it was read, and what of it was not understood.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Read<'a, T> {
+    /// What counts: the rest of the list where only words that take out are wrong; where one that takes in is, nobody
+    /// knows what it was to be, and the default is what tells everything.
+    pub list: T,
+    /// Whether that is the default.
+    pub is_default: bool,
+    /// The wrong words; an empty one where the list is empty.
+    pub wrong: Vec<&'a str>,
+}
+
+impl<'a, T: Default> Read<'a, T> {
+    /// `takes_in`: a wrong word does, or nothing is left.
+    fn new(list: T, wrong: Vec<&'a str>, takes_in: bool) -> Read<'a, T> {
+        Read { list: if takes_in { T::default() } else { list }, is_default: takes_in, wrong }
+    }
+}
+
 /// `openchange_events`: a set of kinds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kinds(u32);
@@ -56,11 +75,13 @@ fn all() -> u32 {
 
 impl Kinds {
     /// Reads names of kinds and of groups, separated by spaces or commas; `!` in front takes out. Begins with all
-    /// where the first takes out. `None`: a word is none of these, or there is none.
-    pub fn parse(value: &str) -> Option<Kinds> {
-        let mut words = value.split([' ', ',', '\t']).filter(|word| !word.is_empty()).peekable();
-        let mut kinds = if words.peek()?.starts_with('!') { all() } else { 0 };
-        for word in words {
+    /// where the first takes out.
+    pub fn parse(value: &str) -> Read<'_, Kinds> {
+        let words = || value.split([' ', ',', '\t']).filter(|word| !word.is_empty());
+        let Some(first) = words().next() else { return Read::new(Kinds::default(), vec![""], true) };
+        let mut kinds = if first.starts_with('!') { all() } else { 0 };
+        let (mut wrong, mut takes_in) = (Vec::new(), false);
+        for word in words() {
             let (out, name) = match word.strip_prefix('!') {
                 Some(name) => (true, name),
                 None => (false, word),
@@ -72,12 +93,15 @@ impl Kinds {
             };
             let bits = KINDS.iter().enumerate().filter(named).fold(0, |bits, (at, _)| bits | 1 << at);
             match (bits, out) {
-                (0, _) => return None,
+                (0, _) => {
+                    wrong.push(word);
+                    takes_in |= !out;
+                }
                 (_, true) => kinds &= !bits,
                 (_, false) => kinds |= bits,
             }
         }
-        Some(Kinds(kinds))
+        Read::new(Kinds(kinds), wrong, takes_in)
     }
 
     /// Whether a kind is told. A resync always is.
@@ -143,11 +167,26 @@ impl Default for Folders {
 }
 
 impl Folders {
-    /// Reads a list separated by commas. `None`: an entry is empty or names no special use.
-    pub fn parse(value: &str) -> Option<Folders> {
-        let entries: Vec<Entry> =
-            value.split(',').map(|entry| Entry::parse(entry.trim())).collect::<Option<_>>()?;
-        (entries.len() <= MAX_ENTRIES).then_some(Folders { entries })
+    /// Reads a list separated by commas.
+    pub fn parse(value: &str) -> Read<'_, Folders> {
+        let (mut entries, mut wrong, mut takes_in) = (Vec::new(), Vec::new(), false);
+        for word in value.split(',').map(str::trim) {
+            match Entry::parse(word) {
+                Some(entry) if entries.len() < MAX_ENTRIES => entries.push(entry),
+                Some(entry) => {
+                    wrong.push(word);
+                    takes_in |= !entry.out;
+                }
+                None => {
+                    wrong.push(word);
+                    // `\Impotrant`; an empty one is nothing.
+                    let name = word.strip_prefix("new:").unwrap_or(word).trim_start();
+                    takes_in |= name.starts_with('\\');
+                }
+            }
+        }
+        takes_in |= entries.is_empty();
+        Read::new(Folders { entries }, wrong, takes_in)
     }
 
     /// What is told of a mailbox with these special uses (`\Junk`, separated by spaces).
@@ -241,24 +280,49 @@ mod tests {
 
     #[test]
     fn kinds_are_named_by_kind_or_group() {
-        let kinds = Kinds::parse("MessageNew, flags !messagetrash").unwrap();
+        let kinds = kinds_of("MessageNew, flags !messagetrash");
         let told: Vec<&str> =
             KINDS.iter().map(|(kind, _)| *kind).filter(|kind| kinds.has_named(kind)).collect();
         assert_eq!(told, ["MessageNew", "MessageRead", "FlagsSet", "FlagsClear"]);
         assert!(kinds.has_named("Resync"));
-        assert_eq!(Kinds::parse("all"), Some(Kinds::default()));
-        let kinds = Kinds::parse("!mailboxes").unwrap();
+        assert_eq!(kinds_of("all"), Kinds::default());
+        let kinds = kinds_of("!mailboxes");
         assert!(kinds.has_named("MessageMove") && !kinds.has_named("MailboxRename"));
-        for wrong in ["", " ", "MessageNew, Message", "!", "none"] {
-            assert_eq!(Kinds::parse(wrong), None, "{wrong:?}");
-        }
-        let new = Kinds::parse("MessageNew").unwrap();
+        let new = kinds_of("MessageNew");
         assert!(new.wants_transactions(true) && !new.wants_transactions(false));
-        assert!(!Kinds::parse("mailboxes").unwrap().wants_transactions(true));
+        assert!(!kinds_of("mailboxes").wants_transactions(true));
+    }
+
+    #[test]
+    fn a_wrong_kind_never_takes_an_event_away() {
+        for (value, wrong) in [
+            ("", vec![""]),
+            (" ,", vec![""]),
+            ("none", vec!["none"]),
+            ("MessageNew, Message", vec!["Message"]),
+        ] {
+            let read = Kinds::parse(value);
+            assert_eq!(
+                (read.list, read.is_default, read.wrong),
+                (Kinds::default(), true, wrong),
+                "{value:?}"
+            );
+        }
+        let read = Kinds::parse("!flgas, !mailboxes !");
+        assert_eq!((&read.list, read.is_default), (&kinds_of("!mailboxes"), false));
+        assert_eq!(read.wrong, ["!flgas", "!"]);
+        let read = Kinds::parse("flags !MessageRaed");
+        assert_eq!((&read.list, read.wrong), (&kinds_of("flags"), vec!["!MessageRaed"]));
+    }
+
+    fn kinds_of(value: &str) -> Kinds {
+        let read = Kinds::parse(value);
+        assert!(read.wrong.is_empty() && !read.is_default, "{read:?}");
+        read.list
     }
 
     fn allowed(list: &str, name: &str, special_use: Option<&str>) -> (bool, bool) {
-        let folders = if list.is_empty() { Folders::default() } else { Folders::parse(list).unwrap() };
+        let folders = if list.is_empty() { Folders::default() } else { Folders::parse(list).list };
         let allowed = folders.allow(&Mailbox::new(name, '/'), special_use);
         (allowed.new_mail, allowed.rest)
     }
@@ -284,10 +348,22 @@ mod tests {
     }
 
     #[test]
-    fn wrong_lists_are_refused() {
-        for wrong in ["", "a,,b", "!", "new:", "\\Inbox", "!\\", &"a,".repeat(300)] {
-            assert_eq!(Folders::parse(wrong), None, "{wrong:?}");
+    fn a_wrong_folder_never_takes_an_event_away() {
+        for (value, wrong) in [
+            ("", vec![""]),
+            ("INBOX, \\Impotrant", vec!["\\Impotrant"]),
+            ("INBOX, new:\\Inbox", vec!["new:\\Inbox"]),
+            ("!, new:", vec!["!", "new:"]),
+        ] {
+            let read = Folders::parse(value);
+            assert_eq!((read.list, read.is_default, read.wrong), (Folders::default(), true, wrong));
         }
+        let read = Folders::parse("INBOX,, !\\Tarsh, !Lists/*");
+        assert_eq!((&read.list, read.is_default), (&Folders::parse("INBOX, !Lists/*").list, false));
+        assert_eq!(read.wrong, ["", "!\\Tarsh"]);
+        let many = "a,".repeat(MAX_ENTRIES) + "b";
+        let read = Folders::parse(&many);
+        assert_eq!((read.is_default, read.wrong), (true, vec!["b"]));
     }
 
     #[test]

@@ -48,6 +48,8 @@ pub struct Publishers {
     known: Vec<(RawSettings, Arc<Mutex<Publisher>>)>,
     /// Lines of publishers that were forgotten; written at the end. Bounded by their number, one line each.
     unsaid: Vec<Line>,
+    /// What was wrong in settings that were read since it was asked for: once for each set of them.
+    warnings: Vec<Line>,
 }
 
 /// One set of settings and its resolver.
@@ -115,7 +117,7 @@ pub struct User {
 impl Publishers {
     /// None yet.
     pub const fn new() -> Publishers {
-        Publishers { known: Vec::new(), unsaid: Vec::new() }
+        Publishers { known: Vec::new(), unsaid: Vec::new(), warnings: Vec::new() }
     }
 
     /// A user with these settings.
@@ -123,7 +125,11 @@ impl Publishers {
         let publisher = match self.known.iter().find(|(known, _)| *known == raw) {
             Some((_, publisher)) => Arc::clone(publisher),
             None => {
-                let publisher = Arc::new(Mutex::new(Publisher::new(Settings::parse(&raw)?)));
+                let mut settings = Settings::parse(&raw)?;
+                let ignored = std::mem::take(&mut settings.ignored).into_iter();
+                self.warnings
+                    .extend(ignored.map(|(error, counts)| Line::warning(format!("{error}; {counts}"))));
+                let publisher = Arc::new(Mutex::new(Publisher::new(settings)));
                 if self.known.len() >= MAX_PUBLISHERS {
                     // Whoever still uses it keeps it.
                     let (_, oldest) = self.known.remove(0);
@@ -136,6 +142,11 @@ impl Publishers {
         };
         let cn = publisher.lock().unwrap_or_else(PoisonError::into_inner).settings.cn(login)?;
         Ok(User { cn, shown: log::name(login), debug, publisher })
+    }
+
+    /// What is to be said of settings that were read since.
+    pub fn warnings(&mut self) -> Vec<Line> {
+        std::mem::take(&mut self.warnings)
     }
 
     /// Forgets everything, connections included. Gives what is still to be said.

@@ -24,6 +24,9 @@ const IDLE: Duration = Duration::from_secs(5);
 /// How often it is tried to tell that something was missed, after memcached failed.
 const RETRY: Duration = Duration::from_millis(1100);
 
+/// The most commits that are put off: a transaction takes half a MiB at worst.
+const MAX_COMMITTED: usize = 16;
+
 /// Other users whose shared mailboxes one session changes.
 const MAX_OWNERS: usize = 16;
 
@@ -35,6 +38,8 @@ pub struct Session {
     folders: Folders,
     debug: bool,
     raw: RawSettings,
+    /// Commits that nobody has looked at yet: a command is not to wait for that either.
+    committed: Vec<Committed>,
     /// Dovecot had nothing to do before, and will again.
     rests: bool,
     /// When the connections are closed.
@@ -49,6 +54,15 @@ struct Account {
     login: String,
     user: User,
     outbox: Outbox,
+}
+
+/// A transaction that was committed.
+#[derive(Debug)]
+struct Committed {
+    open: Open,
+    commit: Commit,
+    waited: Duration,
+    at: Instant,
 }
 
 /// A mailbox as the shim describes it.
@@ -98,7 +112,9 @@ impl Session {
         let user = publishers.user(login, debug, raw.clone())?;
         let (kinds, folders) = user.filter();
         let accounts = vec![Account::new(login, user, &kinds)];
-        Ok(Session { accounts, kinds, folders, debug, raw, rests: false, rest_at: None, retry_at: None })
+        let committed = Vec::new();
+        let (rests, rest_at, retry_at) = (false, None, None);
+        Ok(Session { accounts, kinds, folders, debug, raw, committed, rests, rest_at, retry_at })
     }
 
     /// Whether transactions are to be looked at.
@@ -133,8 +149,27 @@ impl Session {
         mut commit: Commit,
         waited: Duration,
     ) -> Vec<Line> {
-        let Open { transaction, owner, allowed, source_allowed, delivery } = open;
         commit.time_us = now_us();
+        let delivery = open.delivery;
+        self.committed.push(Committed { open, commit, waited, at: Instant::now() });
+        if self.rests && !delivery && self.committed.len() < MAX_COMMITTED {
+            return Vec::new();
+        }
+        self.absorb(publishers)
+    }
+
+    /// Looks at what was committed.
+    fn absorb(&mut self, publishers: &mut Publishers) -> Vec<Line> {
+        let mut lines = Vec::new();
+        for committed in std::mem::take(&mut self.committed) {
+            lines.extend(self.absorb_one(publishers, committed));
+        }
+        lines
+    }
+
+    fn absorb_one(&mut self, publishers: &mut Publishers, committed: Committed) -> Vec<Line> {
+        let Committed { open, commit, waited, at: now } = committed;
+        let Open { transaction, owner, allowed, source_allowed, delivery } = open;
         let mut changes = transaction.committed(commit);
         changes.retain(|change| match change.kind {
             EventKind::MessageNew(_) => allowed.new_mail,
@@ -142,7 +177,7 @@ impl Session {
             EventKind::Resync { .. } => allowed.anything(),
             _ => allowed.rest,
         });
-        let (now, mut lines) = (Instant::now(), Vec::new());
+        let mut lines = Vec::new();
         let Some(at) = self.account(publishers, owner, &mut lines) else { return lines };
         let Some(account) = self.accounts.get_mut(at) else { return lines };
         if !delivery && !account.outbox.is_empty() && !account.outbox.has_room(&changes) {
@@ -168,8 +203,8 @@ impl Session {
         place: Place,
         old: Option<Place>,
     ) -> Vec<Line> {
+        let mut lines = self.absorb(publishers);
         let rest = |place: &Place| self.folders.allow(&place.mailbox, place.special_use.as_deref()).rest;
-        let mut lines = Vec::new();
         if !rest(&place) && !old.as_ref().is_some_and(rest) {
             return lines;
         }
@@ -204,7 +239,7 @@ impl Session {
 
     /// Dovecot gave UIDs to messages that no transaction added: whoever keeps a copy of the mailbox is to look again.
     pub fn found(&mut self, publishers: &mut Publishers, place: Place, count: u64) -> Vec<Line> {
-        let mut lines = Vec::new();
+        let mut lines = self.absorb(publishers);
         if !self.folders.allow(&place.mailbox, place.special_use.as_deref()).anything() {
             return lines;
         }
@@ -223,10 +258,10 @@ impl Session {
     }
 
     /// Dovecot has nothing to do: tells what is due, answers included.
-    pub fn tick(&mut self) -> Vec<Line> {
+    pub fn tick(&mut self, publishers: &mut Publishers) -> Vec<Line> {
         self.rests = true;
         let now = Instant::now();
-        let mut lines = Vec::new();
+        let mut lines = self.absorb(publishers);
         let mut told = false;
         let again = self.retry_at.is_some_and(|at| at <= now);
         if again {
@@ -255,6 +290,9 @@ impl Session {
 
     /// How long until [`Session::tick`] has something to do.
     pub fn wake(&self) -> Option<Duration> {
+        if !self.committed.is_empty() {
+            return Some(Duration::ZERO);
+        }
         let now = Instant::now();
         let events = self.accounts.iter().filter_map(|account| account.outbox.wake(now));
         let later = [self.rest_at, self.retry_at].into_iter().flatten();
@@ -262,9 +300,9 @@ impl Session {
     }
 
     /// Dovecot is done with the user: tells all that is left, and waits for the answers.
-    pub fn end(mut self) -> Vec<Line> {
+    pub fn end(mut self, publishers: &mut Publishers) -> Vec<Line> {
         let now = Instant::now();
-        let mut lines = Vec::new();
+        let mut lines = self.absorb(publishers);
         for account in &mut self.accounts {
             if !account.outbox.is_empty() {
                 lines.extend(account.publish(&self.kinds, now, true, Duration::ZERO));
@@ -372,7 +410,7 @@ mod tests {
         let mut session = || Session::new(&mut publishers, "bob", false, raw.clone()).unwrap();
         let (mut first, mut second) = (session(), session());
         make(&mut first, &mut publishers, "x");
-        assert_eq!(first.tick().len(), 1, "memcached is not there");
+        assert_eq!(first.tick(&mut publishers).len(), 1, "memcached is not there");
         assert!(
             first.wake().is_some_and(|wake| wake <= RETRY),
             "it is to be told later that this was missed"
@@ -380,11 +418,11 @@ mod tests {
         let _memcached = Memcached::start(port);
         make(&mut second, &mut publishers, "y");
         until("memcached answers", || {
-            second.tick();
+            second.tick(&mut publishers);
             !second.accounts.iter().any(|account| account.user.owes())
         });
         until("the first one's retry is due", || first.wake() == Some(Duration::ZERO));
-        assert_eq!(first.tick().len(), 0);
+        assert_eq!(first.tick(&mut publishers).len(), 0);
         assert_ne!(first.wake(), Some(Duration::ZERO));
     }
 }

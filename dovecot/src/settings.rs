@@ -62,7 +62,12 @@ pub struct Settings {
     pub events: Kinds,
     /// Of which mailboxes.
     pub folders: Folders,
+    /// What was wrong and is done without, and what counts in its place.
+    pub ignored: Vec<(SettingsError, &'static str)>,
 }
+
+const DEFAULT: &str = "the default counts";
+const REST: &str = "the rest of it counts";
 
 /// Why a setting, or a user name, is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -122,19 +127,23 @@ pub enum SettingsError {
     },
     /// `openchange_events`.
     #[error(
-        "setting openchange_events '{value}': expected kinds as MessageNew or groups (all, messages, flags, mailboxes), each with ! in front to take it out"
+        "setting openchange_events '{value}': '{wrong}': expected kinds as MessageNew or groups (all, messages, flags, mailboxes), each with ! in front to take it out"
     )]
     Events {
         /// Its value.
         value: String,
+        /// What of it is wrong.
+        wrong: String,
     },
     /// `openchange_folders`.
     #[error(
-        "setting openchange_folders '{value}': expected names or patterns as Lists/* or special uses as \\Junk, separated by commas, each with ! in front to take it out"
+        "setting openchange_folders '{value}': '{wrong}': expected names or patterns as Lists/* or special uses as \\Junk, separated by commas, each with ! in front to take it out, 256 at most"
     )]
     Folders {
         /// Its value.
         value: String,
+        /// What of it is wrong.
+        wrong: String,
     },
     /// No cn can be made of the user's name.
     #[error("user '{user}': {source}")]
@@ -147,9 +156,11 @@ pub enum SettingsError {
 }
 
 impl Settings {
-    /// Checks the settings; what is not set has its default.
+    /// Checks the settings; what is not set has its default. So has what only says how much is told, or how, where it
+    /// is wrong: no event is lost for it. Where it says to whom and as what, there is no good guess.
     pub fn parse(raw: &RawSettings) -> Result<Settings, SettingsError> {
         let shown = |value: &str| log::name(value);
+        let mut ignored = Vec::new();
         let resolver = match &raw.resolver {
             None => Config::default(),
             Some(value) => Config::parse(value)
@@ -176,12 +187,17 @@ impl Settings {
             options.backend.clone_from(value);
         }
         if let Some(value) = &raw.keep_refused {
-            options.keep_refused =
-                boolean(value).ok_or_else(|| SettingsError::KeepRefused { value: shown(value) })?;
+            match boolean(value) {
+                Some(value) => options.keep_refused = value,
+                None => ignored.push((SettingsError::KeepRefused { value: shown(value) }, DEFAULT)),
+            }
         }
         let budget = match &raw.budget {
             None => DEFAULT_BUDGET,
-            Some(value) => budget(value).ok_or_else(|| SettingsError::Budget { value: shown(value) })?,
+            Some(value) => budget(value).unwrap_or_else(|| {
+                ignored.push((SettingsError::Budget { value: shown(value) }, DEFAULT));
+                DEFAULT_BUDGET
+            }),
         };
         let bus = match &raw.bus {
             None => None,
@@ -191,19 +207,26 @@ impl Settings {
                 _ => return Err(SettingsError::Bus { value: shown(value) }),
             },
         };
-        let events = match &raw.events {
-            None => Kinds::default(),
-            Some(value) => {
-                Kinds::parse(value).ok_or_else(|| SettingsError::Events { value: shown(value) })?
+        let counts = |is_default| if is_default { DEFAULT } else { REST };
+        let mut events = Kinds::default();
+        if let Some(value) = &raw.events {
+            let read = Kinds::parse(value);
+            events = read.list;
+            if !read.wrong.is_empty() {
+                let (value, wrong) = (shown(value), shown(&read.wrong.join(" ")));
+                ignored.push((SettingsError::Events { value, wrong }, counts(read.is_default)));
             }
-        };
-        let folders = match &raw.folders {
-            None => Folders::default(),
-            Some(value) => {
-                Folders::parse(value).ok_or_else(|| SettingsError::Folders { value: shown(value) })?
+        }
+        let mut folders = Folders::default();
+        if let Some(value) = &raw.folders {
+            let read = Folders::parse(value);
+            folders = read.list;
+            if !read.wrong.is_empty() {
+                let (value, wrong) = (shown(value), shown(&read.wrong.join(", ")));
+                ignored.push((SettingsError::Folders { value, wrong }, counts(read.is_default)));
             }
-        };
-        Ok(Settings { resolver, cn, budget, options, bus, events, folders })
+        }
+        Ok(Settings { resolver, cn, budget, options, bus, events, folders, ignored })
     }
 
     /// The cn of a login.
@@ -305,7 +328,10 @@ mod tests {
             for value in values {
                 let mut raw = RawSettings::default();
                 set(&mut raw, (*value).to_owned());
-                let error = Settings::parse(&raw).unwrap_err().to_string();
+                let error = match Settings::parse(&raw) {
+                    Ok(settings) => settings.ignored[0].0.to_string(),
+                    Err(error) => error.to_string(),
+                };
                 assert!(error.contains(&format!("setting openchange_{name} '")), "{error}");
                 let right =
                     error.contains("expected") || error.contains("known:") || error.contains("name CP850");
@@ -313,6 +339,26 @@ mod tests {
                 assert!(!error.contains(['\r', '\n']), "{error}");
             }
         }
+    }
+
+    #[test]
+    fn what_is_wrong_and_says_how_much_is_told_has_its_default() {
+        let settings = parsed(|raw| {
+            raw.budget = Some("0".to_owned());
+            raw.keep_refused = Some("perhaps".to_owned());
+            raw.events = Some("MessageNew, flgas".to_owned());
+            raw.folders = Some("INBOX, !\\Tarsh".to_owned());
+        })
+        .unwrap();
+        assert_eq!((settings.budget, settings.options.keep_refused), (DEFAULT_BUDGET, false));
+        assert_eq!(settings.events, Kinds::default());
+        assert_eq!(settings.folders, Folders::parse("INBOX").list);
+        let said: Vec<String> =
+            settings.ignored.iter().map(|(error, counts)| format!("{error}; {counts}")).collect();
+        assert_eq!(said.len(), 4);
+        assert!(said[2].contains("'MessageNew, flgas': 'flgas': expected") && said[2].ends_with(DEFAULT));
+        assert!(said[3].contains("'!\\\\Tarsh': expected") && said[3].ends_with(REST), "{}", said[3]);
+        assert!(parsed(|_| ()).unwrap().ignored.is_empty());
     }
 
     #[test]

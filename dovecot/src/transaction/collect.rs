@@ -4,7 +4,7 @@ use ocbus_wire::native::MAX_BATCH_OCTETS;
 use ocbus_wire::{EventKind, Mailbox, NewMessage, ResyncReason, Transfer, UidSet};
 
 use super::change::Change;
-use super::flags::{self, FlagChanges, Marks, Modify, pushed};
+use super::flags::{self, FlagChanges, Marks, pushed};
 
 /// The most ranges of UIDs that are kept: more fit into no batch.
 const MAX_RANGES: usize = MAX_BATCH_OCTETS / 2;
@@ -78,8 +78,8 @@ pub struct Transaction {
     weight: usize,
     /// Mails so far, about.
     count: u64,
-    /// The mail that was changed last: flags and keywords come one after the other.
-    last_uid: u32,
+    /// The mails that were changed last: the same may come once more, for another keyword.
+    last_uids: (u32, u32),
     full: bool,
 }
 
@@ -97,7 +97,7 @@ impl Transaction {
             expunged: UidSet::new(),
             weight: 0,
             count: 0,
-            last_uid: 0,
+            last_uids: (0, 0),
             full: false,
         }
     }
@@ -109,24 +109,25 @@ impl Transaction {
 
     /// A mail was saved.
     pub fn save(&mut self, mail: Mail) {
-        if self.goes_on(0) {
+        if self.counts(1) {
             let texts = [&mail.from, &mail.subject, &mail.message_id];
             self.weight += MAIL + texts.into_iter().flatten().map(String::len).sum::<usize>();
             self.arrivals.push(Arrival::Saved(Box::new(mail)));
         }
     }
 
-    /// A mail was copied here: it had `old_uid` in `source`.
-    pub fn copy(&mut self, source: Source, old_uid: u32, marks: Marks) {
+    /// Mails were copied here: they had `old_uids` in `source`.
+    pub fn copy(&mut self, source: Source, old_uids: (u32, u32), marks: Marks) {
         if !self.full {
             self.source = place(&mut self.sources, source);
         }
-        self.copy_likewise(old_uid, marks);
+        self.copy_likewise(old_uids, marks);
     }
 
-    /// Another mail was copied here, from where the one before came from.
-    pub fn copy_likewise(&mut self, old_uid: u32, marks: Marks) {
-        if !self.goes_on(0) {
+    /// More mails were copied here, from where those before came from.
+    pub fn copy_likewise(&mut self, range: (u32, u32), marks: Marks) {
+        let more = mails(range);
+        if !self.counts(more) {
             return;
         }
         let source = self.source;
@@ -135,58 +136,58 @@ impl Transaction {
             Some(Arrival::Copied { source: known, marks: same, old_uids, count })
                 if (*known, *same) == (source, marks) =>
             {
-                *count += 1;
-                self.weight += 8 * pushed(old_uids, (old_uid, old_uid));
+                *count += more;
+                self.weight += 8 * pushed(old_uids, range);
             }
             _ => {
                 self.weight += MAIL;
-                let old_uids = UidSet::from_iter([old_uid]);
-                self.arrivals.push(Arrival::Copied { source, marks, old_uids, count: 1 });
+                let mut old_uids = UidSet::new();
+                old_uids.push_range(range.0, range.1);
+                self.arrivals.push(Arrival::Copied { source, marks, old_uids, count: more });
             }
         }
     }
 
-    /// A mail is expunged.
-    pub fn expunge(&mut self, uid: u32) {
-        if self.goes_on(uid) {
-            self.weight += 8 * pushed(&mut self.expunged, (uid, uid));
+    /// Mails are expunged.
+    pub fn expunge(&mut self, uids: (u32, u32)) {
+        if self.changes(uids) {
+            self.weight += 8 * pushed(&mut self.expunged, uids);
         }
     }
 
-    /// As [`FlagChanges::flags`]. UID 0 is a mail that this transaction saves.
-    pub fn flags(&mut self, uid: u32, old: u32, modify: Modify, asked: u32) {
-        if !self.goes_on(uid) {
-            return;
-        }
-        if uid > 0 {
-            self.flags.flags(uid, old, modify, asked);
-        } else if let Some(Arrival::Saved(mail)) = self.arrivals.last_mut() {
-            mail.marks.flags = match modify {
-                Modify::Replace => asked,
-                Modify::Add => old | asked,
-                Modify::Remove => old & !asked,
-            };
+    /// As [`FlagChanges::flags`]. UID 0 is the mail that this transaction saved last.
+    pub fn flags(&mut self, uids: (u32, u32), set: u32, clear: u32) {
+        if uids.0 == 0 {
+            if let Some(Arrival::Saved(mail)) = self.arrivals.last_mut() {
+                mail.marks.flags = (mail.marks.flags | set) & !clear;
+            }
+        } else if self.changes(uids) {
+            self.flags.flags(uids, set, clear);
         }
     }
 
-    /// As [`FlagChanges::keywords`].
-    pub fn keywords(&mut self, uid: u32, old: &[String], modify: Modify, asked: &[String]) {
-        if self.goes_on(uid) && uid > 0 {
-            self.flags.keywords(uid, old, modify, asked);
+    /// As [`FlagChanges::keyword`].
+    pub fn keyword(&mut self, uids: (u32, u32), keyword: &str, set: bool) {
+        if uids.0 > 0 && self.changes(uids) {
+            self.flags.keyword(uids, keyword, set);
         }
     }
 
-    /// What was written of flags and keywords, in place of what this session saw change.
-    pub fn logged(&mut self) -> Option<&mut FlagChanges> {
-        (!self.full).then_some(&mut self.flags)
+    /// What was told of flags and keywords was not so; what was written follows.
+    pub fn forget_flags(&mut self) {
+        self.flags = FlagChanges::default();
     }
 
-    /// Counts a mail; drops what was collected when it has become too much.
-    fn goes_on(&mut self, uid: u32) -> bool {
-        if uid == 0 || uid != self.last_uid {
-            self.count += 1;
-        }
-        self.last_uid = uid;
+    /// Counts mails that are there already, once where the same come again.
+    fn changes(&mut self, uids: (u32, u32)) -> bool {
+        let again = uids == self.last_uids;
+        self.last_uids = uids;
+        self.counts(if again { 0 } else { mails(uids) })
+    }
+
+    /// Counts mails; drops what was collected when it has become too much.
+    fn counts(&mut self, more: usize) -> bool {
+        self.count = self.count.saturating_add(u64::try_from(more).unwrap_or(u64::MAX));
         if !self.full && (self.weight > 4 * MAX_BATCH_OCTETS || self.flags.ranges() > MAX_RANGES) {
             self.full = true;
             (self.arrivals, self.flags, self.expunged) = Default::default();
@@ -213,6 +214,11 @@ impl Transaction {
         let change = |kind| Change { mailbox: Arc::clone(&mailbox), uid_validity, order, time_us, kind };
         kinds.into_iter().map(change).collect()
     }
+}
+
+/// How many mails a range has, at most.
+fn mails((first, last): (u32, u32)) -> usize {
+    usize::try_from(last.saturating_sub(first)).unwrap_or(usize::MAX).saturating_add(1)
 }
 
 /// Where it stands in a short list.
