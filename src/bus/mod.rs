@@ -153,14 +153,18 @@ impl Bus {
 
     /// Gives the events, in order, to every subscription whose filter they pass, as [`Bus::publish`] does with each;
     /// quicker than one after the other. Gives how many had been seen.
-    pub fn publish_all(&self, mut events: Vec<Event>) -> usize {
+    pub fn publish_all(&self, events: Vec<Event>) -> usize {
+        self.publish_shared(events.into_iter().map(Arc::new).collect())
+    }
+
+    /// The same, of events that may have others who hold them.
+    pub fn publish_shared(&self, mut events: Vec<Arc<Event>>) -> usize {
         let told = events.len();
         {
             let mut seen = self.shared.seen.lock().unwrap_or_else(PoisonError::into_inner);
             events.retain(|event| seen.insert(event.id));
         }
         let duplicates = told - events.len();
-        let events: Vec<Arc<Event>> = events.into_iter().map(Arc::new).collect();
         let mut all = Offered::default();
         {
             let subscriptions = self.shared.subscriptions.read().unwrap_or_else(PoisonError::into_inner);

@@ -2,10 +2,11 @@
 //! under way and more waits, a second one goes beside it.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use ocbus_resolver::delivery::{Outcome, Payload};
 use ocbus_wire::Endpoint;
-use ocbus_wire::native::{Ack, Batch};
+use ocbus_wire::native::{Ack, Batch, MAX_BATCH_OCTETS};
 use ocbus_wire::sp::Protocol;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -16,6 +17,9 @@ use crate::sockets::Call;
 
 /// Batches under way at once: while the subscriber works on one, the next is on its way.
 const UNDER_WAY: usize = 2;
+
+/// A batch of so many octets goes as it is: what would fit beside it is not worth a copy.
+const WHOLE: usize = MAX_BATCH_OCTETS / 8 * 7;
 
 struct Connection {
     dialled: Dialled,
@@ -46,12 +50,23 @@ impl Waiting {
     fn is_sent(&self) -> bool {
         self.place.payload >= self.job.payloads.len()
     }
+
+    /// Its next batch, where that fills a message by itself.
+    fn next_whole(&mut self) -> Option<Arc<Batch>> {
+        match self.job.payloads.get(self.place.payload) {
+            Some(Payload::Batch(batch)) if self.place.event == 0 && batch.octets() >= WHOLE => {
+                self.place.payload += 1;
+                Some(Arc::clone(batch))
+            }
+            _ => None,
+        }
+    }
 }
 
 /// One batch, and the jobs whose events it has.
 struct Flight {
     jobs: Vec<Waiting>,
-    batch: Batch,
+    batch: Arc<Batch>,
     deadline: Instant,
 }
 
@@ -86,23 +101,27 @@ pub(super) async fn run(endpoint: Endpoint, mut jobs: mpsc::Receiver<Job>) {
 /// events, which wait until these have arrived: a job's events stay in order.
 fn board(waiting: &mut VecDeque<Waiting>) -> Option<Flight> {
     // The first job's deadline: nobody waits longer than for what stands in front of him.
-    let deadline = waiting.front()?.job.deadline;
-    let mut flight = Flight { jobs: Vec::new(), batch: Batch::new(), deadline };
+    let first = waiting.front_mut()?;
+    let deadline = first.job.deadline;
+    if let Some(batch) = first.next_whole() {
+        return waiting.pop_front().map(|job| Flight { jobs: vec![job], batch, deadline });
+    }
+    let (mut jobs, mut batch) = (Vec::new(), Batch::new());
     while let Some(mut job) = waiting.pop_front() {
         let before = job.place;
-        fill(&mut flight.batch, &mut job);
+        fill(&mut batch, &mut job);
         // The first always has something in it: no event is larger than a batch may be.
-        if job.place == before && !job.is_sent() && !flight.jobs.is_empty() {
+        if job.place == before && !job.is_sent() && !jobs.is_empty() {
             waiting.push_front(job);
             break;
         }
         let has_more = !job.is_sent();
-        flight.jobs.push(job);
+        jobs.push(job);
         if has_more {
             break;
         }
     }
-    Some(flight)
+    Some(Flight { jobs, batch: Arc::new(batch), deadline })
 }
 
 /// Adds of a job's events what there is room for.
@@ -193,8 +212,7 @@ async fn exchange_one(
     call: &mut Call,
     flight: &Flight,
 ) -> Result<Ack, Outcome> {
-    let octets = flight.batch.encode();
-    let request = call.request(&octets, left(flight.deadline));
+    let request = call.request(message_of(&flight.batch), left(flight.deadline));
     let reply = tokio::select! {
         reply = request => reply.map_err(outcome_of)?,
         // It ended, or restarts: the next batch finds out. nng alone would wait for it to come back.
@@ -204,6 +222,12 @@ async fn exchange_one(
         }),
     };
     Ack::decode(&reply).map_err(|error| Outcome::Broken(format!("its answer: {error}")))
+}
+
+fn message_of(batch: &Batch) -> nng::Message {
+    let mut message = nng::Message::with_capacity(MAX_BATCH_OCTETS.min(batch.octets() + 16));
+    batch.encode_to(|piece| message.push_back(piece));
+    message
 }
 
 async fn connect(endpoint: &Endpoint, deadline: Instant) -> Result<Connection, Outcome> {
@@ -235,7 +259,7 @@ mod tests {
                 assert!(batch.push(&event).unwrap());
                 time += 1;
             }
-            Payload::Batch(batch)
+            Payload::Batch(Arc::new(batch))
         });
         let (done, outcome) = oneshot::channel();
         let job =
@@ -274,6 +298,21 @@ mod tests {
         land(rest, Ok(Ack::taken(0, 0, Vec::new())), &mut waiting);
         assert!(matches!(two_done.try_recv(), Ok(Outcome::Acknowledged(acks)) if acks.len() == 2));
         assert!(waiting.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_full_batch_goes_as_it_is_and_the_next_one_behind_its_answer() {
+        let (long, mut done) = job(0, &[100, 3]);
+        let Payload::Batch(own) = &long.job.payloads[0] else { panic!() };
+        let own = Arc::clone(own);
+        let mut waiting = VecDeque::from([long]);
+        let first = board(&mut waiting).unwrap();
+        assert!(Arc::ptr_eq(&first.batch, &own) && waiting.is_empty());
+        land(first, Ok(Ack::taken(100, 0, Vec::new())), &mut waiting);
+        let rest = board(&mut waiting).unwrap();
+        assert_eq!(times(&rest.batch), [100, 101, 102]);
+        land(rest, Ok(Ack::taken(3, 0, Vec::new())), &mut waiting);
+        assert!(matches!(done.try_recv(), Ok(Outcome::Acknowledged(acks)) if acks.len() == 2));
     }
 
     #[tokio::test]
