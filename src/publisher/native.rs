@@ -359,7 +359,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_full_batch_goes_as_it_is_and_the_next_one_behind_its_answer() {
-        let (long, mut done) = job(0, &[100, 3]);
+        let (long, mut done) = job(0, &[110, 3]);
         let Payload::Batch(own) = &long.job.payloads[0] else { panic!() };
         let own = Arc::clone(own);
         let mut waiting = VecDeque::from([long]);
@@ -367,7 +367,7 @@ mod tests {
         assert!(Arc::ptr_eq(&first.batch, &own) && waiting.is_empty());
         land(first, Ok(Ack::taken(100, 0, Vec::new())), &mut waiting);
         let rest = board(&mut waiting).unwrap();
-        assert_eq!(times(&rest.batch), [100, 101, 102]);
+        assert_eq!(times(&rest.batch), [110, 111, 112]);
         land(rest, Ok(Ack::taken(3, 0, Vec::new())), &mut waiting);
         assert!(matches!(done.try_recv(), Ok(Outcome::Acknowledged(acks)) if acks.len() == 2));
     }
