@@ -25,7 +25,7 @@ pub use trace::{Reason, SendOutcome, Source, Step, Trace, TracedEvent};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use ocbus_resolver::Resolver;
+use ocbus_resolver::{Cn, Resolver};
 use ocbus_wire::Event;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, broadcast};
@@ -36,7 +36,7 @@ use core::{Core, Now, Order};
 use ledger::{Ledger, LeftBehind};
 
 /// Traces that wait for one who follows.
-const TRACES: usize = 1024;
+const TRACES: usize = 8192;
 
 /// What is kept of a drain's limit to tell those who are registered what they miss.
 const TELL_SHARE: u32 = 4;
@@ -224,15 +224,21 @@ impl Shared {
     }
 
     /// Does what is to be done, all at once. Look-ups share round trips.
-    fn start(self: &Arc<Self>, orders: Vec<Order>) {
-        let mut users = Vec::new();
-        for order in orders {
-            match order {
-                Order::LookUp(cn) => users.push(cn),
-                order => {
-                    self.runtime.spawn(run::run(Arc::clone(self), order));
-                }
-            }
+    fn start(self: &Arc<Self>, mut orders: Vec<Order>) {
+        let look_ups = orders.extract_if(.., |order| matches!(order, Order::LookUp(_)));
+        let users = look_ups.filter_map(|order| match order {
+            Order::LookUp(cn) => Some(cn),
+            _ => None,
+        });
+        self.look_up(users.collect());
+        if !orders.is_empty() {
+            self.runtime.spawn(run::run(Arc::clone(self), orders));
+        }
+    }
+
+    fn look_up(self: &Arc<Self>, users: Vec<Cn>) {
+        if users.is_empty() {
+            return;
         }
         for users in self.resolver.round_trips(users) {
             self.runtime.spawn(run::look_up(Arc::clone(self), users));

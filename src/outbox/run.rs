@@ -4,6 +4,8 @@ use std::pin::Pin;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use ocbus_resolver::delivery::{self, Outcome, Send as Sending, Target, Verdict};
 use ocbus_resolver::{Cn, Listeners, ResolverError, Settlement};
 use ocbus_wire::{Event, EventKind};
@@ -37,30 +39,8 @@ pub(super) async fn timer(shared: Weak<Shared>, sooner: Arc<Notify>) {
     }
 }
 
-/// Carries out an order, and what follows from it. Boxed, because it may start others of its kind.
-pub(super) fn run(shared: Arc<Shared>, order: Order) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-    Box::pin(async move {
-        let mut next = Some(order);
-        while let Some(order) = next {
-            let orders = match order {
-                Order::LookUp(cn) => vec![Order::LookUp(cn)],
-                Order::Send(dispatch) => send(&shared, dispatch).await,
-                Order::Settle(cn, settlement) => {
-                    settle(&shared, &cn, &settlement).await;
-                    Vec::new()
-                }
-            };
-            next = follow(&shared, orders);
-        }
-    })
-}
-
-/// Starts what follows, but for one order that the caller's task may carry out. Never a look-up: those go together.
-fn follow(shared: &Arc<Shared>, mut orders: Vec<Order>) -> Option<Order> {
-    let next = orders.pop_if(|order| !matches!(order, Order::LookUp(_)));
-    shared.start(orders);
-    next
-}
+/// Something under way, and what follows from it.
+type UnderWay = FuturesUnordered<Pin<Box<dyn Future<Output = Vec<Order>> + Send>>>;
 
 /// Looks users up in one call, and carries out what follows from it.
 pub(super) async fn look_up(shared: Arc<Shared>, users: Vec<Cn>) {
@@ -71,9 +51,36 @@ pub(super) async fn look_up(shared: Arc<Shared>, users: Vec<Cn>) {
     for (cn, found) in users.iter().zip(found) {
         orders.extend(looked_up(&shared, cn, found, took));
     }
-    if let Some(next) = follow(&shared, orders) {
-        run(shared, next).await;
+    run(shared, orders).await;
+}
+
+/// Carries out orders, and what follows from them, all at once and all in this task: one for each would wake another of
+/// the runtime's threads, and with it a processor that somebody's delivery may need. A silent endpoint delays no other.
+pub(super) async fn run(shared: Arc<Shared>, mut orders: Vec<Order>) {
+    let mut under_way = UnderWay::new();
+    loop {
+        let mut users = Vec::new();
+        for order in orders.drain(..) {
+            match order {
+                Order::LookUp(cn) => users.push(cn),
+                Order::Send(dispatch) => send(&shared, dispatch, &under_way),
+                Order::Settle(cn, settlement) => settle_later(&shared, cn, settlement, &under_way),
+            }
+        }
+        shared.look_up(users);
+        match under_way.next().await {
+            Some(more) => orders = more,
+            None => return,
+        }
     }
+}
+
+fn settle_later(shared: &Arc<Shared>, cn: Cn, settlement: Settlement, under_way: &UnderWay) {
+    let shared = Arc::clone(shared);
+    under_way.push(Box::pin(async move {
+        settle(&shared, &cn, &settlement).await;
+        Vec::new()
+    }));
 }
 
 /// Tells the core what came of a look-up.
@@ -104,46 +111,65 @@ fn looked_up(
 }
 
 /// Sends to all endpoints of a dispatch at once; each tells the core by itself, so that a silent one delays no other.
-async fn send(shared: &Arc<Shared>, dispatch: Dispatch) -> Vec<Order> {
+fn send(shared: &Arc<Shared>, dispatch: Dispatch, under_way: &UnderWay) {
     let Dispatch { cn, leases, legacy, items, through, again } = dispatch;
     let config = shared.publisher.config();
     let events: Arc<[Arc<Event>]> = items.into_iter().map(|item| event_of(&cn, item)).collect();
     let listeners = Listeners { native: leases, legacy, ..Listeners::default() };
-    let plan = delivery::plan(&listeners, &events, &config.options);
+    let mut plan = delivery::plan(&listeners, &events, &config.options);
     for skipped in &plan.skipped {
         tracing::warn!(event = "send_skipped", user = %cn, what = skipped.what, reason = skipped.why, "not sent");
     }
-    if !plan.missed.is_empty() {
-        settle(shared, &cn, &Settlement { missed: plan.missed.clone(), ..Settlement::default() }).await;
+    let missed = std::mem::take(&mut plan.missed);
+    let planned = Planned { cn, events, listeners, sends: plan.sends, through, again };
+    if missed.is_empty() {
+        return planned.begin(shared, under_way);
     }
-    let planned = |who: &Who| plan.sends.iter().any(|send| of(send) == *who);
-    let native = listeners.native.iter().map(Who::native);
-    let all = native.chain(listeners.legacy.iter().map(|url| Who::legacy(url)));
-    // Their URLs are none, or there is nothing to be said to them.
-    let mut orders: Vec<Order> = Vec::new();
-    for who in all.filter(|who| !planned(who)) {
-        orders.extend(shared.call(|core, now| core.sent(now, &cn, &who, through, Sent::Nothing)).1);
+    // The marks first: with the last of it the log forgets that something is missing.
+    let shared = Arc::clone(shared);
+    under_way.push(Box::pin(async move {
+        settle(&shared, &planned.cn, &Settlement { missed, ..Settlement::default() }).await;
+        let mut under_way = UnderWay::new();
+        planned.begin(&shared, &under_way);
+        let mut orders = Vec::new();
+        while let Some(more) = under_way.next().await {
+            orders.extend(more);
+        }
+        orders
+    }));
+}
+
+/// Sends of one user's events.
+struct Planned {
+    cn: Cn,
+    events: Arc<[Arc<Event>]>,
+    listeners: Listeners,
+    sends: Vec<Sending>,
+    through: u64,
+    again: bool,
+}
+
+impl Planned {
+    fn begin(self, shared: &Arc<Shared>, under_way: &UnderWay) {
+        let Planned { cn, events, listeners, sends, through, again } = self;
+        let planned = |who: &Who| sends.iter().any(|send| of(send) == *who);
+        let native = listeners.native.iter().map(Who::native);
+        let all = native.chain(listeners.legacy.iter().map(|url| Who::legacy(url)));
+        // Their URLs are none, or there is nothing to be said to them.
+        for who in all.filter(|who| !planned(who)) {
+            let ((), orders) = shared.call(|core, now| core.sent(now, &cn, &who, through, Sent::Nothing));
+            under_way.push(Box::pin(std::future::ready(orders)));
+        }
+        let begun = Instant::now();
+        let deadline = begun + shared.publisher.config().budget;
+        for send in sends {
+            let outcome = shared.publisher.submit(send.clone(), deadline);
+            let (cn, events) = (cn.clone(), Arc::clone(&events));
+            let flight = Flight { cn, send, events, through, again, begun, deadline, outcome };
+            let shared = Arc::clone(shared);
+            under_way.push(Box::pin(async move { flight.land(&shared).await }));
+        }
     }
-    let begun = Instant::now();
-    let deadline = begun + config.budget;
-    let mut flights: Vec<Flight> = Vec::with_capacity(plan.sends.len());
-    for send in plan.sends {
-        let outcome = shared.publisher.submit(send.clone(), deadline);
-        let (cn, events) = (cn.clone(), Arc::clone(&events));
-        flights.push(Flight { cn, send, events, through, again, begun, deadline, outcome });
-    }
-    let last = flights.pop();
-    for flight in flights {
-        let shared_too = Arc::clone(shared);
-        shared.runtime.spawn(async move {
-            let orders = flight.land(&shared_too).await;
-            shared_too.start(orders);
-        });
-    }
-    if let Some(last) = last {
-        orders.extend(last.land(shared).await);
-    }
-    orders
 }
 
 /// A send to one endpoint that is under way.

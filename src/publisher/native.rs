@@ -1,11 +1,14 @@
-//! One native endpoint: a batch at a time, acknowledged, the next one made of what came meanwhile. Where a full one is
-//! under way and more waits, a second one goes beside it.
+//! One native endpoint: a batch at a time, acknowledged, the next one made of what came meanwhile. Where more than a full
+//! one waits, others go beside it, each as soon as there is a place: then neither side waits for the other.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use ocbus_resolver::delivery::{Outcome, Payload};
 use ocbus_wire::Endpoint;
-use ocbus_wire::native::{Ack, Batch};
+use ocbus_wire::native::{Ack, Batch, MAX_BATCH_OCTETS};
 use ocbus_wire::sp::Protocol;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -14,12 +17,16 @@ use super::endpoint::{Dialled, Job, left, next, outcome_of};
 use super::probe::probe;
 use crate::sockets::Call;
 
-/// Batches under way at once: while the subscriber works on one, the next is on its way.
-const UNDER_WAY: usize = 2;
+/// Batches under way at once: while the subscriber works on one, the next are on their way.
+const UNDER_WAY: usize = 3;
+
+/// A batch of so many octets goes as it is: what would fit beside it is not worth a copy.
+const WHOLE: usize = MAX_BATCH_OCTETS / 8 * 7;
 
 struct Connection {
     dialled: Dialled,
-    calls: [Call; UNDER_WAY],
+    /// Those that are free.
+    calls: Vec<Call>,
 }
 
 /// A job and how far it was sent.
@@ -46,12 +53,23 @@ impl Waiting {
     fn is_sent(&self) -> bool {
         self.place.payload >= self.job.payloads.len()
     }
+
+    /// Its next batch, where that fills a message by itself.
+    fn next_whole(&mut self) -> Option<Arc<Batch>> {
+        match self.job.payloads.get(self.place.payload) {
+            Some(Payload::Batch(batch)) if self.place.event == 0 && batch.octets() >= WHOLE => {
+                self.place.payload += 1;
+                Some(Arc::clone(batch))
+            }
+            _ => None,
+        }
+    }
 }
 
 /// One batch, and the jobs whose events it has.
 struct Flight {
     jobs: Vec<Waiting>,
-    batch: Batch,
+    batch: Arc<Batch>,
     deadline: Instant,
 }
 
@@ -65,20 +83,19 @@ pub(super) async fn run(endpoint: Endpoint, mut jobs: mpsc::Receiver<Job>) {
                 None => return,
             }
         }
-        while let Ok(job) = jobs.try_recv() {
-            waiting.push_back(job.into());
-        }
-        let mut flights = Vec::with_capacity(UNDER_WAY);
-        while flights.len() < UNDER_WAY
-            && let Some(flight) = board(&mut waiting)
-        {
-            flights.push(flight);
-        }
-        let answers = exchange_all(&endpoint, &mut connection, &flights).await;
-        // Those that have more to send are in front again, in their order.
-        for (flight, answer) in flights.into_iter().zip(answers).rev() {
+        take_all(&mut jobs, &mut waiting);
+        let broken = send_all(&endpoint, &mut connection, &mut waiting, &mut jobs).await;
+        // Over a new connection, once: the subscriber drops what it has seen.
+        for flight in broken {
+            let answer = send_again(&endpoint, &mut connection, &flight).await;
             land(flight, answer, &mut waiting);
         }
+    }
+}
+
+fn take_all(jobs: &mut mpsc::Receiver<Job>, waiting: &mut VecDeque<Waiting>) {
+    while let Ok(job) = jobs.try_recv() {
+        waiting.push_back(job.into());
     }
 }
 
@@ -86,23 +103,27 @@ pub(super) async fn run(endpoint: Endpoint, mut jobs: mpsc::Receiver<Job>) {
 /// events, which wait until these have arrived: a job's events stay in order.
 fn board(waiting: &mut VecDeque<Waiting>) -> Option<Flight> {
     // The first job's deadline: nobody waits longer than for what stands in front of him.
-    let deadline = waiting.front()?.job.deadline;
-    let mut flight = Flight { jobs: Vec::new(), batch: Batch::new(), deadline };
+    let first = waiting.front_mut()?;
+    let deadline = first.job.deadline;
+    if let Some(batch) = first.next_whole() {
+        return waiting.pop_front().map(|job| Flight { jobs: vec![job], batch, deadline });
+    }
+    let (mut jobs, mut batch) = (Vec::new(), Batch::new());
     while let Some(mut job) = waiting.pop_front() {
         let before = job.place;
-        fill(&mut flight.batch, &mut job);
+        fill(&mut batch, &mut job);
         // The first always has something in it: no event is larger than a batch may be.
-        if job.place == before && !job.is_sent() && !flight.jobs.is_empty() {
+        if job.place == before && !job.is_sent() && !jobs.is_empty() {
             waiting.push_front(job);
             break;
         }
         let has_more = !job.is_sent();
-        flight.jobs.push(job);
+        jobs.push(job);
         if has_more {
             break;
         }
     }
-    Some(flight)
+    Some(Flight { jobs, batch: Arc::new(batch), deadline })
 }
 
 /// Adds of a job's events what there is room for.
@@ -137,54 +158,108 @@ fn land(flight: Flight, answer: Result<Ack, Outcome>, waiting: &mut VecDeque<Wai
     }
 }
 
-/// Sends the batches, at most [`UNDER_WAY`], and gives their answers.
-async fn exchange_all(
+/// Sends what waits, and what comes meanwhile, until nothing is left or something fails. Gives what has to be sent again.
+async fn send_all(
     endpoint: &Endpoint,
     slot: &mut Option<Connection>,
-    flights: &[Flight],
-) -> Vec<Result<Ack, Outcome>> {
-    let mut answers = exchange(endpoint, slot, flights).await;
-    // Those that broke go again over a new connection, once: the subscriber drops what it has seen.
-    for (flight, answer) in flights.iter().zip(&mut answers) {
-        if let Err(Outcome::Broken(_)) = answer {
-            *slot = None;
-            let again = exchange(endpoint, slot, std::slice::from_ref(flight)).await;
-            if let Some(again) = again.into_iter().next() {
-                *answer = again;
+    waiting: &mut VecDeque<Waiting>,
+    jobs: &mut mpsc::Receiver<Job>,
+) -> Vec<Flight> {
+    let Some(deadline) = waiting.front().map(|first| first.job.deadline) else { return Vec::new() };
+    let Connection { dialled, calls } = match connected(endpoint, slot, deadline).await {
+        Ok(connection) => connection,
+        Err(outcome) => {
+            if let Some(flight) = board(waiting) {
+                land(flight, Err(outcome), waiting);
             }
+            return Vec::new();
+        }
+    };
+    let dialled = &*dialled;
+    let (mut broken, mut failed) = (Vec::new(), false);
+    let mut under_way = FuturesUnordered::new();
+    loop {
+        // Beside others only a full one: what would be less waits for more, until the way is free.
+        while !failed
+            && (under_way.is_empty() || is_full(waiting))
+            && let Some(mut call) = calls.pop()
+        {
+            let Some(flight) = board(waiting) else {
+                calls.push(call);
+                break;
+            };
+            under_way.push(async move {
+                let answer = exchange_one(endpoint, dialled, &mut call, &flight).await;
+                (call, flight, answer)
+            });
+        }
+        if under_way.is_empty() {
+            break;
+        }
+        tokio::select! {
+            Some((call, flight, answer)) = under_way.next() => {
+                calls.push(call);
+                failed |= answer.is_err();
+                match answer {
+                    Err(Outcome::Broken(_)) => broken.push(flight),
+                    answer => land(flight, answer, waiting),
+                }
+                take_all(jobs, waiting);
+            }
+            Some(job) = jobs.recv(), if !failed && !calls.is_empty() => waiting.push_back(job.into()),
         }
     }
-    if answers.iter().any(Result::is_err) {
+    drop(under_way);
+    if failed {
         *slot = None;
     }
-    answers
+    broken
 }
 
-async fn exchange(
+async fn send_again(
     endpoint: &Endpoint,
     slot: &mut Option<Connection>,
-    flights: &[Flight],
-) -> Vec<Result<Ack, Outcome>> {
+    flight: &Flight,
+) -> Result<Ack, Outcome> {
+    let Connection { dialled, calls } = connected(endpoint, slot, flight.deadline).await?;
+    let Some(call) = calls.first_mut() else { return Err(Outcome::Broken("no call".to_owned())) };
+    let answer = exchange_one(endpoint, dialled, call, flight).await;
+    if answer.is_err() {
+        *slot = None;
+    }
+    answer
+}
+
+/// The open connection, or a new one.
+async fn connected<'a>(
+    endpoint: &Endpoint,
+    slot: &'a mut Option<Connection>,
+    deadline: Instant,
+) -> Result<&'a mut Connection, Outcome> {
     if slot.as_ref().is_some_and(|connection| !connection.dialled.is_connected()) {
         *slot = None;
     }
-    let Some(first) = flights.first() else { return Vec::new() };
-    let connection = match slot {
-        Some(connection) => connection,
-        None => match connect(endpoint, first.deadline).await {
-            Ok(connection) => slot.insert(connection),
-            Err(outcome) => return flights.iter().map(|_| Err(outcome.clone())).collect(),
-        },
-    };
-    let Connection { dialled, calls: [one, other] } = connection;
-    let send = |call, flight| exchange_one(endpoint, dialled, call, flight);
-    match flights.get(1) {
-        None => vec![send(one, first).await],
-        Some(second) => {
-            let (first, second) = tokio::join!(send(one, first), send(other, second));
-            vec![first, second]
+    match slot {
+        Some(connection) => Ok(connection),
+        None => Ok(slot.insert(connect(endpoint, deadline).await?)),
+    }
+}
+
+/// Whether what waits fills a batch.
+fn is_full(waiting: &VecDeque<Waiting>) -> bool {
+    let mut octets = 0;
+    for Waiting { job, place, .. } in waiting {
+        let left = job.payloads.iter().skip(place.payload);
+        let batches = left.filter_map(|payload| match payload {
+            Payload::Batch(batch) => Some(batch.octets()),
+            Payload::NewMail(_) => None,
+        });
+        octets += batches.sum::<usize>();
+        if octets >= WHOLE {
+            return true;
         }
     }
+    false
 }
 
 async fn exchange_one(
@@ -193,8 +268,7 @@ async fn exchange_one(
     call: &mut Call,
     flight: &Flight,
 ) -> Result<Ack, Outcome> {
-    let octets = flight.batch.encode();
-    let request = call.request(&octets, left(flight.deadline));
+    let request = call.request(message_of(&flight.batch), left(flight.deadline));
     let reply = tokio::select! {
         reply = request => reply.map_err(outcome_of)?,
         // It ended, or restarts: the next batch finds out. nng alone would wait for it to come back.
@@ -206,11 +280,18 @@ async fn exchange_one(
     Ack::decode(&reply).map_err(|error| Outcome::Broken(format!("its answer: {error}")))
 }
 
+fn message_of(batch: &Batch) -> nng::Message {
+    let mut message = nng::Message::with_capacity(MAX_BATCH_OCTETS.min(batch.octets() + 16));
+    batch.encode_to(|piece| message.push_back(piece));
+    message
+}
+
 async fn connect(endpoint: &Endpoint, deadline: Instant) -> Result<Connection, Outcome> {
     let mut dialled = Dialled::new(Protocol::Req, endpoint, deadline).await?;
     dialled.ready(deadline).await?;
-    let call = || Call::requesting(&dialled.socket).map_err(|error| Outcome::Broken(error.to_string()));
-    Ok(Connection { calls: [call()?, call()?], dialled })
+    let call = |_| Call::requesting(&dialled.socket).map_err(|error| Outcome::Broken(error.to_string()));
+    let calls = (0..UNDER_WAY).map(call).collect::<Result<_, _>>()?;
+    Ok(Connection { calls, dialled })
 }
 
 #[cfg(test)]
@@ -235,7 +316,7 @@ mod tests {
                 assert!(batch.push(&event).unwrap());
                 time += 1;
             }
-            Payload::Batch(batch)
+            Payload::Batch(Arc::new(batch))
         });
         let (done, outcome) = oneshot::channel();
         let job =
@@ -274,6 +355,21 @@ mod tests {
         land(rest, Ok(Ack::taken(0, 0, Vec::new())), &mut waiting);
         assert!(matches!(two_done.try_recv(), Ok(Outcome::Acknowledged(acks)) if acks.len() == 2));
         assert!(waiting.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_full_batch_goes_as_it_is_and_the_next_one_behind_its_answer() {
+        let (long, mut done) = job(0, &[110, 3]);
+        let Payload::Batch(own) = &long.job.payloads[0] else { panic!() };
+        let own = Arc::clone(own);
+        let mut waiting = VecDeque::from([long]);
+        let first = board(&mut waiting).unwrap();
+        assert!(Arc::ptr_eq(&first.batch, &own) && waiting.is_empty());
+        land(first, Ok(Ack::taken(100, 0, Vec::new())), &mut waiting);
+        let rest = board(&mut waiting).unwrap();
+        assert_eq!(times(&rest.batch), [110, 111, 112]);
+        land(rest, Ok(Ack::taken(3, 0, Vec::new())), &mut waiting);
+        assert!(matches!(done.try_recv(), Ok(Outcome::Acknowledged(acks)) if acks.len() == 2));
     }
 
     #[tokio::test]

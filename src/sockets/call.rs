@@ -58,10 +58,14 @@ impl Call {
     }
 
     /// Sends a request, and waits for its reply; each of the two takes `limit` at most.
-    pub(crate) async fn request(&mut self, octets: &[u8], limit: Duration) -> nng::Result<Message> {
+    pub(crate) async fn request(
+        &mut self,
+        message: impl Into<Message>,
+        limit: Duration,
+    ) -> nng::Result<Message> {
         self.begin(limit)?;
         let context = self.context.as_ref().ok_or(nng::Error::IncorrectState)?;
-        context.send(&self.aio, octets).map_err(|(_, error)| error)?;
+        context.send(&self.aio, message).map_err(|(_, error)| error)?;
         match self.results.recv().await {
             Some(AioResult::Recv(result)) => result,
             Some(AioResult::Send(Err((_, error)))) => Err(error),

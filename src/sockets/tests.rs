@@ -37,7 +37,7 @@ async fn assert_answers() {
     let server = listen(Role::Reply);
     let socket = dialled(&server);
     let mut call = Call::requesting(&socket).unwrap();
-    assert_eq!(call.request(b"still there?", LIMIT).await.unwrap().as_slice(), b"still there?");
+    assert_eq!(call.request(&b"still there?"[..], LIMIT).await.unwrap().as_slice(), b"still there?");
 }
 
 /// `work` blocks while nng does: the deadline is another thread's.
@@ -66,7 +66,7 @@ async fn calls_that_are_given_up_leave_nng_its_threads() {
         let mut call = Call::requesting(&socket).unwrap();
         // Given up before it is sent, while it is, while the reply comes, after that.
         let patience = Duration::from_micros(turn as u64 % 200);
-        let reply = tokio::time::timeout(patience, call.request(b"?", LIMIT)).await;
+        let reply = tokio::time::timeout(patience, call.request(&b"?"[..], LIMIT)).await;
         if let Ok(reply) = reply {
             assert_eq!(reply.unwrap().as_slice(), b"?");
         }
@@ -82,8 +82,8 @@ async fn a_call_can_be_used_again_after_one_that_was_given_up() {
     let mut call = Call::requesting(&socket).unwrap();
     for turn in 0..ENDS {
         let patience = Duration::from_micros(turn as u64 % 200);
-        drop(tokio::time::timeout(patience, call.request(b"old", LIMIT)).await);
+        drop(tokio::time::timeout(patience, call.request(&b"old"[..], LIMIT)).await);
         let octets = turn.to_be_bytes();
-        assert_eq!(call.request(&octets, LIMIT).await.unwrap().as_slice(), octets);
+        assert_eq!(call.request(octets, LIMIT).await.unwrap().as_slice(), octets);
     }
 }

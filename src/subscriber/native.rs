@@ -48,7 +48,7 @@ fn answer(ack: &Ack) -> Vec<u8> {
 
 impl Receiver {
     fn take(&self, request: &[u8]) -> Vec<u8> {
-        let batch = match Batch::decode(request) {
+        let batch = match Batch::decode_as::<Arc<Event>>(request) {
             Ok(batch) => batch,
             Err(error) => {
                 let count = self.counters.malformed.fetch_add(1, Ordering::Relaxed) + 1;
@@ -68,13 +68,13 @@ impl Receiver {
         let strangers = self.take_strangers(&mut events);
         let taken = u32::try_from(events.len()).unwrap_or(u32::MAX);
         add(&counters.events, events.len());
-        self.bus.publish_all(events);
+        self.bus.publish_shared(events);
         let skipped = u32::try_from(batch.skipped).unwrap_or(u32::MAX);
         answer(&Ack::taken(taken, skipped, strangers.into_iter().collect()))
     }
 
     /// Takes out the events of users who are not held here, and gives the users.
-    fn take_strangers(&self, events: &mut Vec<Event>) -> BTreeSet<String> {
+    fn take_strangers(&self, events: &mut Vec<Arc<Event>>) -> BTreeSet<String> {
         let mut strangers = BTreeSet::new();
         let told = events.len();
         let held = self.held.lock();

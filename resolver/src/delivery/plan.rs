@@ -39,7 +39,7 @@ pub enum Target {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Payload {
     /// Native: a batch. Kept as such, so that a publisher may join batches that wait for one endpoint.
-    Batch(Batch),
+    Batch(Arc<Batch>),
     /// Legacy: one mail, encoded.
     NewMail(Vec<u8>),
 }
@@ -175,7 +175,7 @@ impl Plan {
         let mut batch = Batch::new();
         let mut close = |batch: &mut Batch| {
             if !batch.is_empty() {
-                payloads.push(Payload::Batch(std::mem::take(batch)));
+                payloads.push(Payload::Batch(Arc::new(std::mem::take(batch))));
             }
         };
         for event in events.iter().map(Borrow::borrow) {

@@ -24,12 +24,13 @@ use axum::Router;
 use axum::extract::State;
 use axum::response::Response;
 use axum::routing::get;
-use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::http::{self, Gateway, Health};
 use crate::now_us;
+use crate::registration::Registrar;
 use rates::Rates;
 use recorder::Recorder;
 use registered::Registered;
@@ -37,6 +38,8 @@ use view::View;
 
 /// How often numbers are sampled, and the resolver is asked whether it is there.
 const SAMPLE: Duration = Duration::from_secs(1);
+/// How long traces wait to be taken in together: one wake for each would be one for each step of each event.
+const RECORD: Duration = Duration::from_millis(20);
 /// How long an answer waits for a new count of who is registered, before it has the last one.
 const SCRAPE_PATIENCE: Duration = Duration::from_secs(2);
 const PAGE_PATIENCE: Duration = Duration::from_millis(300);
@@ -109,11 +112,22 @@ impl Status {
                 trace = traces.recv() => trace,
                 _ = stop.wait_for(|stop| *stop) => return,
             };
-            match trace {
-                Ok(trace) => self.seen().recorder.add(&trace),
-                Err(RecvError::Lagged(missed)) => self.seen().recorder.miss(missed),
-                Err(RecvError::Closed) => return,
+            {
+                let recorder = &mut self.seen().recorder;
+                match trace {
+                    Ok(trace) => recorder.add(&trace),
+                    Err(RecvError::Lagged(missed)) => recorder.miss(missed),
+                    Err(RecvError::Closed) => return,
+                }
+                loop {
+                    match traces.try_recv() {
+                        Ok(trace) => recorder.add(&trace),
+                        Err(TryRecvError::Lagged(missed)) => recorder.miss(missed),
+                        Err(TryRecvError::Empty | TryRecvError::Closed) => break,
+                    }
+                }
             }
+            tokio::time::sleep(RECORD).await;
         }
     }
 
@@ -161,6 +175,7 @@ impl Status {
             statistics,
             http,
             registered,
+            registrar: gateway.registrar().map(Registrar::statistics),
         }
     }
 
@@ -195,6 +210,7 @@ async fn scrape(State(status): State<Status>) -> Response {
         outbox: inner.gateway.outbox().statistics(),
         http: inner.gateway.statistics(),
         registered,
+        registrar: inner.gateway.registrar().map(Registrar::statistics),
         health,
         started_us: inner.started_us,
         streams: inner.streams.load(Ordering::Relaxed),

@@ -1,4 +1,8 @@
-use serde::{Deserialize, Deserializer};
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, Error as _, SeqAccess, Visitor};
 
 use super::error::{DecodeError, EncodeError};
 use super::event_map::EventMap;
@@ -24,28 +28,56 @@ pub struct Batch {
     ends: Vec<usize>,
 }
 
-/// What was read of a batch.
+/// What was read of a batch: events, or what its reader makes of each.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DecodedBatch {
+pub struct DecodedBatch<T = Event> {
     /// The events in order, those of unknown kinds among them.
-    pub events: Vec<Event>,
+    pub events: Vec<T>,
     /// Events that were left out because a field is missing without which their kind says nothing.
     pub skipped: usize,
 }
 
 #[derive(Deserialize)]
-struct BatchMap {
+#[serde(bound(deserialize = "T: From<Event>"))]
+struct BatchMap<T> {
     v: u32,
-    #[serde(deserialize_with = "msgpack::bounded::<MAX_EVENTS, _, _>")]
-    ev: Vec<Told>,
+    ev: Events<T>,
 }
 
-/// An event of a batch, or `None` where a needed field is missing.
-struct Told(Option<Event>);
+/// The events of a batch. Each is made what it is to be as soon as it is read: events are large, and an array of them
+/// larger than a batch.
+struct Events<T>(DecodedBatch<T>);
 
-impl<'de> Deserialize<'de> for Told {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Told, D::Error> {
-        EventMap::deserialize(deserializer).map(|map| Told(map.into_event()))
+impl<'de, T: From<Event>> Deserialize<'de> for Events<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Events<T>, D::Error> {
+        struct Read<T>(PhantomData<T>);
+
+        impl<'de, T: From<Event>> Visitor<'de> for Read<T> {
+            type Value = Events<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "an array of at most {MAX_EVENTS} elements")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Events<T>, A::Error> {
+                // Grown as they come: a length may only be claimed.
+                let mut batch = DecodedBatch { events: Vec::new(), skipped: 0 };
+                while let Some(map) = seq.next_element::<EventMap<'de>>()? {
+                    if batch.events.len() + batch.skipped == MAX_EVENTS {
+                        return Err(A::Error::custom(format_args!(
+                            "an array of more than {MAX_EVENTS} elements"
+                        )));
+                    }
+                    match map.into_event() {
+                        Some(event) => batch.events.push(event.into()),
+                        None => batch.skipped += 1,
+                    }
+                }
+                Ok(Events(batch))
+            }
+        }
+
+        deserializer.deserialize_seq(Read(PhantomData))
     }
 }
 
@@ -89,6 +121,11 @@ impl Batch {
         fitting
     }
 
+    /// Octets of the events alone: less than [`MAX_BATCH_OCTETS`].
+    pub fn octets(&self) -> usize {
+        self.events.len()
+    }
+
     /// How many events.
     pub fn len(&self) -> usize {
         self.ends.len()
@@ -102,16 +139,21 @@ impl Batch {
     /// The octets to send: `{"v": 1, "ev": [event, ...]}`.
     pub fn encode(&self) -> Vec<u8> {
         let mut octets = Vec::with_capacity(self.events.len() + ENVELOPE_OCTETS);
+        self.encode_to(|piece| octets.extend_from_slice(piece));
+        octets
+    }
+
+    /// The same, piece by piece, into whatever is to have them; at most [`MAX_BATCH_OCTETS`] together.
+    pub fn encode_to(&self, mut put: impl FnMut(&[u8])) {
         // fixmap of 2; "v": 1; "ev": array of the events, in the shortest form, as rmp-serde writes it.
-        octets.extend_from_slice(&[0x82, 0xa1, b'v', 0x01, 0xa2, b'e', b'v']);
+        put(&[0x82, 0xa1, b'v', 0x01, 0xa2, b'e', b'v']);
         // `push` keeps the count at MAX_EVENTS, which an array16 can say.
         let [high, low] = u16::try_from(self.len()).unwrap_or(u16::MAX).to_be_bytes();
         match (high, low) {
-            (0, 0..=15) => octets.push(0x90 | low),
-            _ => octets.extend_from_slice(&[0xdc, high, low]),
+            (0, 0..=15) => put(&[0x90 | low]),
+            _ => put(&[0xdc, high, low]),
         }
-        octets.extend_from_slice(&self.events);
-        octets
+        put(&self.events);
     }
 
     /// One batch of one event.
@@ -125,9 +167,13 @@ impl Batch {
     /// field is skipped and counted. A batch of another version, with octets left over, or that is not of this
     /// shape is refused whole.
     pub fn decode(octets: &[u8]) -> Result<DecodedBatch, DecodeError> {
-        let map: BatchMap = msgpack::decode_versioned(octets, MAX_BATCH_OCTETS, |map: &BatchMap| map.v)?;
-        let told = map.ev.len();
-        let events: Vec<Event> = map.ev.into_iter().filter_map(|event| event.0).collect();
-        Ok(DecodedBatch { skipped: told - events.len(), events })
+        Batch::decode_as(octets)
+    }
+
+    /// The same, of `Arc<Event>` or whatever else is made of an event.
+    pub fn decode_as<T: From<Event>>(octets: &[u8]) -> Result<DecodedBatch<T>, DecodeError> {
+        let map: BatchMap<T> =
+            msgpack::decode_versioned(octets, MAX_BATCH_OCTETS, |map: &BatchMap<T>| map.v)?;
+        Ok(map.ev.0)
     }
 }
