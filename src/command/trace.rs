@@ -145,7 +145,9 @@ impl Ends {
                     self.waiting.insert(event.id, native + legacy);
                     false
                 }
-                Step::Sent { outcome: SendOutcome::Taken | SendOutcome::Refused, .. } => {
+                // Of a native one that is gone somebody may come in its place.
+                Step::Sent { outcome: SendOutcome::Taken | SendOutcome::Refused, .. }
+                | Step::Sent { native: false, outcome: SendOutcome::Gone, .. } => {
                     match self.waiting.get_mut(&event.id) {
                         Some(waiting) => {
                             *waiting = waiting.saturating_sub(1);

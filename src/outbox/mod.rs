@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 use ocbus_resolver::{Cn, Resolver};
 use ocbus_wire::Event;
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, broadcast};
+use tokio::sync::{Notify, Semaphore, broadcast};
 use uuid::Uuid;
 
 use crate::{Publisher, now_us};
@@ -37,6 +37,10 @@ use ledger::{Ledger, LeftBehind};
 
 /// Traces that wait for one who follows.
 const TRACES: usize = 8192;
+
+/// Sends to legacy endpoints at once: each is a connection of its own. Of those that are silent each keeps its place for
+/// the publisher's budget.
+const LEGACY_SENDS: usize = 512;
 
 /// What is kept of a drain's limit to tell those who are registered what they miss.
 const TELL_SHARE: u32 = 4;
@@ -60,6 +64,8 @@ struct Shared {
     publisher: Publisher,
     resolver: Resolver,
     runtime: Handle,
+    /// Sends to legacy endpoints that may be under way.
+    legacy: Semaphore,
     /// Something is due sooner than the timer's task knows.
     sooner: Arc<Notify>,
     /// Nothing waits any more.
@@ -94,12 +100,13 @@ impl Outbox {
         };
         // Any: it only spreads retries.
         let (seed, _) = Uuid::new_v4().as_u64_pair();
-        let core = Core::new(config, &publisher.config().options, now(), seed);
+        let core = Core::new(config, now(), seed);
         let shared = Arc::new(Shared {
             state: Mutex::new(State { core, ledger, written: (0, 0), armed: None }),
             publisher,
             resolver,
             runtime: Handle::current(),
+            legacy: Semaphore::new(LEGACY_SENDS),
             sooner: Arc::default(),
             empty: Notify::new(),
             traces: broadcast::channel(TRACES).0,

@@ -160,14 +160,26 @@ impl Planned {
             let ((), orders) = shared.call(|core, now| core.sent(now, &cn, &who, through, Sent::Nothing));
             under_way.push(Box::pin(std::future::ready(orders)));
         }
-        let begun = Instant::now();
-        let deadline = begun + shared.publisher.config().budget;
         for send in sends {
-            let outcome = shared.publisher.submit(send.clone(), deadline);
-            let (cn, events) = (cn.clone(), Arc::clone(&events));
-            let flight = Flight { cn, send, events, through, again, begun, deadline, outcome };
-            let shared = Arc::clone(shared);
-            under_way.push(Box::pin(async move { flight.land(&shared).await }));
+            let native = matches!(send.target, Target::Native(_));
+            let (cn, events, shared) = (cn.clone(), Arc::clone(&events), Arc::clone(shared));
+            let flight = move |shared: &Shared| {
+                let begun = Instant::now();
+                let deadline = begun + shared.publisher.config().budget;
+                let outcome = shared.publisher.submit(send.clone(), deadline);
+                Flight { cn, send, events, through, again, begun, deadline, outcome }
+            };
+            if native {
+                let flight = flight(&shared);
+                under_way.push(Box::pin(async move { flight.land(&shared).await }));
+            } else {
+                // There is one for each user: all at once, they would spend their budgets waiting for each other.
+                under_way.push(Box::pin(async move {
+                    // An error: the outbox has ended.
+                    let _permit = shared.legacy.acquire().await;
+                    flight(&shared).land(&shared).await
+                }));
+            }
         }
     }
 }
@@ -258,7 +270,7 @@ fn meaning(send: &Sending, outcome: &Outcome, verdict: &Verdict) -> (Sent, Settl
             settlement.missed.push((lease.clone(), events));
             Sent::Refused
         }
-        _ => Sent::Failed { unsent: matches!(outcome, Outcome::Refused) },
+        _ => Sent::Failed { unsent: matches!(outcome, Outcome::Refused | Outcome::NotBegun(_)) },
     };
     (sent, settlement)
 }

@@ -26,7 +26,8 @@ use tokio::time::Instant;
 
 use endpoint::Job;
 
-/// Endpoints that have a task at once. More than that is a fault in the records.
+/// Endpoints that have a task, and mostly a connection, at once. OpenChange has one endpoint for each user: of more, those
+/// that had nothing to send for the longest time end early.
 const MAX_ENDPOINTS: usize = 4096;
 
 /// Jobs that wait for one endpoint.
@@ -48,7 +49,12 @@ impl Default for PublisherConfig {
 }
 
 /// The queues of the endpoints' tasks, by kind (native or not) and URL.
-type Endpoints = HashMap<(bool, String), mpsc::Sender<Job>>;
+type Endpoints = HashMap<(bool, String), Queue>;
+
+struct Queue {
+    jobs: mpsc::Sender<Job>,
+    used: Instant,
+}
 
 /// Sends events. Clones share the connections.
 #[derive(Clone)]
@@ -113,32 +119,89 @@ impl Publisher {
         let key = (native, send.url.clone());
         let mut job = Job { payloads: send.payloads, deadline, done };
         let mut endpoints = self.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(queue) = endpoints.get(&key) {
-            match queue.try_send(job) {
+        let used = Instant::now();
+        if let Some(queue) = endpoints.get_mut(&key) {
+            queue.used = used;
+            match queue.jobs.try_send(job) {
                 Ok(()) => return outcome,
                 Err(mpsc::error::TrySendError::Full(job)) => {
-                    job.end(Outcome::Broken(format!("{MAX_JOBS} sends wait for it already")));
+                    job.end(Outcome::NotBegun(format!("{MAX_JOBS} sends wait for it already")));
                     return outcome;
                 }
                 // It was idle for long and has ended.
                 Err(mpsc::error::TrySendError::Closed(back)) => job = back,
             }
         }
-        endpoints.retain(|_, queue| !queue.is_closed());
         if endpoints.len() >= MAX_ENDPOINTS {
-            job.end(Outcome::Broken(format!("{MAX_ENDPOINTS} endpoints are open already")));
-            return outcome;
+            make_room(&mut endpoints);
         }
         let (queue, jobs) = mpsc::channel(MAX_JOBS);
         // The queue is empty and its receiver is here.
         if let Err(error) = queue.try_send(job) {
-            error.into_inner().end(Outcome::Broken("its queue is closed".to_owned()));
+            error.into_inner().end(Outcome::NotBegun("its queue is closed".to_owned()));
         }
         match native {
             true => drop(tokio::spawn(native::run(send.endpoint, jobs))),
             false => drop(tokio::spawn(legacy::run(send.endpoint, jobs))),
         }
-        endpoints.insert(key, queue);
+        endpoints.insert(key, Queue { jobs: queue, used });
         outcome
+    }
+}
+
+/// Takes out those that have ended, and some that were used longest ago: their tasks do what they have, and end.
+fn make_room(endpoints: &mut Endpoints) {
+    endpoints.retain(|_, queue| !queue.jobs.is_closed());
+    if endpoints.len() < MAX_ENDPOINTS {
+        return;
+    }
+    let mut used: Vec<Instant> = endpoints.values().map(|queue| queue.used).collect();
+    let (_, oldest, _) = used.select_nth_unstable(MAX_ENDPOINTS / 8);
+    let oldest = *oldest;
+    endpoints.retain(|_, queue| queue.used > oldest);
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+
+    use super::*;
+
+    #[test]
+    fn those_that_were_used_longest_ago_make_room() {
+        let begun = Instant::now();
+        let mut open = Vec::new();
+        let mut endpoints: Endpoints = (0..MAX_ENDPOINTS)
+            .map(|number| {
+                let (jobs, queue) = mpsc::channel(1);
+                open.push(queue);
+                let used = begun + Duration::from_millis(number as u64);
+                ((false, number.to_string()), Queue { jobs, used })
+            })
+            .collect();
+        make_room(&mut endpoints);
+        let left = endpoints.len();
+        assert!((MAX_ENDPOINTS / 2..MAX_ENDPOINTS).contains(&left), "{left}");
+        let is_left = |number: usize| endpoints.contains_key(&(false, number.to_string()));
+        assert!((0..MAX_ENDPOINTS - left).all(|number| !is_left(number)));
+        assert!((MAX_ENDPOINTS - left..MAX_ENDPOINTS).all(is_left));
+        // Their tasks are told.
+        assert!(
+            open[0].is_closed()
+                || open[0].try_recv().is_err_and(|error| error == mpsc::error::TryRecvError::Disconnected)
+        );
+    }
+
+    #[test]
+    fn those_that_have_ended_go_first() {
+        let (jobs, _open) = mpsc::channel(1);
+        let mut endpoints: Endpoints = (0..MAX_ENDPOINTS)
+            .map(|number| {
+                let jobs = if number < 10 { mpsc::channel(1).0 } else { jobs.clone() };
+                ((false, number.to_string()), Queue { jobs, used: Instant::now() })
+            })
+            .collect();
+        make_room(&mut endpoints);
+        assert_eq!(endpoints.len(), MAX_ENDPOINTS - 10);
     }
 }

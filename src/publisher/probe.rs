@@ -15,7 +15,10 @@ pub async fn probe(endpoint: &Endpoint, ours: Protocol, deadline: Instant) -> Re
     let connect = async {
         match endpoint {
             Endpoint::Tcp { host, port } => {
-                let stream = TcpStream::connect((host.as_str(), *port))
+                // As the plugin does: a name that only DNS knows would be a wait without a deadline.
+                let addresses = ocbus_resolver::addresses(host, *port, None)
+                    .map_err(|error| Outcome::BadAddress(error.to_string()))?;
+                let stream = TcpStream::connect(addresses.as_slice())
                     .await
                     .map_err(|error| refused(&error, endpoint))?;
                 handshake(stream, ours).await
@@ -46,4 +49,22 @@ async fn handshake(mut stream: impl AsyncRead + AsyncWrite + Unpin, ours: Protoc
     stream.read_exact(&mut header).await.map_err(broken)?;
     let theirs = Handshake::decode(&header).and_then(|theirs| theirs.fits(ours));
     theirs.map_err(|error| Outcome::Stranger(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+
+    use std::time::Duration;
+
+    use super::*;
+
+    /// As for the plugin: both must call the same endpoints good.
+    #[tokio::test]
+    async fn a_name_that_only_name_servers_may_know_is_not_asked_for() {
+        let endpoint = Endpoint::parse("tcp://no-such-host.invalid:1").unwrap();
+        let outcome = probe(&endpoint, Protocol::Req, Instant::now() + Duration::from_secs(20)).await;
+        let Err(Outcome::BadAddress(why)) = outcome else { panic!("{outcome:?}") };
+        assert!(why.contains("/etc/hosts"), "{why}");
+    }
 }

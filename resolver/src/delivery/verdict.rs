@@ -20,6 +20,8 @@ pub enum Outcome {
     Broken(String),
     /// The host has no address here.
     BadAddress(String),
+    /// It was not begun, for a reason of ours: not an octet has left.
+    NotBegun(String),
 }
 
 /// What an outcome means for the endpoint's entry and for the events.
@@ -69,6 +71,7 @@ pub fn judge(send: &Send, outcome: &Outcome, user: &str, options: &Options) -> V
         Outcome::Silent => lost("no answer within the budget".to_owned()),
         Outcome::Broken(what) => lost(format!("connection broken: {what}")),
         Outcome::BadAddress(what) => lost(what.clone()),
+        Outcome::NotBegun(why) => lost(format!("not sent: {why}")),
     }
 }
 

@@ -21,12 +21,11 @@ struct Legacy {
 }
 
 impl Legacy {
-    fn new(keep_refused: bool, sent: Sent) -> Legacy {
+    fn new(sent: Sent) -> Legacy {
         let now = Now { at: Instant::now(), us: 0 };
         let config =
             OutboxConfig { gather: Duration::ZERO, grace: Duration::ZERO, ..OutboxConfig::default() };
-        let options = Options { keep_refused, ..Options::default() };
-        Legacy { core: Core::new(config, &options, now, 1), now, sent, sends: Vec::new(), twin: None }
+        Legacy { core: Core::new(config, now, 1), now, sent, sends: Vec::new(), twin: None }
     }
 
     fn mail(&mut self) {
@@ -88,7 +87,7 @@ impl Legacy {
 #[test]
 fn one_that_refuses_is_gone_and_nothing_is_held_for_it() {
     // Its entry was removed from the record.
-    let mut bob = Legacy::new(false, Sent::Gone);
+    let mut bob = Legacy::new(Sent::Gone);
     bob.mail();
     bob.pass(60 * SECOND);
     assert_eq!((bob.sends.as_slice(), bob.core.statistics().legacy_lost), (&[1][..], 1));
@@ -97,7 +96,7 @@ fn one_that_refuses_is_gone_and_nothing_is_held_for_it() {
 
 #[test]
 fn one_that_refuses_and_is_kept_gets_what_it_lacks_when_it_takes_again() {
-    let mut bob = Legacy::new(true, Sent::Failed { unsent: true });
+    let mut bob = Legacy::new(Sent::Failed { unsent: true });
     bob.mail();
     bob.pass(20 * SECOND);
     bob.mail();
@@ -113,7 +112,7 @@ fn one_that_refuses_and_is_kept_gets_what_it_lacks_when_it_takes_again() {
 
 #[test]
 fn one_that_refuses_for_longer_than_its_mails_live_has_lost_them() {
-    let mut bob = Legacy::new(true, Sent::Failed { unsent: true });
+    let mut bob = Legacy::new(Sent::Failed { unsent: true });
     bob.mail();
     bob.pass(61 * SECOND);
     let statistics = bob.core.statistics();
@@ -128,22 +127,33 @@ fn one_that_refuses_for_longer_than_its_mails_live_has_lost_them() {
 
 #[test]
 fn one_that_was_silent_may_have_it_and_gets_nothing_twice() {
-    for keep_refused in [false, true] {
-        let mut bob = Legacy::new(keep_refused, Sent::Failed { unsent: false });
-        bob.mail();
-        bob.pass(30 * SECOND);
-        assert_eq!((bob.sends.as_slice(), bob.core.statistics().legacy_lost), (&[1][..], 1));
-        // The next mail is another matter.
-        bob.sent = Sent::Taken;
-        bob.mail();
-        assert_eq!((bob.sends.as_slice(), bob.core.statistics().delivered), (&[1, 1][..], 1));
-        bob.check_even();
-    }
+    let mut bob = Legacy::new(Sent::Failed { unsent: false });
+    bob.mail();
+    bob.pass(30 * SECOND);
+    assert_eq!((bob.sends.as_slice(), bob.core.statistics().legacy_lost), (&[1][..], 1));
+    // The next mail is another matter.
+    bob.sent = Sent::Taken;
+    bob.mail();
+    assert_eq!((bob.sends.as_slice(), bob.core.statistics().delivered), (&[1, 1][..], 1));
+    bob.check_even();
+}
+
+#[test]
+fn what_cannot_be_said_to_it_is_not_lost() {
+    let mut bob = Legacy::new(Sent::Nothing);
+    bob.core.traced = true;
+    bob.mail();
+    let statistics = bob.core.statistics();
+    let dropped = |reason| statistics.dropped[Reason::ALL.iter().position(|one| *one == reason).unwrap()];
+    assert_eq!((dropped(Reason::Unheard), dropped(Reason::Refused), statistics.legacy_lost), (1, 0, 0));
+    let steps: Vec<&Step> = bob.core.traces.iter().map(|trace| &trace.step).collect();
+    assert!(matches!(steps.last(), Some(Step::Dropped { reason: Reason::Unheard })), "{steps:?}");
+    bob.check_even();
 }
 
 #[test]
 fn a_subscriber_that_listens_both_ways_gets_it_natively() {
-    let mut bob = Legacy::new(false, Sent::Taken);
+    let mut bob = Legacy::new(Sent::Taken);
     bob.twin = Some(Lease {
         endpoint: "tcp://10.0.0.1:2".to_owned(),
         subscriber: Uuid::from_u128(1),

@@ -19,7 +19,6 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ocbus_resolver::delivery::Options;
 use ocbus_resolver::{Cn, Listeners, Settlement};
 use ocbus_wire::native::Lease;
 use ocbus_wire::{Event, ResyncReason};
@@ -88,11 +87,11 @@ pub(super) enum Sent {
 }
 
 impl Sent {
-    /// Whether it is to be sent again. To a legacy endpoint at most once: only what has not left, and where those that
-    /// refuse are kept.
-    fn is_held(self, who: &Who, keep_refused: bool) -> bool {
+    /// Whether it is to be sent again. To a legacy endpoint at most once: only what has not left. (Of one that refuses and
+    /// is not kept the entry is gone.)
+    fn is_held(self, who: &Who) -> bool {
         match self {
-            Sent::Failed { unsent } => who.is_native() || unsent && keep_refused,
+            Sent::Failed { unsent } => who.is_native() || unsent,
             _ => false,
         }
     }
@@ -118,8 +117,6 @@ struct Outage {
 #[derive(Debug)]
 pub(super) struct Core {
     config: OutboxConfig,
-    /// A legacy endpoint that refuses stays in its record, so that it may be tried again.
-    keep_refused: bool,
     users: HashMap<Cn, User>,
     /// Users without events among them.
     idle: usize,
@@ -154,7 +151,6 @@ pub(super) struct Core {
 /// What a call on one user needs of the others' home.
 struct Home<'a> {
     config: &'a OutboxConfig,
-    keep_refused: bool,
     now: Now,
     octets: &'a mut usize,
     events: &'a mut usize,
@@ -168,11 +164,10 @@ struct Home<'a> {
 }
 
 impl Core {
-    pub(super) fn new(config: OutboxConfig, options: &Options, now: Now, seed: u64) -> Core {
+    pub(super) fn new(config: OutboxConfig, now: Now, seed: u64) -> Core {
         Core {
             grace_until: now.at + config.grace,
             config,
-            keep_refused: options.keep_refused,
             users: HashMap::new(),
             idle: 0,
             octets: 0,
@@ -291,7 +286,7 @@ impl Core {
 
     /// A send ended at one endpoint.
     pub(super) fn sent(&mut self, now: Now, cn: &Cn, who: &Who, through: u64, sent: Sent) {
-        let released = match sent.is_held(who, self.keep_refused) {
+        let released = match sent.is_held(who) {
             true => {
                 let (config, random) = (&self.config, &mut self.random);
                 self.backoff.failed(who, cn, now.at, |attempts| pause(config, attempts, random));
@@ -388,7 +383,6 @@ impl Core {
         let was_idle = user.is_empty();
         let mut home = Home {
             config: &self.config,
-            keep_refused: self.keep_refused,
             now,
             octets: &mut self.octets,
             events: &mut self.events,

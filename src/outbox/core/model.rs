@@ -77,7 +77,7 @@ impl World {
     fn new(seed: u64, config: OutboxConfig) -> World {
         let now = Now { at: Instant::now(), us: 0 };
         World {
-            core: Core::new(config, &Options::default(), now, seed),
+            core: Core::new(config, now, seed),
             now,
             users: BTreeMap::new(),
             resolver_up: true,

@@ -7,7 +7,7 @@ use super::super::endpoint::Who;
 use super::super::{Dispatch, Home, Order, Sent};
 use super::User;
 use super::log::{Item, portion};
-use crate::outbox::trace::Step;
+use crate::outbox::trace::{Reason, Step};
 
 impl User {
     /// One send for all endpoints that are at the same place.
@@ -77,7 +77,7 @@ impl User {
         let passes = match sent {
             Sent::Taken | Sent::Nothing | Sent::Refused => true,
             Sent::Gone => !native,
-            Sent::Failed { .. } => !sent.is_held(who, home.keep_refused),
+            Sent::Failed { .. } => !sent.is_held(who),
         };
         if passes {
             place.cursor = place.cursor.max(through);
@@ -106,7 +106,8 @@ impl User {
                 let lost = mails.filter(|event| matches!(event.kind, EventKind::MessageNew(_))).count();
                 home.statistics.legacy_lost += lost as u64;
             }
-            Sent::Nothing | Sent::Refused => {}
+            Sent::Nothing => self.note_untaken(from, through, Reason::Unheard),
+            Sent::Refused => self.note_untaken(from, through, Reason::Refused),
         }
         self.go_on(cn, false, home);
     }
@@ -116,6 +117,14 @@ impl User {
         let endpoint = Some(who.url().to_owned());
         let retry_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
         home.trace(cn, &mut self.events(from, through), || Step::Held { endpoint, retry_ms });
+    }
+
+    fn note_untaken(&mut self, from: u64, through: u64, why: Reason) {
+        for entry in self.log.iter_mut().filter(|entry| (from..through).contains(&entry.at)) {
+            if why == Reason::Refused || entry.why_not.is_none() {
+                entry.why_not = Some(why);
+            }
+        }
     }
 
     fn note_taken(&mut self, from: u64, through: u64, native: bool, home: &mut Home<'_>) {

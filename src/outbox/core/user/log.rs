@@ -40,6 +40,8 @@ pub(super) struct Entry {
     pub(super) units: u64,
     /// Somebody has it.
     pub(super) taken: bool,
+    /// Why not: somebody cannot take it, or else cannot be told of it.
+    pub(super) why_not: Option<Reason>,
 }
 
 /// What an event takes, about.
@@ -83,7 +85,7 @@ impl User {
             self.append(Item::Event(Arc::new(event)), octets, expires, 1, home);
         }
         while self.octets > home.config.max_user_octets && self.drop_first(cn, Reason::Overflow, home) {}
-        self.trim(home);
+        self.trim(cn, home);
     }
 
     /// Puts a resync behind what is there.
@@ -105,7 +107,7 @@ impl User {
         self.octets += octets;
         *home.octets += octets;
         *home.events += usize::from(matches!(item, Item::Event(_)));
-        self.log.push_back(Entry { at, item, octets, expires, units, taken: false });
+        self.log.push_back(Entry { at, item, octets, expires, units, taken: false, why_not: None });
     }
 
     /// Turns the first event into a resync, or adds it to the one that stands there. Says whether there was one.
@@ -188,7 +190,7 @@ impl User {
 
     /// Lets go of what everybody has. An orphan that nobody has followed for a time to live gets no events any more: of
     /// what it lacks one resync is left.
-    pub(super) fn trim(&mut self, home: &mut Home<'_>) {
+    pub(super) fn trim(&mut self, cn: &Cn, home: &mut Home<'_>) {
         let (now, time_to_live) = (home.now.at, home.config.time_to_live);
         let is_old =
             |place: &&Place| !place.present && place.sending.is_none() && place.seen + time_to_live <= now;
@@ -197,22 +199,22 @@ impl User {
         let wanted = others.unwrap_or(u64::MAX).min(self.given);
         while let Some(at) = self.first_event().map(|entry| entry.at).filter(|at| *at < wanted) {
             match old.is_some_and(|old| old <= at) {
-                true => self.absorb_first(home),
-                false => self.pop(home),
+                true => self.absorb_first(cn, home),
+                false => self.pop(cn, home),
             }
         }
         let wanted = wanted.min(old.unwrap_or(u64::MAX));
         while self.log.front().is_some_and(|entry| entry.at < wanted) {
-            self.pop(home);
+            self.pop(cn, home);
         }
     }
 
     /// Makes the first event part of a resync that old orphans wait for.
-    fn absorb_first(&mut self, home: &mut Home<'_>) {
+    fn absorb_first(&mut self, cn: &Cn, home: &mut Home<'_>) {
         let Some(index) = self.log.iter().position(|entry| matches!(entry.item, Item::Event(_))) else {
             return;
         };
-        let Some(at) = self.remove(index, Reason::Abandoned, home) else { return };
+        let Some(at) = self.remove(cn, index, Reason::Abandoned, home) else { return };
         match self.log.get_mut(index.wrapping_sub(1)) {
             Some(Entry { item: Item::Resync { missed, .. }, at: until, .. }) => {
                 *missed = missed.saturating_add(1);
@@ -238,24 +240,31 @@ impl User {
         let item = Item::Resync { reason, missed: 1 };
         self.octets += ENTRY_OCTETS;
         *home.octets += ENTRY_OCTETS;
-        self.log.insert(index, Entry { at, item, octets: ENTRY_OCTETS, expires, units, taken: false });
+        self.log.insert(
+            index,
+            Entry { at, item, octets: ENTRY_OCTETS, expires, units, taken: false, why_not: None },
+        );
     }
 
-    pub(super) fn pop(&mut self, home: &mut Home<'_>) {
-        self.remove(0, Reason::Refused, home);
+    pub(super) fn pop(&mut self, cn: &Cn, home: &mut Home<'_>) {
+        self.remove(cn, 0, Reason::Refused, home);
     }
 
-    /// Takes out what needs no more; `otherwise` is why, if nobody has it. Gives its number.
-    fn remove(&mut self, index: usize, otherwise: Reason, home: &mut Home<'_>) -> Option<u64> {
+    /// Takes out what needs no more; `otherwise` is why, if nobody has it. (Who has only endpoints to which it cannot be
+    /// said has nobody who listens for it.) Gives its number.
+    fn remove(&mut self, cn: &Cn, index: usize, otherwise: Reason, home: &mut Home<'_>) -> Option<u64> {
         let entry = self.log.remove(index)?;
+        let reason = entry.why_not.filter(|_| otherwise == Reason::Refused).unwrap_or(otherwise);
         self.octets -= entry.octets;
         *home.octets -= entry.octets;
         *home.settled = home.settled.saturating_add(entry.units);
-        if let Item::Event(_) = entry.item {
+        if let Item::Event(event) = &entry.item {
             *home.events -= 1;
-            match entry.taken {
-                true => home.statistics.delivered += 1,
-                false => home.statistics.add_dropped(otherwise, 1),
+            if entry.taken {
+                home.statistics.delivered += 1;
+            } else {
+                home.statistics.add_dropped(reason, 1);
+                home.trace(cn, &mut std::iter::once(&**event), || Step::Dropped { reason });
             }
         }
         Some(entry.at)

@@ -159,9 +159,9 @@ impl User {
 
     /// Sends what can be sent now, and sees to what cannot. `fresh`: behind a look-up, which a retry wants first.
     fn go_on(&mut self, cn: &Cn, fresh: bool, home: &mut Home<'_>) {
-        self.trim(home);
+        self.trim(cn, home);
         self.dispatch(cn, fresh, home);
-        self.trim(home);
+        self.trim(cn, home);
         self.hold(cn, home);
     }
 
@@ -207,7 +207,7 @@ impl User {
                 entry.expires = now + RESYNC_KEPT;
                 break;
             }
-            self.pop(home);
+            self.pop(cn, home);
         }
         let longest = RESYNC_KEPT.max(home.config.time_to_live);
         self.places.retain(|place| place.present || place.sending.is_some() || place.seen + longest > now);
