@@ -7,7 +7,8 @@
 //! to `notify` alone with a bootstrapped 95 % interval.
 //!
 //! `OCBUS_BENCH_ROUNDS` is the number of rounds; `cargo bench --bench delivery -- native legacy` runs only the
-//! variants with such a word in their name, beside the two baselines. `OCBUS_BENCH_GATHER_MS` is the outbox's `gather`. `docs/performance.md` has figures.
+//! variants with such a word in their name, beside the two baselines. `OCBUS_BENCH_GATHER_MS` is the outbox's `gather`;
+//! with `OCBUS_BENCH_BATCH` its threads and the subscribers' are scheduled as batch. `docs/performance.md` has figures.
 //!
 //! The mails go to /dev/shm where that is possible and OCBUS_SANDBOX_DIR does not say otherwise: ext4 takes up to
 //! a millisecond to find an inode where many were deleted in the last minutes, and a delivery makes two.
@@ -154,6 +155,9 @@ fn main() {
     let sandbox = Sandbox::new().unwrap();
     let memcached = sandbox.memcached().unwrap();
     let shared = Shared::new(&memcached.configuration(), sandbox.path());
+    if std::env::var_os("OCBUS_BENCH_BATCH").is_some() {
+        yield_to_deliveries();
+    }
     let kinds = Kind::ALL.into_iter().filter(|kind| {
         let baseline = matches!(kind, Kind::Bare | Kind::Notify);
         baseline || wanted.is_empty() || wanted.iter().any(|wanted| kind.name().contains(*wanted))
@@ -177,6 +181,19 @@ fn main() {
     }
     check_handed_over(&variants, &shared);
     print(&variants, rounds, begin.elapsed());
+}
+
+/// The outbox and the subscribers, which are threads of ours, do not interrupt a delivery: `CPUSchedulingPolicy=batch`.
+fn yield_to_deliveries() {
+    let own = std::process::id().to_string();
+    for thread in std::fs::read_dir("/proc/self/task").unwrap() {
+        let thread = thread.unwrap().file_name().into_string().unwrap();
+        // The first one has that of the process, and is the client of LMTP.
+        if thread != own {
+            let done = std::process::Command::new("chrt").args(["--batch", "--pid", "0", &thread]).status();
+            assert!(done.unwrap().success(), "chrt, of util-linux");
+        }
+    }
 }
 
 /// 20 KB, as a letter with HTML and the headers of a few relays has.

@@ -39,6 +39,11 @@ impl House {
     fn with(lines: &str) -> House {
         let sandbox = Sandbox::new().unwrap();
         let memcached = sandbox.memcached().unwrap();
+        House::around(sandbox, memcached, lines)
+    }
+
+    /// The daemon of a memcached that knows something already.
+    fn around(sandbox: Sandbox, memcached: Memcached, lines: &str) -> House {
         let settings = format!(
             "resolver = '{}'\n{lines}\n[[http.credentials]]\nname = 'x'\nlogin = 'login'\npassword = 'pass'\n",
             memcached.configuration()

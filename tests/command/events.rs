@@ -31,7 +31,10 @@ fn a_native_watcher_gets_what_is_sent() {
     assert_eq!((&report["taken"], &report["user"]), (&1.into(), &"bob".into()));
 
     assert_eq!(ended(&mut watcher), Some(0));
-    let events = json(&watcher.stdout());
+    let mut events = json(&watcher.stdout());
+    // A Resync is printed and not counted: on a busy machine memcached takes longer for a heartbeat than a publisher may
+    // have waited for it, and then there is one.
+    events.retain(|event| event["kind"] != "Resync");
     let [first, second] = events.as_slice() else { panic!("{events:?}") };
     for (name, value) in [
         ("user", "bob"),
