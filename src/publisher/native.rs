@@ -13,6 +13,7 @@ use ocbus_wire::sp::Protocol;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::MAX_JOBS;
 use super::endpoint::{Dialled, Job, left, next, outcome_of};
 use super::probe::probe;
 use crate::sockets::Call;
@@ -93,8 +94,11 @@ pub(super) async fn run(endpoint: Endpoint, mut jobs: mpsc::Receiver<Job>) {
     }
 }
 
+/// What does not get in waits in the queue, which is bounded too.
 fn take_all(jobs: &mut mpsc::Receiver<Job>, waiting: &mut VecDeque<Waiting>) {
-    while let Ok(job) = jobs.try_recv() {
+    while waiting.len() < MAX_JOBS
+        && let Ok(job) = jobs.try_recv()
+    {
         waiting.push_back(job.into());
     }
 }
@@ -102,9 +106,15 @@ fn take_all(jobs: &mut mpsc::Receiver<Job>, waiting: &mut VecDeque<Waiting>) {
 /// Takes the jobs in front, as many as fit into one batch; where any are left, the batch is full. The last may have more
 /// events, which wait until these have arrived: a job's events stay in order.
 fn board(waiting: &mut VecDeque<Waiting>) -> Option<Flight> {
-    // The first job's deadline: nobody waits longer than for what stands in front of him.
+    // Behind a stall: whoever gave those up has judged already, and they must not end the others that would go along.
+    let now = Instant::now();
+    while waiting.front().is_some_and(|first| first.job.deadline <= now)
+        && let Some(late) = waiting.pop_front()
+    {
+        late.job.end(Outcome::Silent);
+    }
     let first = waiting.front_mut()?;
-    let deadline = first.job.deadline;
+    let mut deadline = first.job.deadline;
     if let Some(batch) = first.next_whole() {
         return waiting.pop_front().map(|job| Flight { jobs: vec![job], batch, deadline });
     }
@@ -118,6 +128,8 @@ fn board(waiting: &mut VecDeque<Waiting>) -> Option<Flight> {
             break;
         }
         let has_more = !job.is_sent();
+        // Whose own is earlier waits no longer than that.
+        deadline = deadline.max(job.job.deadline);
         jobs.push(job);
         if has_more {
             break;
@@ -206,7 +218,7 @@ async fn send_all(
                 }
                 take_all(jobs, waiting);
             }
-            Some(job) = jobs.recv(), if !failed && !calls.is_empty() => waiting.push_back(job.into()),
+            Some(job) = jobs.recv(), if !failed && !calls.is_empty() && waiting.len() < MAX_JOBS => waiting.push_back(job.into()),
         }
     }
     drop(under_way);
@@ -355,6 +367,21 @@ mod tests {
         land(rest, Ok(Ack::taken(0, 0, Vec::new())), &mut waiting);
         assert!(matches!(two_done.try_recv(), Ok(Outcome::Acknowledged(acks)) if acks.len() == 2));
         assert!(waiting.is_empty());
+    }
+
+    /// Behind a stall, what is late ends alone, and the rest has its own time.
+    #[tokio::test]
+    async fn a_late_job_takes_no_other_with_it() {
+        let (mut late, mut late_done) = job(0, &[1]);
+        let (mut next, _next_done) = job(1000, &[1]);
+        let (last, _last_done) = job(2000, &[1]);
+        let now = Instant::now();
+        late.job.deadline = now;
+        next.job.deadline = now + Duration::from_millis(500);
+        let until = last.job.deadline;
+        let flight = board(&mut VecDeque::from([late, next, last])).unwrap();
+        assert_eq!(late_done.try_recv().unwrap(), Outcome::Silent);
+        assert_eq!((times(&flight.batch), flight.deadline), (vec![1000, 2000], until));
     }
 
     #[tokio::test]
