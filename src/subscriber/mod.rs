@@ -27,6 +27,7 @@ use uuid::Uuid;
 use crate::bus::Bus;
 use legacy::LegacySocket;
 use native::NativeSocket;
+use registrar::Fault;
 
 /// A process's place on the bus between processes.
 #[derive(Debug)]
@@ -61,7 +62,7 @@ struct HeldUser {
     legacy: Option<LegacySocket>,
     /// It was registered once: to find it absent again means that somebody removed or forgot it.
     registered: bool,
-    /// The log has said that this user's record is at fault.
+    /// The log has said that this user's record is at fault, or refused.
     complained: bool,
     /// When the registration is to be renewed next.
     renew_at: tokio::time::Instant,
@@ -172,7 +173,9 @@ impl Subscriber {
         match shared.register(cn, true).await {
             Ok(_) => Ok(()),
             Err(error) => {
-                shared.postpone(cn, &error);
+                if shared.postpone(cn, &error) == Fault::Own {
+                    tracing::warn!(event = "registration_failed", user = %cn, reason = %error, "tried again");
+                }
                 Err(error.into())
             }
         }

@@ -25,7 +25,7 @@ const LOOKED_AT: usize = 500;
 /// How soon a registration that failed is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// How soon a user whose own record is at fault is tried again.
+/// How soon a user whose own record is at fault, or refused, is tried again; sooner where leases are short.
 const OWN_RETRY: Duration = Duration::from_secs(10);
 
 /// What the registrar knows of the resolver.
@@ -113,7 +113,9 @@ async fn look(shared: &Arc<Shared>, round: &mut Vec<Cn>) {
     for (cn, listeners) in some.iter().zip(found) {
         // A failure is the heartbeat's to see.
         let Ok(listeners) = listeners else { continue };
-        let Some(user) = held.get_mut(cn).filter(|user| user.registered) else { continue };
+        // Who was refused is tried again in time, and not at each heartbeat.
+        let due = |user: &&mut HeldUser| user.registered && !user.complained;
+        let Some(user) = held.get_mut(cn).filter(due) else { continue };
         let native =
             shared.native.is_none() || listeners.native.iter().any(|lease| lease.subscriber == shared.id);
         let legacy = user.legacy.as_ref().map(|legacy| legacy.endpoint().to_string());
@@ -149,20 +151,57 @@ async fn renew_due(shared: &Arc<Shared>, tell: bool) -> bool {
         .filter(|(_, user)| user.renew_at <= now)
         .map(|(cn, _)| cn.clone())
         .collect();
+    let mut faults = Faults::default();
     for some in due.chunks(CONCURRENT) {
-        let mut whole = true;
         for (cn, registered) in some.iter().zip(shared.register_many(some, tell).await) {
             match registered {
                 Ok(lost) if lost && tell => resync(shared, cn, ResyncReason::ResolverLost, 0),
                 Ok(_) => {}
-                Err(error) => whole &= shared.postpone(cn, &error),
+                Err(error) => faults.add(cn, shared.postpone(cn, &error), error),
             }
         }
-        if !whole {
-            return false;
+        if faults.outage {
+            break;
         }
     }
-    true
+    faults.tell();
+    !faults.outage
+}
+
+/// What a failed registration concerns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// Everybody: the resolver is out of reach.
+    Outage,
+    /// This user alone, which the log has not said yet.
+    Own,
+    /// This user alone, or one of several servers, which the log has said.
+    Known,
+}
+
+/// What went wrong in one round of renewals, for one line in the log: a full memcached refuses thousands.
+#[derive(Debug, Default)]
+struct Faults {
+    outage: bool,
+    users: usize,
+    first: Option<(Cn, ResolverError)>,
+}
+
+impl Faults {
+    fn add(&mut self, cn: &Cn, fault: Fault, error: ResolverError) {
+        self.outage |= fault == Fault::Outage;
+        if fault == Fault::Own {
+            self.users += 1;
+            self.first.get_or_insert_with(|| (cn.clone(), error));
+        }
+    }
+
+    fn tell(&self) {
+        if let Some((user, reason)) = &self.first {
+            let users = self.users;
+            tracing::warn!(event = "registration_failed", %user, users, %reason, "tried again, each by itself");
+        }
+    }
 }
 
 fn resync(shared: &Shared, cn: &Cn, reason: ResyncReason, missed: u64) {
@@ -293,9 +332,8 @@ impl Shared {
         Ok(lost)
     }
 
-    /// A registration that failed is tried again soon. One warning where it is this user's record that is wrong;
-    /// says whether the resolver is not out of reach for everybody.
-    pub(super) fn postpone(&self, cn: &Cn, error: &ResolverError) -> bool {
+    /// A registration that failed is tried again soon. Says what it concerns.
+    pub(super) fn postpone(&self, cn: &Cn, error: &ResolverError) -> Fault {
         self.counters.resolver_failures.fetch_add(1, Ordering::Relaxed);
         let own = !error.is_outage();
         // With one of several servers many users wait, and the heartbeat finds out when it is back: its canary is
@@ -303,14 +341,17 @@ impl Shared {
         let complain = own && !error.is_one_server();
         let mut complained = true;
         if let Some(user) = self.held.lock().get_mut(cn) {
-            user.renew_at = Instant::now() + if own { OWN_RETRY } else { RETRY };
+            // A refused record may be gone (memcached drops what it cannot replace): within its lease, then.
+            let own_retry = OWN_RETRY.min(self.config.renewal());
+            user.renew_at = Instant::now() + if own { own_retry } else { RETRY };
             complained = std::mem::replace(&mut user.complained, complain);
         }
-        if complain && !complained {
-            tracing::warn!(event = "registration_failed", user = %cn, reason = %error, "tried again every {} s", OWN_RETRY.as_secs());
-        }
         self.changed.notify_one();
-        own
+        match own {
+            false => Fault::Outage,
+            true if complain && !complained => Fault::Own,
+            true => Fault::Known,
+        }
     }
 
     /// Takes a user's registrations back.

@@ -227,9 +227,10 @@ impl Pool {
         let alone = health.servers.len() < 2;
         let Some(server) = health.servers.get_mut(index) else { return result };
         let error = match result {
-            Ok(answer) => {
+            // Who refuses one request lives.
+            Ok(_) | Err(ResolverError::Refused { .. }) => {
                 *server = Standing::default();
-                return Ok(answer);
+                return result;
             }
             Err(error) if !error.is_outage() => return Err(error),
             Err(error) => error,
@@ -359,6 +360,23 @@ mod tests {
         }
         assert!(pool.note(2, now, now, refused()).unwrap_err().is_outage());
         assert!(pool.admit(0, now).unwrap_err().is_outage());
+    }
+
+    #[test]
+    fn a_server_that_refuses_one_request_is_up() {
+        let (pool, start) = (pool(""), Instant::now());
+        let refuses = || {
+            let source = memcache::exp::Error::Server("out of memory storing object".to_owned());
+            Err::<(), _>(crate::store::failed(&"two.example", source))
+        };
+        let error = pool.note(1, start, start, refuses()).unwrap_err();
+        assert!(error.is_refused() && !error.is_outage() && !error.is_one_server(), "{error}");
+        pool.admit(1, start).unwrap();
+        // It is an answer as good as any behind an outage.
+        pool.note(1, start, start, refused()).unwrap_err();
+        pool.admit(1, start + 2 * SECOND).unwrap();
+        pool.note(1, start, start + 2 * SECOND, refuses()).unwrap_err();
+        pool.admit(1, start + 2 * SECOND).unwrap();
     }
 
     #[test]
