@@ -9,6 +9,7 @@ mod error;
 mod legacy;
 mod native;
 mod registrar;
+mod watch;
 
 pub use crate::sockets::{ListenError, TrustedNetworks, TrustedNetworksError};
 pub use config::SubscriberConfig;
@@ -18,7 +19,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use ocbus_resolver::{Cn, Resolver};
+use ocbus_resolver::{Canary, Cn, Resolver};
 use ocbus_wire::Endpoint;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -220,7 +221,7 @@ impl Subscriber {
             }
             registrar::leave_all(shared).await;
             // Left to its expiry when that fails.
-            let _ = shared.resolver.uproot(shared.id).await;
+            let _ = shared.resolver.uproot(&Canary::new(shared.id)).await;
         };
         if tokio::time::timeout(limit, leave).await.is_err() {
             tracing::warn!(

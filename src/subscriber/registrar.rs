@@ -12,6 +12,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use uuid::Uuid;
 
 use super::legacy::LegacySocket;
+use super::watch::{View, Watch};
 use super::{HeldUser, Shared};
 use crate::now_us;
 
@@ -28,28 +29,17 @@ const RETRY: Duration = Duration::from_secs(1);
 /// How soon a user whose own record is at fault, or refused, is tried again; sooner where leases are short.
 const OWN_RETRY: Duration = Duration::from_secs(10);
 
-/// What the registrar knows of the resolver.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum View {
-    /// Nothing planted yet.
-    Unknown,
-    /// It knew the canary at the last heartbeat.
-    Remembers,
-    /// It did not answer at the last heartbeat.
-    Absent,
-}
-
 pub(super) async fn run(shared: Arc<Shared>) {
     // A lease shorter than three heartbeats is renewed between them.
     let mut ticks = tokio::time::interval(shared.config.heartbeat.min(shared.config.renewal() / 2));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut view = View::Unknown;
+    let mut watch = Watch::new(shared.id);
     let mut round = Vec::new();
     loop {
         tokio::select! {
             _ = ticks.tick() => {
-                view = heartbeat(&shared, view).await;
-                if view == View::Remembers {
+                watch.view = heartbeat(&shared, &mut watch).await;
+                if watch.view == View::Remembers {
                     look(&shared, &mut round).await;
                 }
             }
@@ -58,17 +48,17 @@ pub(super) async fn run(shared: Arc<Shared>) {
         if shared.stopping.load(Ordering::Acquire) {
             return;
         }
-        if view == View::Remembers && !renew_due(&shared, true).await {
+        if watch.view == View::Remembers && !renew_due(&shared, true).await {
             // A heartbeat may not have seen it; what happened meanwhile is told when it is back.
-            view = View::Absent;
+            watch.view = View::Absent;
         }
     }
 }
 
 /// Asks whether the resolver still knows the canary, and mends what follows.
-async fn heartbeat(shared: &Arc<Shared>, view: View) -> View {
-    let begun = Instant::now();
-    let remembers = match shared.resolver.remembers(shared.id).await {
+async fn heartbeat(shared: &Arc<Shared>, watch: &mut Watch) -> View {
+    let (view, begun) = (watch.view, Instant::now());
+    let remembers = match shared.resolver.remembers(&watch.canary).await {
         Ok(remembers) => remembers,
         Err(error) => {
             shared.counters.resolver_failures.fetch_add(1, Ordering::Relaxed);
@@ -86,17 +76,36 @@ async fn heartbeat(shared: &Arc<Shared>, view: View) -> View {
             tracing::warn!(event = "resolver_slow", took_ms, "publishers may have given up");
             resync_all(shared);
         }
-        return View::Remembers;
+        return match watch.plants_at.is_some_and(|at| at <= Instant::now()) {
+            true => plant(shared, watch).await,
+            false => View::Remembers,
+        };
     }
     // Forgotten, or back: either way publishers may have found nobody for a while. All users are registered
     // before the canary is planted, so that a failure on the way is seen at the next heartbeat.
     let users = mark_all_due(shared);
-    if !renew_due(shared, false).await || shared.resolver.plant(shared.id).await.is_err() {
+    if !renew_due(shared, false).await || plant(shared, watch).await == View::Absent {
         return View::Absent;
     }
     if view != View::Unknown {
         tracing::warn!(event = "resolver_back", users, forgot = !remembers, "registered again");
         resync_all(shared);
+    }
+    View::Remembers
+}
+
+/// Plants the canary. A server without room for it is watched without one: whether it is there is seen at each
+/// heartbeat, and who is gone from it by [`look`]. To register everybody again would fill it further.
+async fn plant(shared: &Shared, watch: &mut Watch) -> View {
+    match shared.resolver.plant(&mut watch.canary).await {
+        Ok(()) => watch.plants_at = None,
+        Err(error) if error.is_refused() => {
+            if watch.plants_at.is_none() {
+                tracing::warn!(event = "canary_refused", reason = %error, "watched without it until there is room");
+            }
+            watch.plants_at = Some(Instant::now() + shared.config.renewal());
+        }
+        Err(_) => return View::Absent,
     }
     View::Remembers
 }

@@ -6,13 +6,14 @@ use ocbus_wire::openchange::DosCharset;
 use uuid::Uuid;
 
 use super::{both, listeners, now_ms};
+use crate::canary::Canary;
 use crate::census::Census;
 use crate::cn::Cn;
 use crate::config::Config;
 use crate::edit::{Edit, EditLegacy, Leave, Register, Registered, Registration, SettleNative, Settlement};
 use crate::error::ResolverError;
 use crate::listeners::Listeners;
-use crate::store::{AsyncMemcached, MemoryStore, random};
+use crate::store::{AsyncMemcached, MemoryStore, answered, random};
 use crate::update::{Expect, Request, Response, Step, Update};
 use crate::update_many::UpdateMany;
 
@@ -202,35 +203,56 @@ impl Resolver {
     /// There is one canary on every server. A server that is out of reach has forgotten nothing yet: it is asked
     /// behind the caller's back, and when it answers again, its canary goes, so that what publishers missed there
     /// is made good. An error when all are out of reach.
-    pub async fn remembers(&self, subscriber: Uuid) -> Result<bool, ResolverError> {
-        let key = canary_key(subscriber);
+    pub async fn remembers(&self, canary: &Canary) -> Result<bool, ResolverError> {
+        let key = canary.key();
         let touch = Request::Touch { key: key.clone(), expiry: CANARY };
         let uproot = Request::Delete { key, version: None };
-        let answers = self.run_everywhere(touch, &uproot).await?;
-        Ok(answers.iter().all(|answer| *answer == Response::Done))
+        let answers = answered(self.run_everywhere(touch, &uproot).await)?;
+        Ok(answers.iter().all(|(server, answer)| canary.is_well(*server, *answer == Response::Done)))
     }
 
     /// Plants the canary for [`Resolver::remembers`]: when all is registered, not before.
-    pub async fn plant(&self, subscriber: Uuid) -> Result<(), ResolverError> {
-        let key = canary_key(subscriber);
+    ///
+    /// # Errors
+    /// When no server is in reach. A [refusal](ResolverError::is_refused) is of a server that has no room for it: the
+    /// others have theirs, and [`Resolver::remembers`] goes by these until it is planted there as well.
+    pub async fn plant(&self, canary: &mut Canary) -> Result<(), ResolverError> {
+        let key = canary.key();
         let uproot = Request::Delete { key: key.clone(), version: None };
         let plant = Request::Put { key, value: b"1".to_vec(), expiry: Some(CANARY), expect: Expect::Any };
-        self.run_everywhere(plant, &uproot).await?;
-        Ok(())
+        let results = self.run_everywhere(plant, &uproot).await;
+        let mut refusal = None;
+        for (server, result) in &results {
+            match result {
+                Ok(_) => canary.planted(*server, true),
+                Err(error) if error.is_refused() => {
+                    canary.planted(*server, false);
+                    refusal = Some(error.again());
+                }
+                Err(_) => {}
+            }
+        }
+        match refusal {
+            Some(refusal) => Err(refusal),
+            None => answered(results).map(|_| ()),
+        }
     }
 
     /// Lets the canary go, at the end.
-    pub async fn uproot(&self, subscriber: Uuid) -> Result<(), ResolverError> {
-        let uproot = Request::Delete { key: canary_key(subscriber), version: None };
-        self.run_everywhere(uproot.clone(), &uproot).await?;
-        Ok(())
+    pub async fn uproot(&self, canary: &Canary) -> Result<(), ResolverError> {
+        let uproot = Request::Delete { key: canary.key(), version: None };
+        answered(self.run_everywhere(uproot.clone(), &uproot).await).map(|_| ())
     }
 
-    /// On every server that is up.
-    async fn run_everywhere(&self, request: Request, back: &Request) -> Result<Vec<Response>, ResolverError> {
+    /// On every server that is up: what came of it, by the server's index.
+    async fn run_everywhere(
+        &self,
+        request: Request,
+        back: &Request,
+    ) -> Vec<(usize, Result<Response, ResolverError>)> {
         match &self.home {
             Home::Memcached(memcached, _) => memcached.run_everywhere(&request, back).await,
-            Home::Memory(memory) => Ok(vec![memory.run(request, Instant::now())]),
+            Home::Memory(memory) => vec![(0, Ok(memory.run(request, Instant::now())))],
         }
     }
 
@@ -318,12 +340,7 @@ fn register(key: String, registration: Registration<'_>) -> Result<Register<'_>,
     Ok(Register { key, registration, now_ms: now_ms() })
 }
 
-/// Not below `ocbus:` either.
+/// Not below `ocbus:`, where a user may be called anything.
 fn members_key(group: &Cn) -> String {
     format!("ocbus-daemons:{group}")
-}
-
-/// Not below `ocbus:`, where a user may be called anything.
-fn canary_key(subscriber: Uuid) -> String {
-    format!("ocbus-canary:{subscriber}")
 }

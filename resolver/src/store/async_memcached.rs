@@ -39,7 +39,9 @@ impl AsyncMemcached {
         let servers = pool.servers().iter().enumerate();
         let servers = servers.map(|(place, server)| AsyncServer::new(place, server, config, limit)).collect();
         let memcached = AsyncMemcached { shared: Arc::new(Shared { pool, servers, timeout: limit }) };
-        memcached.on_every_server(|memcached, index| async move { memcached.find(index).await }).await?;
+        answered(
+            memcached.on_every_server(|memcached, index| async move { memcached.find(index).await }).await,
+        )?;
         Ok(memcached)
     }
 
@@ -231,14 +233,14 @@ impl AsyncMemcached {
         self.server(index)?.run(&request, deadline).await
     }
 
-    /// The same request on every server, at the same time: the answers, or an error when there is none. A server
-    /// that has failed is not waited for: it is asked `back` behind the caller's back, and is in use again when it
-    /// has answered that.
+    /// The same request on every server, at the same time: what came of it, by the server's index. A server that
+    /// has failed is not waited for: it is asked `back` behind the caller's back, and is in use again when it has
+    /// answered that.
     pub(crate) async fn run_everywhere(
         &self,
         request: &Request,
         back: &Request,
-    ) -> Result<Vec<Response>, ResolverError> {
+    ) -> Vec<(usize, Result<Response, ResolverError>)> {
         self.on_every_server(|memcached, index| {
             let (request, back) = (request.clone(), back.clone());
             async move {
@@ -271,37 +273,48 @@ impl AsyncMemcached {
         });
     }
 
-    /// Calls for each server at the same time; what came of it where it did, or else the last error.
+    /// Calls for each server at the same time.
     async fn on_every_server<T, F>(
         &self,
         call: impl Fn(AsyncMemcached, usize) -> F,
-    ) -> Result<Vec<T>, ResolverError>
+    ) -> Vec<(usize, Result<T, ResolverError>)>
     where
         T: Send + 'static,
         F: Future<Output = Result<T, ResolverError>> + Send + 'static,
     {
         let mut calls = JoinSet::new();
         for index in 0..self.shared.servers.len() {
-            calls.spawn(call(self.clone(), index));
+            let call = call(self.clone(), index);
+            calls.spawn(async move { (index, call.await) });
         }
-        let mut answers = Vec::new();
-        let mut last = ResolverError::Config(ConfigError::NoServer);
+        let mut results = Vec::new();
         while let Some(ended) = calls.join_next().await {
-            match ended {
-                Ok(Ok(answer)) => answers.push(answer),
-                Ok(Err(ResolverError::OneServer { source })) => last = *source,
-                Ok(Err(error)) => last = error,
-                // Only when the runtime ends.
-                Err(_) => {}
-            }
+            // An error only when the runtime ends.
+            results.extend(ended.ok());
         }
-        match answers.is_empty() {
-            true => Err(last),
-            false => Ok(answers),
-        }
+        results
     }
 
     fn server(&self, index: usize) -> Result<&AsyncServer, ResolverError> {
         self.shared.servers.get(index).ok_or(ResolverError::Config(ConfigError::NoServer))
+    }
+}
+
+/// The answers of those servers that gave one, or else the last error: all are out of reach.
+pub(crate) fn answered<T>(
+    results: Vec<(usize, Result<T, ResolverError>)>,
+) -> Result<Vec<(usize, T)>, ResolverError> {
+    let mut answers = Vec::with_capacity(results.len());
+    let mut last = ResolverError::Config(ConfigError::NoServer);
+    for (server, result) in results {
+        match result {
+            Ok(answer) => answers.push((server, answer)),
+            Err(ResolverError::OneServer { source }) => last = *source,
+            Err(error) => last = error,
+        }
+    }
+    match answers.is_empty() {
+        true => Err(last),
+        false => Ok(answers),
     }
 }
