@@ -226,3 +226,22 @@ async fn one_refused_record_is_one_users_affair() {
     proxy.make(Trouble::default());
     until("the refused are back", || memcached.get(refused).unwrap().is_some());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_memcached_is_no_storm_of_resyncs() {
+    let (_sandbox, memcached, proxy, bus, subscriber) = troubled(20, SubscriberConfig::default()).await;
+    let canary = format!("ocbus-canary:{}", subscriber.id());
+    until("the canary is planted", || memcached.get(&canary).unwrap().is_some());
+    let mut events = bus.subscribe_with_queue(Filter::user("user7"), 4096);
+    proxy.make(Trouble { delay: Duration::from_millis(270), ..Trouble::default() });
+    // The fault itself. A heartbeat and its look take almost a second.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let meanwhile = std::iter::from_fn(|| events.try_recv()).count();
+    assert_eq!(meanwhile, 0, "not before a third of a lease");
+    proxy.make(Trouble::default());
+    let event = tokio::time::timeout(BACK, events.recv()).await.unwrap().unwrap();
+    assert!(matches!(event.kind, EventKind::Resync { .. }), "when it is over: {event:?}");
+    let beats = counter(&memcached, "cmd_touch");
+    until("more heartbeats", || counter(&memcached, "cmd_touch") >= beats + 4);
+    assert!(events.try_recv().is_none(), "once");
+}

@@ -69,14 +69,17 @@ async fn heartbeat(shared: &Arc<Shared>, watch: &mut Watch) -> View {
         }
     };
     if remembers && view == View::Remembers {
-        let took = begun.elapsed();
-        if took > shared.config.heartbeat / 2 {
-            // We waited for it; a publisher with a small budget has not.
+        let (now, took) = (Instant::now(), begun.elapsed());
+        let late = took > shared.config.heartbeat / 2;
+        let told = watch.slow.note(late, now, shared.config.renewal());
+        if told.warn {
             let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
             tracing::warn!(event = "resolver_slow", took_ms, "publishers may have given up");
+        }
+        if told.resync {
             resync_all(shared);
         }
-        return match watch.plants_at.is_some_and(|at| at <= Instant::now()) {
+        return match watch.plants_at.is_some_and(|at| at <= now) {
             true => plant(shared, watch).await,
             false => View::Remembers,
         };
@@ -90,6 +93,7 @@ async fn heartbeat(shared: &Arc<Shared>, watch: &mut Watch) -> View {
     if view != View::Unknown {
         tracing::warn!(event = "resolver_back", users, forgot = !remembers, "registered again");
         resync_all(shared);
+        watch.slow.all_told(Instant::now());
     }
     View::Remembers
 }
