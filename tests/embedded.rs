@@ -96,11 +96,11 @@ async fn comes_renews_and_leaves(config: &Config) {
         assert!(begun.elapsed() < 3 * SECOND, "the lease ends");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    assert!(!resolver.remembers(&me).await.unwrap());
+    assert!(!resolver.remembers(&mut me).await.unwrap());
     resolver.plant(&mut me).await.unwrap();
-    assert!(resolver.remembers(&me).await.unwrap());
+    assert!(resolver.remembers(&mut me).await.unwrap());
     resolver.uproot(&me).await.unwrap();
-    assert!(!resolver.remembers(&me).await.unwrap());
+    assert!(!resolver.remembers(&mut me).await.unwrap());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -318,7 +318,7 @@ async fn a_resolver_that_forgot_is_told_again_and_so_is_the_bus() {
 }
 
 async fn store_has_canary(resolver: &Resolver, subscriber: &Subscriber) -> bool {
-    resolver.remembers(&Canary::new(subscriber.id())).await.unwrap()
+    resolver.remembers(&mut Canary::new(subscriber.id())).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]

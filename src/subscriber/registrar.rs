@@ -58,7 +58,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
 /// Asks whether the resolver still knows the canary, and mends what follows.
 async fn heartbeat(shared: &Arc<Shared>, watch: &mut Watch) -> View {
     let (view, begun) = (watch.view, Instant::now());
-    let remembers = match shared.resolver.remembers(&watch.canary).await {
+    let remembers = match shared.resolver.remembers(&mut watch.canary).await {
         Ok(remembers) => remembers,
         Err(error) => {
             shared.counters.resolver_failures.fetch_add(1, Ordering::Relaxed);

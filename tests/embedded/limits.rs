@@ -157,10 +157,10 @@ async fn a_full_store_is_not_written_to_at_each_heartbeat() {
         resolver.leave(&filler, "tcp://h:1", Uuid::from_u128(1)).await.unwrap();
     }
     let begun = Instant::now();
-    let canary = Canary::new(subscriber.id());
+    let mut canary = Canary::new(subscriber.id());
     loop {
         let all = registered(resolver.lookup_many(&users).await) == users.len();
-        if all && resolver.remembers(&canary).await.unwrap() {
+        if all && resolver.remembers(&mut canary).await.unwrap() {
             break;
         }
         assert!(begun.elapsed() < LIMIT, "everybody has a place, and the canary is planted");

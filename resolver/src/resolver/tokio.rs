@@ -201,13 +201,17 @@ impl Resolver {
     /// flush or an eviction, and so perhaps all that the subscriber registered.
     ///
     /// There is one canary on every server. A server that is out of reach has forgotten nothing yet: it is asked
-    /// behind the caller's back, and when it answers again, its canary goes, so that what publishers missed there
-    /// is made good. An error when all are out of reach.
-    pub async fn remembers(&self, canary: &Canary) -> Result<bool, ResolverError> {
-        let key = canary.key();
-        let touch = Request::Touch { key: key.clone(), expiry: CANARY };
-        let uproot = Request::Delete { key, version: None };
-        let answers = answered(self.run_everywhere(touch, &uproot).await)?;
+    /// behind the caller's back. When it answers again, that or any other request, it counts as forgetful until the
+    /// next [`Resolver::plant`], so that what publishers missed there is made good. An error when all are out of
+    /// reach.
+    pub async fn remembers(&self, canary: &mut Canary) -> Result<bool, ResolverError> {
+        // Before they are asked: one that comes back meanwhile is seen next time.
+        canary.saw(match &self.home {
+            Home::Memcached(memcached, _) => memcached.returns(),
+            Home::Memory(_) => Vec::new(),
+        });
+        let touch = Request::Touch { key: canary.key(), expiry: CANARY };
+        let answers = answered(self.run_everywhere(touch).await)?;
         Ok(answers.iter().all(|(server, answer)| canary.is_well(*server, *answer == Response::Done)))
     }
 
@@ -217,10 +221,9 @@ impl Resolver {
     /// When no server is in reach. A [refusal](ResolverError::is_refused) is of a server that has no room for it: the
     /// others have theirs, and [`Resolver::remembers`] goes by these until it is planted there as well.
     pub async fn plant(&self, canary: &mut Canary) -> Result<(), ResolverError> {
-        let key = canary.key();
-        let uproot = Request::Delete { key: key.clone(), version: None };
-        let plant = Request::Put { key, value: b"1".to_vec(), expiry: Some(CANARY), expect: Expect::Any };
-        let results = self.run_everywhere(plant, &uproot).await;
+        let value = b"1".to_vec();
+        let plant = Request::Put { key: canary.key(), value, expiry: Some(CANARY), expect: Expect::Any };
+        let results = self.run_everywhere(plant).await;
         let mut refusal = None;
         for (server, result) in &results {
             match result {
@@ -232,26 +235,26 @@ impl Resolver {
                 Err(_) => {}
             }
         }
-        match refusal {
+        let planted = match refusal {
             Some(refusal) => Err(refusal),
             None => answered(results).map(|_| ()),
+        };
+        if planted.as_ref().map_or_else(ResolverError::is_refused, |()| true) {
+            canary.all_planted();
         }
+        planted
     }
 
     /// Lets the canary go, at the end.
     pub async fn uproot(&self, canary: &Canary) -> Result<(), ResolverError> {
         let uproot = Request::Delete { key: canary.key(), version: None };
-        answered(self.run_everywhere(uproot.clone(), &uproot).await).map(|_| ())
+        answered(self.run_everywhere(uproot).await).map(|_| ())
     }
 
     /// On every server that is up: what came of it, by the server's index.
-    async fn run_everywhere(
-        &self,
-        request: Request,
-        back: &Request,
-    ) -> Vec<(usize, Result<Response, ResolverError>)> {
+    async fn run_everywhere(&self, request: Request) -> Vec<(usize, Result<Response, ResolverError>)> {
         match &self.home {
-            Home::Memcached(memcached, _) => memcached.run_everywhere(&request, back).await,
+            Home::Memcached(memcached, _) => memcached.run_everywhere(&request).await,
             Home::Memory(memory) => vec![(0, Ok(memory.run(request, Instant::now())))],
         }
     }

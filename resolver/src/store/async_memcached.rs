@@ -54,6 +54,11 @@ impl AsyncMemcached {
         self.shared.pool.note(index, begun, Instant::now(), result)
     }
 
+    /// How often each server was in use again after a failure.
+    pub(crate) fn returns(&self) -> Vec<u64> {
+        (0..self.shared.servers.len()).map(|index| self.shared.pool.returns(index)).collect()
+    }
+
     /// Users by the index of the server that has their records.
     pub(crate) fn by_server(&self, cns: Vec<Cn>) -> Vec<Vec<Cn>> {
         let now = Instant::now();
@@ -234,19 +239,18 @@ impl AsyncMemcached {
     }
 
     /// The same request on every server, at the same time: what came of it, by the server's index. A server that
-    /// has failed is not waited for: it is asked `back` behind the caller's back, and is in use again when it has
+    /// has failed is not waited for: it is asked something behind the caller's back, and is in use again when it has
     /// answered that.
     pub(crate) async fn run_everywhere(
         &self,
         request: &Request,
-        back: &Request,
     ) -> Vec<(usize, Result<Response, ResolverError>)> {
         self.on_every_server(|memcached, index| {
-            let (request, back) = (request.clone(), back.clone());
+            let request = request.clone();
             async move {
                 match memcached.shared.pool.down(index, Instant::now()) {
                     Some(down) => {
-                        memcached.probe(index, back);
+                        memcached.probe(index, &request);
                         Err(down)
                     }
                     None => memcached.ask(index, &request, memcached.deadline()).await,
@@ -256,7 +260,9 @@ impl AsyncMemcached {
         .await
     }
 
-    fn probe(&self, index: usize, request: Request) {
+    /// Asks for the key of a request, which changes nothing.
+    fn probe(&self, index: usize, request: &Request) {
+        let request = Request::Get { keys: vec![request.key().to_owned()], any_copy: false };
         let Ok(Some(probing)) = self.server(index).map(AsyncServer::probing) else { return };
         let memcached = self.clone();
         tokio::spawn(async move {
@@ -265,7 +271,6 @@ impl AsyncMemcached {
                 Ok(answer) => {
                     let now = Instant::now();
                     let _ = pool.note(index, now, now, Ok(answer));
-                    tracing::warn!(event = "server_back", server = pool.name(index), "in use again");
                 }
                 Err(_) => pool.put_off(index, Instant::now()),
             }

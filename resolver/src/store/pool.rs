@@ -48,8 +48,10 @@ struct Standing {
     /// Failures in a row, each counted once a retry time, as libmemcached meets them.
     failures: u32,
     counted: Option<Instant>,
-    /// Left alone until then.
+    /// Left alone until then, unless somebody finds it back.
     down_until: Option<Instant>,
+    /// How often it was in use again after a failure. Kept: whoever watches it compares.
+    returns: u64,
 }
 
 impl Standing {
@@ -229,7 +231,11 @@ impl Pool {
         let error = match result {
             // Who refuses one request lives.
             Ok(_) | Err(ResolverError::Refused { .. }) => {
-                *server = Standing::default();
+                let back = server.down_until.is_some();
+                *server = Standing { returns: server.returns + u64::from(back), ..Standing::default() };
+                if back {
+                    tracing::warn!(event = "server_back", server = self.name(index), "in use again");
+                }
                 return result;
             }
             Err(error) if !error.is_outage() => return Err(error),
@@ -258,6 +264,12 @@ impl Pool {
     pub(crate) fn down(&self, index: usize, now: Instant) -> Option<ResolverError> {
         let until = self.lock().servers.get(index)?.down_until?;
         Some(ResolverError::Down { server: self.name(index), left: until.saturating_duration_since(now) })
+    }
+
+    /// How often a server was in use again after a failure, whoever's request found that out.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn returns(&self, index: usize) -> u64 {
+        self.lock().servers.get(index).map_or(0, |server| server.returns)
     }
 
     /// A probe found a server still out of reach: it is left alone for longer.
@@ -360,6 +372,25 @@ mod tests {
         }
         assert!(pool.note(2, now, now, refused()).unwrap_err().is_outage());
         assert!(pool.admit(0, now).unwrap_err().is_outage());
+    }
+
+    #[test]
+    #[cfg(feature = "tokio")]
+    fn every_return_is_counted_whoever_finds_it_out() {
+        for (options, wait) in [("", 2 * SECOND), (" --RETRY-TIMEOUT=0", Duration::ZERO)] {
+            let (pool, start) = (pool(options), Instant::now());
+            pool.note(1, start, start, Ok(())).unwrap();
+            assert_eq!(pool.returns(1), 0, "it was never away");
+            for returns in 1..3 {
+                pool.note(1, start, start, refused()).unwrap_err();
+                assert!(pool.down(1, start + wait).is_some(), "until it has answered");
+                pool.admit(1, start + wait).unwrap();
+                pool.note(1, start + wait, start + wait, Ok(())).unwrap();
+                assert_eq!((pool.returns(1), pool.returns(0)), (returns, 0));
+                pool.note(1, start + wait, start + wait, Ok(())).unwrap();
+            }
+            assert_eq!(pool.returns(1), 2);
+        }
     }
 
     #[test]

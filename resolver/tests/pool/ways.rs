@@ -67,7 +67,7 @@ async fn a_unix_socket_is_really_used() {
     assert_eq!(lookup(&mut plugin, &bob), resolver.lookup(&bob).await.unwrap());
     let mut me = Canary::new(Uuid::from_u128(3));
     resolver.plant(&mut me).await.unwrap();
-    assert!(resolver.remembers(&me).await.unwrap());
+    assert!(resolver.remembers(&mut me).await.unwrap());
 
     at_socket.signal("-STOP");
     let begun = Instant::now();
@@ -118,7 +118,7 @@ async fn a_namespace_stands_in_front_of_every_key() {
     }
     assert!(memcached.get("resolver:bob").is_none());
     assert!(two.lookup(&bob).await.unwrap().is_empty());
-    assert!(!two.remembers(&me).await.unwrap());
+    assert!(!two.remembers(&mut me).await.unwrap());
     let mut plugin = blocking(&config("one."));
     assert_eq!(lookup(&mut plugin, &bob).native.len(), 1);
     // Refused, not cut off; and it says nothing about the server.
