@@ -11,6 +11,13 @@ use uuid::Uuid;
 use crate::cn::Cn;
 use crate::error::ResolverError;
 
+/// How long ago a lease must have ended before whoever writes the record drops it. Others' clocks differ from ours: what
+/// has ended by ours alone is a live holder's. Readers do not send to it meanwhile.
+const GRACE_MS: u64 = 10 * 60 * 1000;
+
+/// How long a record is kept that has ended leases only: its holders, if they live, renew them by then.
+const ENDED_MS: u64 = 60 * 1000;
+
 /// What an edit makes of a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Change {
@@ -132,9 +139,13 @@ fn leases(key: &str, current: Option<&[u8]>) -> Result<Vec<Lease>, ResolverError
     }
 }
 
-/// The change that stores these leases; ended ones are dropped on the way.
+/// The change that stores these leases; those that ended long ago are dropped on the way, and all that have ended
+/// where there would be too many.
 fn store(key: &str, mut leases: Vec<Lease>, now_ms: u64) -> Result<Change, ResolverError> {
-    leases.retain(|lease| lease.until_ms > now_ms);
+    leases.retain(|lease| lease.until_ms.saturating_add(GRACE_MS) > now_ms);
+    if leases.len() > LeaseRecord::MAX_LEASES {
+        leases.retain(|lease| lease.until_ms > now_ms);
+    }
     let Some(last_ms) = leases.iter().map(|lease| lease.until_ms).max() else {
         return Ok(Change::Delete);
     };
@@ -147,7 +158,8 @@ fn store(key: &str, mut leases: Vec<Lease>, now_ms: u64) -> Result<Change, Resol
         )));
     }
     let value = LeaseRecord::new(leases).encode().map_err(|error| unwritable(error.to_string()))?;
-    Ok(Change::Put { value, expiry: Some(Duration::from_millis(last_ms - now_ms)) })
+    let expiry_ms = last_ms.checked_sub(now_ms).filter(|left| *left > 0).unwrap_or(ENDED_MS);
+    Ok(Change::Put { value, expiry: Some(Duration::from_millis(expiry_ms)) })
 }
 
 impl Edit for Register<'_> {
@@ -324,8 +336,53 @@ mod tests {
         assert_eq!(listeners.expired.len(), 1);
         let (taken_over, registered) = register(Some(value(&renewed)), "tcp://h:9005", b, NOW + 62_000);
         assert!(registered.new, "the same endpoint under another process");
-        let leases = LeaseRecord::decode(value(&taken_over)).unwrap().leases;
-        assert_eq!(leases.len(), 1, "ended leases are dropped by whoever writes next");
+        let later = NOW + 61_000 + GRACE_MS;
+        let leases = |change: &Change| LeaseRecord::decode(value(change)).unwrap().leases.len();
+        assert_eq!(leases(&taken_over), 2, "its holder's clock may be behind ours");
+        let (renewed, _) = register(Some(value(&taken_over)), "tcp://h:9005", b, later - 1);
+        assert_eq!(leases(&renewed), 2);
+        let (renewed, _) = register(Some(value(&taken_over)), "tcp://h:9005", b, later);
+        assert_eq!(leases(&renewed), 1, "what ended long ago is dropped by whoever writes next");
+    }
+
+    /// Each write of a host whose clock is ahead by more than a lease.
+    #[test]
+    fn a_clock_ahead_of_the_others_takes_no_live_lease_out() {
+        const AHEAD: u64 = NOW + 61_000;
+        let (a, b) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        let (one, _) = register(None, "tcp://h:1", a, NOW);
+        let live = |change: &Change| {
+            let read = Listeners::read(&cn(), Some(value(change)), None, DosCharset::default(), NOW + 1000);
+            read.native.iter().any(|lease| lease.subscriber == a)
+        };
+        let (two, _) = register(Some(value(&one)), "tcp://h:2", b, AHEAD);
+        assert!(live(&two));
+        let (left, _) = Leave { key: cn().lease_key(), endpoint: "tcp://h:2", subscriber: b, now_ms: AHEAD }
+            .apply(Some(value(&two)))
+            .unwrap();
+        assert!(live(&left));
+        assert!(
+            matches!(left, Change::Put { expiry: Some(expiry), .. } if expiry == Duration::from_secs(60)),
+            "until its holder renews it: {left:?}"
+        );
+        let missed = LeaseRecord::decode(value(&two)).unwrap().leases;
+        let settlement = Settlement { missed: vec![(missed[1].clone(), 3)], ..Settlement::default() };
+        let mut settle = SettleNative { cn: &cn(), settlement: &settlement, now_ms: AHEAD };
+        assert!(live(&settle.apply(Some(value(&two))).unwrap().0));
+    }
+
+    #[test]
+    fn ended_leases_take_no_place_from_live_ones() {
+        let lease = |n: usize| Lease {
+            endpoint: format!("tcp://h:{n}"),
+            subscriber: Uuid::from_u128(1),
+            until_ms: NOW + 1000,
+            legacy: None,
+            missed: 0,
+        };
+        let full = LeaseRecord::new((0..LeaseRecord::MAX_LEASES).map(lease).collect()).encode().unwrap();
+        let (change, _) = register(Some(&full), "tcp://x:1", Uuid::from_u128(2), NOW + 2000);
+        assert_eq!(LeaseRecord::decode(value(&change)).unwrap().leases.len(), 1);
     }
 
     #[test]

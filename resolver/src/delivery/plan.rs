@@ -111,9 +111,10 @@ pub fn plan<E: Borrow<Event>>(listeners: &Listeners, events: &[E], options: &Opt
         plan.skip(&malformed.key, &malformed.why);
     }
     if listeners.is_empty() && !listeners.expired.is_empty() {
-        // Their holders would have renewed them, or memcached dropped the record.
+        // Their holders would have renewed them, or are gone and memcached drops the record soon.
         let count = listeners.expired.len();
-        plan.skip("leases", format!("{count} ended, none holds: expected clocks that agree within a lease"));
+        let why = "none holds: they crashed a moment ago, or clocks do not agree within a lease";
+        plan.skip("leases", format!("{count} ended, {why}"));
     }
     if !listeners.native.is_empty() {
         let payloads = plan.batches(events);
