@@ -99,6 +99,9 @@ pub(crate) struct Register<'a> {
     pub(crate) key: String,
     pub(crate) registration: Registration<'a>,
     pub(crate) now_ms: u64,
+    /// What was found so far. A write that was answered with no may have happened (it was repeated on another
+    /// connection, and found its own work): what it replaced is told all the same.
+    pub(crate) found: Registered,
 }
 
 /// Takes a native endpoint or a member out, if it is still this subscriber's.
@@ -122,6 +125,8 @@ pub(crate) struct EditLegacy<'a> {
     pub(crate) add: Option<&'a str>,
     pub(crate) remove: &'a [String],
     pub(crate) charset: DosCharset,
+    /// It changed the record so far, as [`Register::found`].
+    pub(crate) changed: bool,
 }
 
 /// The leases of a stored record. A record that is garbage has none, and is replaced; one of a newer ocbus is
@@ -181,20 +186,19 @@ impl Edit for Register<'_> {
             legacy: legacy.map(str::to_owned),
             missed: 0,
         };
-        let mut registered = Registered { new: true, missed: 0 };
+        let mut new = true;
         // Another subscriber under this endpoint is a former process: its socket is ours now.
         match leases.iter_mut().find(|lease| lease.endpoint == endpoint) {
             Some(lease) => {
-                registered = Registered {
-                    // One that has ended was not sent to any more.
-                    new: lease.subscriber != subscriber || lease.until_ms <= self.now_ms,
-                    missed: lease.missed,
-                };
+                // One that has ended was not sent to any more.
+                new = lease.subscriber != subscriber || lease.until_ms <= self.now_ms;
+                self.found.missed = self.found.missed.max(lease.missed);
                 *lease = renewed;
             }
             None => leases.push(renewed),
         }
-        Ok((store(&key, leases, self.now_ms)?, registered))
+        self.found.new |= new;
+        Ok((store(&key, leases, self.now_ms)?, self.found))
     }
 }
 
@@ -278,8 +282,9 @@ impl Edit for EditLegacy<'_> {
         let add = self.add.filter(|add| !hosts.iter().any(|host| host == add));
         hosts.extend(add.map(str::to_owned));
         if !removed && add.is_none() {
-            return Ok((Change::Keep, false));
+            return Ok((Change::Keep, self.changed));
         }
+        self.changed = true;
         if hosts.is_empty() {
             return Ok((Change::Delete, true));
         }
@@ -295,6 +300,7 @@ impl Edit for EditLegacy<'_> {
 mod tests {
     use super::*;
     use crate::listeners::Listeners;
+    use crate::update::{Item, Request, Response, Step, Update, Version};
 
     const NOW: u64 = 1_000_000;
 
@@ -310,7 +316,8 @@ mod tests {
     ) -> (Change, Registered) {
         let registration =
             Registration { endpoint, legacy: None, subscriber, lease: Duration::from_secs(60) };
-        Register { key: cn().lease_key(), registration, now_ms }.apply(current).unwrap()
+        let found = Registered::default();
+        Register { key: cn().lease_key(), registration, now_ms, found }.apply(current).unwrap()
     }
 
     fn value(change: &Change) -> &[u8] {
@@ -425,6 +432,46 @@ mod tests {
         assert_eq!(registered.missed, 0);
     }
 
+    /// The write is stored, its connection ends before the answer, and over another one it is not sent again: the
+    /// record is read again, and is our own.
+    #[test]
+    fn what_a_write_without_an_answer_replaced_is_told() {
+        let item = |value: &[u8]| {
+            let version = Version { cas: 1, server: 0, dialled: 1 };
+            Response::Items(vec![Some(Item { value: value.to_vec(), version })])
+        };
+        let registration = Registration {
+            endpoint: "tcp://h:1",
+            legacy: None,
+            subscriber: Uuid::from_u128(1),
+            lease: Duration::from_secs(60),
+        };
+        let (one, _) = register(None, "tcp://h:1", Uuid::from_u128(1), NOW);
+        let mut marked = LeaseRecord::decode(value(&one)).unwrap().leases;
+        marked[0].missed = 3;
+        let marked = LeaseRecord::new(marked).encode().unwrap();
+        for (before, expected) in [
+            (item(&marked), Registered { new: false, missed: 3 }),
+            (Response::Items(vec![None]), Registered { new: true, missed: 0 }),
+        ] {
+            let found = Registered::default();
+            let mut update =
+                Update::new(Register { key: cn().lease_key(), registration, now_ms: NOW, found });
+            let Step::Ask(Request::Put { value, .. }) = update.step(before).unwrap() else { panic!() };
+            assert!(matches!(update.step(Response::NotDone).unwrap(), Step::Ask(Request::Get { .. })));
+            assert!(matches!(update.step(item(&value)).unwrap(), Step::Ask(Request::Put { .. })));
+            let Step::Over(registered) = update.step(Response::Done).unwrap() else { panic!() };
+            assert_eq!(registered, expected);
+        }
+        let (cn, charset) = (cn(), DosCharset::default());
+        let mut update =
+            Update::new(EditLegacy { cn: &cn, add: Some("tcp://h:1"), remove: &[], charset, changed: false });
+        let begin = update.step(Response::Items(vec![None])).unwrap();
+        let Step::Ask(Request::Put { value, .. }) = begin else { panic!() };
+        update.step(Response::NotDone).unwrap();
+        assert!(matches!(update.step(item(&value)).unwrap(), Step::Over(true)));
+    }
+
     #[test]
     fn garbage_is_replaced_and_a_newer_version_left_alone() {
         assert!(register(Some(b"garbage"), "tcp://h:1", Uuid::from_u128(1), NOW).1.new);
@@ -435,13 +482,16 @@ mod tests {
             subscriber: Uuid::from_u128(1),
             lease: Duration::from_secs(1),
         };
-        let applied = Register { key: cn().lease_key(), registration, now_ms: NOW }.apply(Some(&newer));
+        let found = Registered::default();
+        let applied =
+            Register { key: cn().lease_key(), registration, now_ms: NOW, found }.apply(Some(&newer));
         assert!(matches!(applied, Err(ResolverError::Record { .. })));
     }
 
     fn legacy(current: Option<&[u8]>, add: Option<&str>, remove: &[&str]) -> (Change, bool) {
         let remove: Vec<String> = remove.iter().map(|&host| host.to_owned()).collect();
-        EditLegacy { cn: &cn(), add, remove: &remove, charset: DosCharset::default() }.apply(current).unwrap()
+        let charset = DosCharset::default();
+        EditLegacy { cn: &cn(), add, remove: &remove, charset, changed: false }.apply(current).unwrap()
     }
 
     #[test]

@@ -131,7 +131,7 @@ impl Resolver {
     pub async fn register_legacy_many(&self, users: &[(&Cn, &str)]) -> Vec<Result<bool, ResolverError>> {
         let charset = self.charset;
         self.update_many(users, |&(cn, endpoint)| {
-            Ok(EditLegacy { cn, add: Some(endpoint), remove: &[], charset })
+            Ok(EditLegacy { cn, add: Some(endpoint), remove: &[], charset, changed: false })
         })
         .await
     }
@@ -177,12 +177,14 @@ impl Resolver {
 
     /// Registers an endpoint in OpenChange's record. Says whether it was absent.
     pub async fn register_legacy(&self, cn: &Cn, endpoint: &str) -> Result<bool, ResolverError> {
-        self.update(EditLegacy { cn, add: Some(endpoint), remove: &[], charset: self.charset }).await
+        let charset = self.charset;
+        self.update(EditLegacy { cn, add: Some(endpoint), remove: &[], charset, changed: false }).await
     }
 
     /// Takes an endpoint out of OpenChange's record. Says whether it stood there.
     pub async fn leave_legacy(&self, cn: &Cn, endpoint: &str) -> Result<bool, ResolverError> {
-        self.update(EditLegacy { cn, add: None, remove: &[endpoint.to_owned()], charset: self.charset }).await
+        let (remove, charset) = ([endpoint.to_owned()], self.charset);
+        self.update(EditLegacy { cn, add: None, remove: &remove, charset, changed: false }).await
     }
 
     /// Removes the endpoints that are gone and marks those that missed events.
@@ -191,8 +193,8 @@ impl Resolver {
             self.update(SettleNative { cn, settlement, now_ms: now_ms() }).await?;
         }
         if !settlement.gone_legacy.is_empty() {
-            let edit = EditLegacy { cn, add: None, remove: &settlement.gone_legacy, charset: self.charset };
-            self.update(edit).await?;
+            let (remove, charset) = (&settlement.gone_legacy, self.charset);
+            self.update(EditLegacy { cn, add: None, remove, charset, changed: false }).await?;
         }
         Ok(())
     }
@@ -340,7 +342,7 @@ fn register(key: String, registration: Registration<'_>) -> Result<Register<'_>,
     if lease < Duration::from_secs(1) || lease > Resolver::MAX_LEASE {
         return Err(ResolverError::Lease(lease));
     }
-    Ok(Register { key, registration, now_ms: now_ms() })
+    Ok(Register { key, registration, now_ms: now_ms(), found: Registered::default() })
 }
 
 /// Not below `ocbus:`, where a user may be called anything.
