@@ -55,7 +55,8 @@ pub enum ResolverError {
     /// The configuration names no server.
     #[error(transparent)]
     Config(#[from] crate::config::ConfigError),
-    /// Others kept changing the record: nothing was written.
+    /// Others kept changing the record, at each of the attempts or until the deadline. Whether the last write
+    /// happened is not known in that case; nothing was written in the other.
     #[error("{key}: changed by others at each of {attempts} attempts")]
     Contended {
         /// The record's key.
