@@ -245,3 +245,22 @@ async fn a_slow_memcached_is_no_storm_of_resyncs() {
     until("more heartbeats", || counter(&memcached, "cmd_touch") >= beats + 4);
     assert!(events.try_recv().is_none(), "once");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_stopped_registers_nobody_any_more() {
+    let (_sandbox, memcached, proxy, _bus, subscriber) = troubled(1500, SubscriberConfig::default()).await;
+    let canary = format!("ocbus-canary:{}", subscriber.id());
+    until("the canary is planted", || memcached.get(&canary).unwrap().is_some());
+    // All are to be registered again, which takes some seconds now.
+    memcached.flush_all().unwrap();
+    proxy.make(Trouble { delay: Duration::from_millis(300), ..Trouble::default() });
+    let writes = || counter(&memcached, "cmd_set");
+    let before = writes();
+    until("some are registered again", || writes() > before);
+    subscriber.stop(Duration::from_millis(50)).await;
+    // What was written already is on its way.
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    let stopped = writes();
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    assert_eq!(writes(), stopped);
+}

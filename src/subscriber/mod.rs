@@ -214,6 +214,7 @@ impl Subscriber {
         let shared = &self.shared;
         shared.stopping.store(true, Ordering::Release);
         shared.changed.notify_one();
+        let abort = registrar.as_ref().map(JoinHandle::abort_handle);
         let leave = async {
             // Its last renewals first: one that came after the leaving would register again.
             if let Some(registrar) = registrar {
@@ -224,6 +225,10 @@ impl Subscriber {
             let _ = shared.resolver.uproot(&Canary::new(shared.id)).await;
         };
         if tokio::time::timeout(limit, leave).await.is_err() {
+            // Or it would go on, and register whom nobody listens for.
+            if let Some(abort) = abort {
+                abort.abort();
+            }
             tracing::warn!(
                 event = "leave_incomplete",
                 "the resolver did not take all registrations back in time"

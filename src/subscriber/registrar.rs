@@ -166,6 +166,9 @@ async fn renew_due(shared: &Arc<Shared>, tell: bool) -> bool {
         .collect();
     let mut faults = Faults::default();
     for some in due.chunks(CONCURRENT) {
+        if shared.stopping.load(Ordering::Acquire) {
+            break;
+        }
         for (cn, registered) in some.iter().zip(shared.register_many(some, tell).await) {
             match registered {
                 Ok(lost) if lost && tell => resync(shared, cn, ResyncReason::ResolverLost, 0),
