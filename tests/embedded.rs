@@ -15,7 +15,7 @@ use ocbus::bus::{Bus, Filter};
 use ocbus::embedded::{EmbeddedBind, EmbeddedConfig};
 use ocbus::publisher::PublisherConfig;
 use ocbus::resolver::{
-    BlockingResolver, Census, Cn, Config, Listeners, Registered, Registration, Resolver, Settlement,
+    BlockingResolver, Canary, Census, Cn, Config, Listeners, Registered, Registration, Resolver, Settlement,
 };
 use ocbus::sandbox::{DovecotOptions, Sandbox, mail};
 use ocbus::subscriber::SubscriberConfig;
@@ -91,16 +91,16 @@ async fn comes_renews_and_leaves(config: &Config) {
 
     let short = cn("short");
     resolver.register(&short, registration("tcp://h:1", SECOND)).await.unwrap();
-    let (begun, me) = (Instant::now(), Uuid::from_u128(7));
+    let (begun, mut me) = (Instant::now(), Canary::new(Uuid::from_u128(7)));
     while !resolver.lookup(&short).await.unwrap().is_empty() {
         assert!(begun.elapsed() < 3 * SECOND, "the lease ends");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    assert!(!resolver.remembers(me).await.unwrap());
-    resolver.plant(me).await.unwrap();
-    assert!(resolver.remembers(me).await.unwrap());
-    resolver.uproot(me).await.unwrap();
-    assert!(!resolver.remembers(me).await.unwrap());
+    assert!(!resolver.remembers(&mut me).await.unwrap());
+    resolver.plant(&mut me).await.unwrap();
+    assert!(resolver.remembers(&mut me).await.unwrap());
+    resolver.uproot(&me).await.unwrap();
+    assert!(!resolver.remembers(&mut me).await.unwrap());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use ocbus::bus::{Bus, Filter, Subscription};
 use ocbus::publisher::PublisherConfig;
 use ocbus::resolver::delivery::Verdict;
-use ocbus::resolver::{Cn, MemoryStore, Registration, Resolver};
+use ocbus::resolver::{Canary, Cn, MemoryStore, Registration, Resolver};
 use ocbus::sandbox::faults::{Blackhole, Closer, Garbage, Silent, refused_port};
 use ocbus::subscriber::SubscriberConfig;
 use ocbus::wire::{Endpoint, NewMessage, ResyncReason};
@@ -318,7 +318,7 @@ async fn a_resolver_that_forgot_is_told_again_and_so_is_the_bus() {
 }
 
 async fn store_has_canary(resolver: &Resolver, subscriber: &Subscriber) -> bool {
-    resolver.remembers(subscriber.id()).await.unwrap()
+    resolver.remembers(&mut Canary::new(subscriber.id())).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]

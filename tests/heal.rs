@@ -12,6 +12,7 @@ use ocbus::sandbox::{Memcached, Sandbox};
 use ocbus::subscriber::SubscriberConfig;
 use ocbus::wire::openchange::DosCharset;
 use ocbus::{EventKind, Subscriber};
+use support::proxy::{Proxy, Trouble};
 use support::{LIMIT, legacy_only, until};
 
 /// Registrations of one subscriber.
@@ -66,14 +67,19 @@ impl Scene {
 
     /// Writes so far, as memcached counts them.
     fn writes(&self) -> u64 {
-        use std::io::{BufRead, BufReader, Write};
-        let mut stream = std::net::TcpStream::connect(self.memcached.address()).unwrap();
-        stream.set_read_timeout(Some(LIMIT)).unwrap();
-        stream.write_all(b"stats\r\n").unwrap();
-        let lines = BufReader::new(stream).lines().map(Result::unwrap);
-        let mut stats = lines.take_while(|line| line != "END");
-        stats.find_map(|line| line.strip_prefix("STAT cmd_set ")?.parse().ok()).unwrap()
+        counter(&self.memcached, "cmd_set")
     }
+}
+
+/// One of a memcached's counters.
+fn counter(memcached: &Memcached, name: &str) -> u64 {
+    use std::io::{BufRead, BufReader, Write};
+    let mut stream = std::net::TcpStream::connect(memcached.address()).unwrap();
+    stream.set_read_timeout(Some(LIMIT)).unwrap();
+    stream.write_all(b"stats\r\n").unwrap();
+    let lines = BufReader::new(stream).lines().map(Result::unwrap);
+    let mut stats = lines.take_while(|line| line != "END");
+    stats.find_map(|line| line.strip_prefix(&format!("STAT {name} "))?.parse().ok()).unwrap()
 }
 
 fn both() -> SubscriberConfig {
@@ -176,4 +182,85 @@ async fn a_quiet_time_has_few_writes_and_the_dead_go_with_their_lease() {
         users().all(|user| memcached.get(&format!("ocbus:{user}")).unwrap().is_none())
     });
     assert!(begun.elapsed() < Duration::from_secs(6), "{:?}", begun.elapsed());
+}
+
+/// What a proxy's trouble is for: a subscriber of many users behind it, none of them registered yet.
+async fn troubled(users: usize, config: SubscriberConfig) -> (Sandbox, Memcached, Proxy, Bus, Subscriber) {
+    let sandbox = Sandbox::new().unwrap();
+    let memcached = sandbox.memcached().unwrap();
+    let proxy = Proxy::to(&memcached).await;
+    let bus = Bus::new();
+    let subscriber = Subscriber::start(config, proxy.resolver().await, bus.clone()).await.unwrap();
+    for user in 0..users {
+        // Whoever is refused stays held.
+        let _ = subscriber.add(&Cn::new(&format!("user{user}")).unwrap()).await;
+    }
+    (sandbox, memcached, proxy, bus, subscriber)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_refused_record_is_one_users_affair() {
+    const MANY: usize = 1200;
+    let config = SubscriberConfig { lease: Duration::from_secs(4), ..SubscriberConfig::default() };
+    let (_sandbox, memcached, proxy, _bus, subscriber) = troubled(MANY, config).await;
+    let canary = format!("ocbus-canary:{}", subscriber.id());
+    until("the canary is planted", || memcached.get(&canary).unwrap().is_some());
+    // The chunks of a round are in no order: whichever one these users are in, the others' must be renewed too.
+    let refused = "ocbus:user7";
+    proxy.make(Trouble { refused: vec![refused.to_owned()], ..Trouble::default() });
+    let failures = subscriber.statistics().resolver_failures;
+    let writes = counter(&memcached, "cmd_set");
+    let begun = Instant::now();
+    // For longer than a lease.
+    while begun.elapsed() < Duration::from_secs(7) {
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+    let written = counter(&memcached, "cmd_set") - writes;
+    let renewals = begun.elapsed().as_secs_f64() / 4.0 * 6.0;
+    let most = (MANY as f64 * renewals) as u64;
+    assert!(written < most, "{written} writes in {:?}: at most {most}", begun.elapsed());
+    let gone = (0..MANY).filter(|user| memcached.get(&format!("ocbus:user{user}")).unwrap().is_none());
+    let gone: Vec<usize> = gone.collect();
+    assert!(gone.iter().all(|user| user.to_string().starts_with('7')), "{gone:?}");
+    assert!(gone.contains(&7) && subscriber.statistics().resolver_failures > failures);
+    proxy.make(Trouble::default());
+    until("the refused are back", || memcached.get(refused).unwrap().is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_memcached_is_no_storm_of_resyncs() {
+    let (_sandbox, memcached, proxy, bus, subscriber) = troubled(20, SubscriberConfig::default()).await;
+    let canary = format!("ocbus-canary:{}", subscriber.id());
+    until("the canary is planted", || memcached.get(&canary).unwrap().is_some());
+    let mut events = bus.subscribe_with_queue(Filter::user("user7"), 4096);
+    proxy.make(Trouble { delay: Duration::from_millis(270), ..Trouble::default() });
+    // The fault itself. A heartbeat and its look take almost a second.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let meanwhile = std::iter::from_fn(|| events.try_recv()).count();
+    assert_eq!(meanwhile, 0, "not before a third of a lease");
+    proxy.make(Trouble::default());
+    let event = tokio::time::timeout(BACK, events.recv()).await.unwrap().unwrap();
+    assert!(matches!(event.kind, EventKind::Resync { .. }), "when it is over: {event:?}");
+    let beats = counter(&memcached, "cmd_touch");
+    until("more heartbeats", || counter(&memcached, "cmd_touch") >= beats + 4);
+    assert!(events.try_recv().is_none(), "once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_stopped_registers_nobody_any_more() {
+    let (_sandbox, memcached, proxy, _bus, subscriber) = troubled(1500, SubscriberConfig::default()).await;
+    let canary = format!("ocbus-canary:{}", subscriber.id());
+    until("the canary is planted", || memcached.get(&canary).unwrap().is_some());
+    // All are to be registered again, which takes some seconds now.
+    memcached.flush_all().unwrap();
+    proxy.make(Trouble { delay: Duration::from_millis(300), ..Trouble::default() });
+    let writes = || counter(&memcached, "cmd_set");
+    let before = writes();
+    until("some are registered again", || writes() > before);
+    subscriber.stop(Duration::from_millis(50)).await;
+    // What was written already is on its way.
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    let stopped = writes();
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    assert_eq!(writes(), stopped);
 }

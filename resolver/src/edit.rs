@@ -11,6 +11,13 @@ use uuid::Uuid;
 use crate::cn::Cn;
 use crate::error::ResolverError;
 
+/// How long ago a lease must have ended before whoever writes the record drops it. Others' clocks differ from ours: what
+/// has ended by ours alone is a live holder's. Readers do not send to it meanwhile.
+const GRACE_MS: u64 = 10 * 60 * 1000;
+
+/// How long a record is kept that has ended leases only: its holders, if they live, renew them by then.
+const ENDED_MS: u64 = 60 * 1000;
+
 /// What an edit makes of a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Change {
@@ -92,6 +99,9 @@ pub(crate) struct Register<'a> {
     pub(crate) key: String,
     pub(crate) registration: Registration<'a>,
     pub(crate) now_ms: u64,
+    /// What was found so far. A write that was answered with no may have happened (it was repeated on another
+    /// connection, and found its own work): what it replaced is told all the same.
+    pub(crate) found: Registered,
 }
 
 /// Takes a native endpoint or a member out, if it is still this subscriber's.
@@ -115,6 +125,8 @@ pub(crate) struct EditLegacy<'a> {
     pub(crate) add: Option<&'a str>,
     pub(crate) remove: &'a [String],
     pub(crate) charset: DosCharset,
+    /// It changed the record so far, as [`Register::found`].
+    pub(crate) changed: bool,
 }
 
 /// The leases of a stored record. A record that is garbage has none, and is replaced; one of a newer ocbus is
@@ -132,9 +144,13 @@ fn leases(key: &str, current: Option<&[u8]>) -> Result<Vec<Lease>, ResolverError
     }
 }
 
-/// The change that stores these leases; ended ones are dropped on the way.
+/// The change that stores these leases; those that ended long ago are dropped on the way, and all that have ended
+/// where there would be too many.
 fn store(key: &str, mut leases: Vec<Lease>, now_ms: u64) -> Result<Change, ResolverError> {
-    leases.retain(|lease| lease.until_ms > now_ms);
+    leases.retain(|lease| lease.until_ms.saturating_add(GRACE_MS) > now_ms);
+    if leases.len() > LeaseRecord::MAX_LEASES {
+        leases.retain(|lease| lease.until_ms > now_ms);
+    }
     let Some(last_ms) = leases.iter().map(|lease| lease.until_ms).max() else {
         return Ok(Change::Delete);
     };
@@ -147,7 +163,8 @@ fn store(key: &str, mut leases: Vec<Lease>, now_ms: u64) -> Result<Change, Resol
         )));
     }
     let value = LeaseRecord::new(leases).encode().map_err(|error| unwritable(error.to_string()))?;
-    Ok(Change::Put { value, expiry: Some(Duration::from_millis(last_ms - now_ms)) })
+    let expiry_ms = last_ms.checked_sub(now_ms).filter(|left| *left > 0).unwrap_or(ENDED_MS);
+    Ok(Change::Put { value, expiry: Some(Duration::from_millis(expiry_ms)) })
 }
 
 impl Edit for Register<'_> {
@@ -169,20 +186,19 @@ impl Edit for Register<'_> {
             legacy: legacy.map(str::to_owned),
             missed: 0,
         };
-        let mut registered = Registered { new: true, missed: 0 };
+        let mut new = true;
         // Another subscriber under this endpoint is a former process: its socket is ours now.
         match leases.iter_mut().find(|lease| lease.endpoint == endpoint) {
             Some(lease) => {
-                registered = Registered {
-                    // One that has ended was not sent to any more.
-                    new: lease.subscriber != subscriber || lease.until_ms <= self.now_ms,
-                    missed: lease.missed,
-                };
+                // One that has ended was not sent to any more.
+                new = lease.subscriber != subscriber || lease.until_ms <= self.now_ms;
+                self.found.missed = self.found.missed.max(lease.missed);
                 *lease = renewed;
             }
             None => leases.push(renewed),
         }
-        Ok((store(&key, leases, self.now_ms)?, registered))
+        self.found.new |= new;
+        Ok((store(&key, leases, self.now_ms)?, self.found))
     }
 }
 
@@ -266,8 +282,9 @@ impl Edit for EditLegacy<'_> {
         let add = self.add.filter(|add| !hosts.iter().any(|host| host == add));
         hosts.extend(add.map(str::to_owned));
         if !removed && add.is_none() {
-            return Ok((Change::Keep, false));
+            return Ok((Change::Keep, self.changed));
         }
+        self.changed = true;
         if hosts.is_empty() {
             return Ok((Change::Delete, true));
         }
@@ -283,6 +300,7 @@ impl Edit for EditLegacy<'_> {
 mod tests {
     use super::*;
     use crate::listeners::Listeners;
+    use crate::update::{Item, Request, Response, Step, Update, Version};
 
     const NOW: u64 = 1_000_000;
 
@@ -298,7 +316,8 @@ mod tests {
     ) -> (Change, Registered) {
         let registration =
             Registration { endpoint, legacy: None, subscriber, lease: Duration::from_secs(60) };
-        Register { key: cn().lease_key(), registration, now_ms }.apply(current).unwrap()
+        let found = Registered::default();
+        Register { key: cn().lease_key(), registration, now_ms, found }.apply(current).unwrap()
     }
 
     fn value(change: &Change) -> &[u8] {
@@ -324,8 +343,53 @@ mod tests {
         assert_eq!(listeners.expired.len(), 1);
         let (taken_over, registered) = register(Some(value(&renewed)), "tcp://h:9005", b, NOW + 62_000);
         assert!(registered.new, "the same endpoint under another process");
-        let leases = LeaseRecord::decode(value(&taken_over)).unwrap().leases;
-        assert_eq!(leases.len(), 1, "ended leases are dropped by whoever writes next");
+        let later = NOW + 61_000 + GRACE_MS;
+        let leases = |change: &Change| LeaseRecord::decode(value(change)).unwrap().leases.len();
+        assert_eq!(leases(&taken_over), 2, "its holder's clock may be behind ours");
+        let (renewed, _) = register(Some(value(&taken_over)), "tcp://h:9005", b, later - 1);
+        assert_eq!(leases(&renewed), 2);
+        let (renewed, _) = register(Some(value(&taken_over)), "tcp://h:9005", b, later);
+        assert_eq!(leases(&renewed), 1, "what ended long ago is dropped by whoever writes next");
+    }
+
+    /// Each write of a host whose clock is ahead by more than a lease.
+    #[test]
+    fn a_clock_ahead_of_the_others_takes_no_live_lease_out() {
+        const AHEAD: u64 = NOW + 61_000;
+        let (a, b) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        let (one, _) = register(None, "tcp://h:1", a, NOW);
+        let live = |change: &Change| {
+            let read = Listeners::read(&cn(), Some(value(change)), None, DosCharset::default(), NOW + 1000);
+            read.native.iter().any(|lease| lease.subscriber == a)
+        };
+        let (two, _) = register(Some(value(&one)), "tcp://h:2", b, AHEAD);
+        assert!(live(&two));
+        let (left, _) = Leave { key: cn().lease_key(), endpoint: "tcp://h:2", subscriber: b, now_ms: AHEAD }
+            .apply(Some(value(&two)))
+            .unwrap();
+        assert!(live(&left));
+        assert!(
+            matches!(left, Change::Put { expiry: Some(expiry), .. } if expiry == Duration::from_secs(60)),
+            "until its holder renews it: {left:?}"
+        );
+        let missed = LeaseRecord::decode(value(&two)).unwrap().leases;
+        let settlement = Settlement { missed: vec![(missed[1].clone(), 3)], ..Settlement::default() };
+        let mut settle = SettleNative { cn: &cn(), settlement: &settlement, now_ms: AHEAD };
+        assert!(live(&settle.apply(Some(value(&two))).unwrap().0));
+    }
+
+    #[test]
+    fn ended_leases_take_no_place_from_live_ones() {
+        let lease = |n: usize| Lease {
+            endpoint: format!("tcp://h:{n}"),
+            subscriber: Uuid::from_u128(1),
+            until_ms: NOW + 1000,
+            legacy: None,
+            missed: 0,
+        };
+        let full = LeaseRecord::new((0..LeaseRecord::MAX_LEASES).map(lease).collect()).encode().unwrap();
+        let (change, _) = register(Some(&full), "tcp://x:1", Uuid::from_u128(2), NOW + 2000);
+        assert_eq!(LeaseRecord::decode(value(&change)).unwrap().leases.len(), 1);
     }
 
     #[test]
@@ -368,6 +432,46 @@ mod tests {
         assert_eq!(registered.missed, 0);
     }
 
+    /// The write is stored, its connection ends before the answer, and over another one it is not sent again: the
+    /// record is read again, and is our own.
+    #[test]
+    fn what_a_write_without_an_answer_replaced_is_told() {
+        let item = |value: &[u8]| {
+            let version = Version { cas: 1, server: 0, dialled: 1 };
+            Response::Items(vec![Some(Item { value: value.to_vec(), version })])
+        };
+        let registration = Registration {
+            endpoint: "tcp://h:1",
+            legacy: None,
+            subscriber: Uuid::from_u128(1),
+            lease: Duration::from_secs(60),
+        };
+        let (one, _) = register(None, "tcp://h:1", Uuid::from_u128(1), NOW);
+        let mut marked = LeaseRecord::decode(value(&one)).unwrap().leases;
+        marked[0].missed = 3;
+        let marked = LeaseRecord::new(marked).encode().unwrap();
+        for (before, expected) in [
+            (item(&marked), Registered { new: false, missed: 3 }),
+            (Response::Items(vec![None]), Registered { new: true, missed: 0 }),
+        ] {
+            let found = Registered::default();
+            let mut update =
+                Update::new(Register { key: cn().lease_key(), registration, now_ms: NOW, found });
+            let Step::Ask(Request::Put { value, .. }) = update.step(before).unwrap() else { panic!() };
+            assert!(matches!(update.step(Response::NotDone).unwrap(), Step::Ask(Request::Get { .. })));
+            assert!(matches!(update.step(item(&value)).unwrap(), Step::Ask(Request::Put { .. })));
+            let Step::Over(registered) = update.step(Response::Done).unwrap() else { panic!() };
+            assert_eq!(registered, expected);
+        }
+        let (cn, charset) = (cn(), DosCharset::default());
+        let mut update =
+            Update::new(EditLegacy { cn: &cn, add: Some("tcp://h:1"), remove: &[], charset, changed: false });
+        let begin = update.step(Response::Items(vec![None])).unwrap();
+        let Step::Ask(Request::Put { value, .. }) = begin else { panic!() };
+        update.step(Response::NotDone).unwrap();
+        assert!(matches!(update.step(item(&value)).unwrap(), Step::Over(true)));
+    }
+
     #[test]
     fn garbage_is_replaced_and_a_newer_version_left_alone() {
         assert!(register(Some(b"garbage"), "tcp://h:1", Uuid::from_u128(1), NOW).1.new);
@@ -378,13 +482,16 @@ mod tests {
             subscriber: Uuid::from_u128(1),
             lease: Duration::from_secs(1),
         };
-        let applied = Register { key: cn().lease_key(), registration, now_ms: NOW }.apply(Some(&newer));
+        let found = Registered::default();
+        let applied =
+            Register { key: cn().lease_key(), registration, now_ms: NOW, found }.apply(Some(&newer));
         assert!(matches!(applied, Err(ResolverError::Record { .. })));
     }
 
     fn legacy(current: Option<&[u8]>, add: Option<&str>, remove: &[&str]) -> (Change, bool) {
         let remove: Vec<String> = remove.iter().map(|&host| host.to_owned()).collect();
-        EditLegacy { cn: &cn(), add, remove: &remove, charset: DosCharset::default() }.apply(current).unwrap()
+        let charset = DosCharset::default();
+        EditLegacy { cn: &cn(), add, remove: &remove, charset, changed: false }.apply(current).unwrap()
     }
 
     #[test]

@@ -28,6 +28,15 @@ pub enum ResolverError {
         #[source]
         source: memcache::exp::Error,
     },
+    /// memcached lives, and refused this one request: its memory is full, or the value too large for it.
+    #[error("memcached {server}: refused: {source}")]
+    Refused {
+        /// host:port.
+        server: String,
+        /// What it said.
+        #[source]
+        source: memcache::exp::Error,
+    },
     /// memcached failed a moment ago and is left alone until its retry time is over.
     #[error("memcached {server}: failed before, left alone for {} ms more", .left.as_millis())]
     Down {
@@ -46,7 +55,8 @@ pub enum ResolverError {
     /// The configuration names no server.
     #[error(transparent)]
     Config(#[from] crate::config::ConfigError),
-    /// Others kept changing the record: nothing was written.
+    /// Others kept changing the record, at each of the attempts or until the deadline. Whether the last write
+    /// happened is not known in that case; nothing was written in the other.
     #[error("{key}: changed by others at each of {attempts} attempts")]
     Contended {
         /// The record's key.
@@ -98,6 +108,11 @@ impl ResolverError {
         )
     }
 
+    /// Whether a server that lives refused this one request. Others may be served, and this one later.
+    pub fn is_refused(&self) -> bool {
+        matches!(self, ResolverError::Refused { .. })
+    }
+
     /// Whether one of several servers is out of reach while others are in use. Its next requests fail at once.
     pub fn is_one_server(&self) -> bool {
         matches!(self, ResolverError::OneServer { .. })
@@ -106,11 +121,9 @@ impl ResolverError {
     /// The same failure once more, for another of the requests that it ended.
     #[cfg(feature = "tokio")]
     pub(crate) fn again(&self) -> ResolverError {
-        use memcache::exp::Error;
-        let io = |error: &std::io::Error| std::io::Error::new(error.kind(), error.to_string());
         match self {
             ResolverError::Name { server, source } => {
-                ResolverError::Name { server: server.clone(), source: io(source) }
+                ResolverError::Name { server: server.clone(), source: io_again(source) }
             }
             ResolverError::Deadline { server } => ResolverError::Deadline { server: server.clone() },
             ResolverError::Down { server, left } => {
@@ -122,13 +135,10 @@ impl ResolverError {
             ResolverError::Config(error) => ResolverError::Config(error.clone()),
             ResolverError::Lease(lease) => ResolverError::Lease(*lease),
             ResolverError::Memcached { server, source } => {
-                let source = match source {
-                    Error::Io(error) => Error::Io(io(error)),
-                    Error::Server(why) => Error::Server(why.clone()),
-                    Error::Rejected(why) => Error::Rejected(why.clone()),
-                    other => Error::Protocol(other.to_string()),
-                };
-                ResolverError::Memcached { server: server.clone(), source }
+                ResolverError::Memcached { server: server.clone(), source: source_again(source) }
+            }
+            ResolverError::Refused { server, source } => {
+                ResolverError::Refused { server: server.clone(), source: source_again(source) }
             }
             // Of one record, and none that a connection's end could be.
             other @ (ResolverError::Contended { key, .. }
@@ -147,4 +157,20 @@ impl ResolverError {
             _ => false,
         }
     }
+}
+
+#[cfg(feature = "tokio")]
+fn source_again(source: &memcache::exp::Error) -> memcache::exp::Error {
+    use memcache::exp::Error;
+    match source {
+        Error::Io(error) => Error::Io(io_again(error)),
+        Error::Server(why) => Error::Server(why.clone()),
+        Error::Rejected(why) => Error::Rejected(why.clone()),
+        other => Error::Protocol(other.to_string()),
+    }
+}
+
+#[cfg(feature = "tokio")]
+fn io_again(error: &std::io::Error) -> std::io::Error {
+    std::io::Error::new(error.kind(), error.to_string())
 }

@@ -12,6 +12,8 @@
 //!   the plugin and the async publisher, so that both decide alike.
 
 #[cfg(feature = "tokio")]
+mod canary;
+#[cfg(feature = "tokio")]
 mod census;
 mod cn;
 mod config;
@@ -30,6 +32,8 @@ mod update;
 #[cfg(feature = "tokio")]
 mod update_many;
 
+#[cfg(feature = "tokio")]
+pub use canary::Canary;
 #[cfg(feature = "tokio")]
 pub use census::{Census, CensusError};
 pub use cn::{Cn, CnError};

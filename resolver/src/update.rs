@@ -139,7 +139,16 @@ impl<E: Edit> Update<E> {
 
     /// What the caller learns when the store, or this, fails in the middle.
     pub(crate) fn failed(self, error: ResolverError) -> Result<E::Outcome, ResolverError> {
-        self.edit.failed(error)
+        let timed_out = match &error {
+            ResolverError::OneServer { source } => source.is_timeout(),
+            error => error.is_timeout(),
+        };
+        // The server has answered all along: it is the others who left no time.
+        let contended = timed_out && self.attempts > 1;
+        self.edit.failed(match contended {
+            true => ResolverError::Contended { key: self.key, attempts: self.attempts },
+            false => error,
+        })
     }
 
     /// How long to wait before what is asked next: where many write one record, whoever is a little slower than the
@@ -209,6 +218,25 @@ mod tests {
         let expect = Expect::Version(Version { cas: 7, server: 2, dialled: 1 });
         assert_eq!(request, Request::Put { key: "k".to_owned(), value: vec![1, 2, 9], expiry: None, expect });
         assert!(matches!(update.step(Response::Done).unwrap(), Step::Over(3)));
+    }
+
+    #[test]
+    fn a_race_that_lasts_until_the_deadline_is_no_silence_of_the_server() {
+        let late = || ResolverError::Deadline { server: "x".to_owned() };
+        let update = Update::new(Append(9));
+        assert!(update.failed(late()).unwrap_err().is_timeout());
+        let mut update = Update::new(Append(9));
+        update.step(item(&[], 1)).unwrap();
+        assert!(update.failed(late()).unwrap_err().is_timeout(), "of the first write");
+        for error in [late(), ResolverError::OneServer { source: Box::new(late()) }] {
+            let mut update = Update::new(Append(9));
+            update.step(item(&[], 1)).unwrap();
+            update.step(Response::NotDone).unwrap();
+            update.step(item(&[], 2)).unwrap();
+            let error = update.failed(error).unwrap_err();
+            assert!(matches!(error, ResolverError::Contended { attempts: 2, .. }), "{error}");
+            assert!(!error.is_outage() && error.to_string().contains("k: changed by others"), "{error}");
+        }
     }
 
     #[test]

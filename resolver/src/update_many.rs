@@ -49,15 +49,16 @@ impl<E: Edit> UpdateMany<E> {
     /// The answers to these, in their order.
     pub(crate) fn step(&mut self, answers: Vec<Result<Response, ResolverError>>) {
         for (number, answer) in std::mem::take(&mut self.whose).into_iter().zip(answers) {
-            let update = self.updates.get_mut(number).and_then(Option::as_mut);
-            let (Some(update), Some(outcome)) = (update, self.outcomes.get_mut(number)) else { continue };
+            let place = self.updates.get_mut(number);
+            let (Some(place), Some(outcome)) = (place, self.outcomes.get_mut(number)) else { continue };
+            let Some(update) = place.as_mut() else { continue };
             match answer.and_then(|response| update.step(response)) {
                 Ok(Step::Ask(request)) => {
                     self.next.push(request);
                     self.whose.push(number);
                 }
                 Ok(Step::Over(done)) => *outcome = Some(Ok(done)),
-                Err(error) => *outcome = Some(Err(error)),
+                Err(error) => *outcome = place.take().map(|update| update.failed(error)),
             }
         }
     }

@@ -18,8 +18,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use ocbus_resolver::{
-    BlockingResolver, Cn, Config, Listeners, MemoryStore, Registered, Registration, Resolver, ResolverError,
-    Settlement,
+    BlockingResolver, Canary, Cn, Config, Listeners, MemoryStore, Registered, Registration, Resolver,
+    ResolverError, Settlement,
 };
 use ocbus_wire::native::{Lease, LeaseRecord};
 use ocbus_wire::openchange::DosCharset;
@@ -210,7 +210,7 @@ async fn a_lease_expires_in_memcached_itself() {
     poll_until("the lease has ended", || lookup(&mut blocking(memcached.port), "short").is_empty());
     poll_until("memcached has dropped the record", || memcached.get("ocbus:short").is_none());
 
-    resolver.plant(Uuid::from_u128(1)).await.unwrap();
+    resolver.plant(&mut Canary::new(Uuid::from_u128(1))).await.unwrap();
     let canary = format!("ocbus-canary:{}", Uuid::from_u128(1));
     let left: i64 = memcached.ask(&format!("mg {canary} t"), "HD")[4..].parse().unwrap();
     assert!((599..=601).contains(&left), "{left}");

@@ -20,7 +20,7 @@ mod writers;
 use std::time::{Duration, Instant};
 
 use ocbus_resolver::{
-    BlockingResolver, Cn, Config, Listeners, Registration, Resolver, ResolverError, Selection,
+    BlockingResolver, Canary, Cn, Config, Listeners, Registration, Resolver, ResolverError, Selection,
 };
 use ocbus_wire::openchange::DosCharset;
 use server::{Memcached, poll_until};
@@ -234,23 +234,23 @@ async fn a_task_that_waits_for_a_stopped_server_delays_no_other() {
         errors.push(resolver.lookup(&users[0]).await.unwrap_err());
     }
     assert!(errors[2].is_outage(), "{}", errors[2]);
-    assert!(resolver.remembers(Uuid::from_u128(1)).await.unwrap_err().is_outage());
+    assert!(resolver.remembers(&mut Canary::new(Uuid::from_u128(1))).await.unwrap_err().is_outage());
 }
 
 #[tokio::test]
 async fn one_server_that_forgets_is_noticed_and_one_that_is_away_is_waited_for_once() {
     let mut three = Three::start("");
     let resolver = connect(&three.config, LIMIT).await;
-    let me = Uuid::from_u128(9);
-    let canary = format!("ocbus-canary:{me}");
-    resolver.plant(me).await.unwrap();
+    let mut me = Canary::new(Uuid::from_u128(9));
+    let canary = format!("ocbus-canary:{}", Uuid::from_u128(9));
+    resolver.plant(&mut me).await.unwrap();
     assert!(three.servers.iter().all(|server| server.get(&canary).is_some()), "one on every server");
-    assert!(resolver.remembers(me).await.unwrap());
+    assert!(resolver.remembers(&mut me).await.unwrap());
     for forgetful in 0..3 {
         three.servers[forgetful].ask("flush_all", "OK");
-        assert!(!resolver.remembers(me).await.unwrap());
-        resolver.plant(me).await.unwrap();
-        assert!(resolver.remembers(me).await.unwrap());
+        assert!(!resolver.remembers(&mut me).await.unwrap());
+        resolver.plant(&mut me).await.unwrap();
+        assert!(resolver.remembers(&mut me).await.unwrap());
     }
 
     for killed in [false, true] {
@@ -258,31 +258,56 @@ async fn one_server_that_forgets_is_noticed_and_one_that_is_away_is_waited_for_o
             true => three.servers[2].kill(),
             false => three.servers[2].stop(),
         }
-        assert!(resolver.remembers(me).await.unwrap(), "the others have not forgotten");
+        assert!(resolver.remembers(&mut me).await.unwrap(), "the others have not forgotten");
         let mut times = Vec::new();
         for _ in 0..20 {
             let start = Instant::now();
-            assert!(resolver.remembers(me).await.unwrap());
+            assert!(resolver.remembers(&mut me).await.unwrap());
             times.push(start.elapsed());
         }
         assert_quick("heartbeats", times, Duration::from_millis(5));
-        resolver.plant(me).await.unwrap();
+        resolver.plant(&mut me).await.unwrap();
         match killed {
             true => three.servers[2].restart(),
             false => three.servers[2].go_on(),
         }
         // As the subscriber's heartbeat asks. Hung or restarted: what publishers missed there is made good.
         let returned = Instant::now();
-        while resolver.remembers(me).await.unwrap() {
+        while resolver.remembers(&mut me).await.unwrap() {
             assert!(returned.elapsed() < 2 * SECOND, "its return is noticed");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         assert!(resolver.lookup(&three.users[2][0]).await.is_ok(), "and it is in use");
-        resolver.plant(me).await.unwrap();
-        assert!(resolver.remembers(me).await.unwrap());
+        resolver.plant(&mut me).await.unwrap();
+        assert!(resolver.remembers(&mut me).await.unwrap());
     }
-    resolver.uproot(me).await.unwrap();
+    resolver.uproot(&me).await.unwrap();
     assert!(three.servers.iter().all(|server| server.get(&canary).is_none()));
+}
+
+#[tokio::test]
+async fn a_server_that_an_ordinary_request_finds_back_is_noticed_too() {
+    let three = Three::start(" --RETRY-TIMEOUT=1");
+    three.register_all().await;
+    let resolver = connect(&three.config, LIMIT).await;
+    let mut me = Canary::new(Uuid::from_u128(9));
+    assert!(!resolver.remembers(&mut me).await.unwrap());
+    resolver.plant(&mut me).await.unwrap();
+    assert!(resolver.remembers(&mut me).await.unwrap());
+    // Between two heartbeats. Its canary lives: it has forgotten nothing, but publishers could not mark anything.
+    three.servers[2].stop();
+    assert!(resolver.lookup(&three.users[2][0]).await.unwrap_err().is_one_server());
+    three.servers[2].go_on();
+    let stopped = Instant::now();
+    while resolver.lookup(&three.users[2][0]).await.is_err() {
+        assert!(stopped.elapsed() < 3 * SECOND, "in use again");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    for _ in 0..2 {
+        assert!(!resolver.remembers(&mut me).await.unwrap(), "until all is registered again");
+    }
+    resolver.plant(&mut me).await.unwrap();
+    assert!(resolver.remembers(&mut me).await.unwrap());
 }
 
 #[tokio::test]

@@ -186,6 +186,11 @@ impl Store {
         let freed = before.map_or(0, |item| cost(key, &item.value));
         if self.octets - freed + cost(key, value) > self.max_octets {
             self.counts.refused += 1;
+            if self.counts.refused.is_power_of_two() {
+                let (octets, max_octets, refused) = (self.octets, self.max_octets, self.counts.refused);
+                let why = "a record is refused: expected max_octets with room for all that are registered";
+                tracing::warn!(event = "resolver_full", octets, max_octets, refused, "{why}");
+            }
             return Outcome::NoMemory;
         }
         let key = self.take(key).map_or_else(|| Arc::from(key), |(key, _)| key);

@@ -13,6 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use super::MAX_MESSAGE_OCTETS;
 use super::server::{Handler, Role};
@@ -27,12 +28,16 @@ pub(crate) struct IpcOptions {
     pub(crate) mode: Option<u32>,
     /// The file's group. `None`: ours.
     pub(crate) group: Option<u32>,
-    /// How long a peer may be silent between messages. `None`: for ever.
+    /// How long a peer may be silent between messages. `None`: [`IDLE`].
     pub(crate) idle: Option<Duration>,
 }
 
-/// How long a peer may take for its handshake, or for the rest of a message that it has begun.
+/// How long a peer may take for its handshake, for a whole message from its first octet on, or to take an answer.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long a peer may be silent between messages. Publishers dial again when they have something to send; a place
+/// that nobody uses is another's.
+const IDLE: Duration = Duration::from_secs(60);
 
 /// Words of a request's backtrace: one for each device on its way, and the id.
 const MAX_HOPS: usize = 8;
@@ -52,7 +57,7 @@ impl IpcServer {
         handler: Handler,
     ) -> io::Result<IpcServer> {
         let listener = listen_unix(path, options)?;
-        let acceptor = tokio::spawn(accept(listener, role, options.idle, handler));
+        let acceptor = tokio::spawn(accept(listener, role, options.idle.unwrap_or(IDLE), handler));
         Ok(IpcServer { path: path.to_owned(), acceptor })
     }
 }
@@ -109,7 +114,7 @@ fn remove_stale(path: &Path) -> io::Result<()> {
     }
 }
 
-async fn accept(listener: UnixListener, role: Role, idle: Option<Duration>, handler: Handler) {
+async fn accept(listener: UnixListener, role: Role, idle: Duration, handler: Handler) {
     // Dropped with this task, and the connections with it.
     let mut connections = tokio::task::JoinSet::new();
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
@@ -136,12 +141,7 @@ async fn accept(listener: UnixListener, role: Role, idle: Option<Duration>, hand
     }
 }
 
-async fn serve(
-    mut stream: UnixStream,
-    role: Role,
-    idle: Option<Duration>,
-    handler: &Handler,
-) -> io::Result<()> {
+async fn serve(mut stream: UnixStream, role: Role, idle: Duration, handler: &Handler) -> io::Result<()> {
     let ours = role.protocol();
     let mut header = [0; HANDSHAKE_LEN];
     // A peer that had no time to wait has gone; what it had written is there all the same.
@@ -151,23 +151,26 @@ async fn serve(
     {
         return Err(error);
     }
-    in_time(stream.read_exact(&mut header)).await?;
+    in_time(Instant::now(), stream.read_exact(&mut header)).await?;
     Handshake::decode(&header).and_then(|theirs| theirs.fits(ours)).map_err(invalid)?;
     let mut frames = FrameDecoder::new(Transport::Ipc, u64::try_from(MAX_MESSAGE_OCTETS).unwrap_or(u64::MAX));
     let mut buffer = vec![0; 16 * 1024];
+    // When the message that is not whole was begun: an octet now and then does not buy more time.
+    let mut begun = None;
     loop {
         let read = stream.read(&mut buffer);
-        let count = match (frames.is_inside(), idle) {
-            (true, _) => in_time(read).await?,
-            (false, None) => read.await?,
+        let count = match begun {
+            Some(begun) => in_time(begun, read).await?,
             // Nobody was in the middle of something: as if the peer had gone.
-            (false, Some(idle)) => tokio::time::timeout(idle, read).await.unwrap_or(Ok(0))?,
+            None => tokio::time::timeout(idle, read).await.unwrap_or(Ok(0))?,
         };
         let Some(mut octets) = buffer.get(..count).filter(|octets| !octets.is_empty()) else { return Ok(()) };
         while let Some(message) = frames.next_message(&mut octets).map_err(invalid)? {
+            begun = None;
             let Some(reply) = take(role, &message, handler)? else { continue };
-            in_time(stream.write_all(&reply)).await?;
+            in_time(Instant::now(), stream.write_all(&reply)).await?;
         }
+        begun = frames.is_inside().then(|| begun.unwrap_or_else(Instant::now));
     }
 }
 
@@ -191,8 +194,9 @@ fn split_backtrace(message: &[u8]) -> Option<(&[u8], &[u8])> {
     message.split_at_checked((hops + 1) * 4)
 }
 
-async fn in_time<T>(operation: impl Future<Output = io::Result<T>>) -> io::Result<T> {
-    tokio::time::timeout(PATIENCE, operation).await.unwrap_or_else(|_| Err(ErrorKind::TimedOut.into()))
+async fn in_time<T>(begun: Instant, operation: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    let done = tokio::time::timeout_at(begun + PATIENCE, operation).await;
+    done.unwrap_or_else(|_| Err(ErrorKind::TimedOut.into()))
 }
 
 fn invalid(why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
@@ -219,6 +223,39 @@ mod tests {
         let mut all = Vec::new();
         let ended = tokio::time::timeout(Duration::from_secs(5), peer.read_to_end(&mut all)).await;
         assert_eq!(ended.unwrap().unwrap(), HANDSHAKE_LEN);
+    }
+
+    /// In virtual time: how long a peer keeps its place that says hello, then an octet of a message every 2 s.
+    async fn keeps_its_place(message: &[u8]) -> Duration {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s");
+        let _server = IpcServer::listen(Role::Reply, &path, IpcOptions::default(), echo()).unwrap();
+        let mut peer = UnixStream::connect(&path).await.unwrap();
+        peer.write_all(b"\0SP\0\0\x30\0\0").await.unwrap();
+        peer.read_exact(&mut [0; HANDSHAKE_LEN]).await.unwrap();
+        tokio::time::pause();
+        let begun = Instant::now();
+        for octet in message {
+            if peer.write_all(&[*octet]).await.is_err() {
+                return begun.elapsed();
+            }
+            tokio::time::sleep(Duration::from_secs(2)).await;
+        }
+        let _ = tokio::time::timeout(Duration::from_secs(3600), peer.read_to_end(&mut Vec::new())).await;
+        begun.elapsed()
+    }
+
+    #[tokio::test]
+    async fn nobody_keeps_a_place_without_using_it() {
+        let silent = keeps_its_place(b"").await;
+        assert!(silent >= IDLE && silent < IDLE + Duration::from_secs(10), "{silent:?}");
+    }
+
+    #[tokio::test]
+    async fn an_octet_now_and_then_buys_no_time() {
+        // Of a message of 200 octets.
+        let slow = keeps_its_place(&[b"\x01\0\0\0\0\0\0\0\xc8".as_slice(), &[0; 100]].concat()).await;
+        assert!(slow >= PATIENCE && slow < PATIENCE + Duration::from_secs(10), "{slow:?}");
     }
 
     fn echo() -> Handler {

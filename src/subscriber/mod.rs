@@ -9,6 +9,7 @@ mod error;
 mod legacy;
 mod native;
 mod registrar;
+mod watch;
 
 pub use crate::sockets::{ListenError, TrustedNetworks, TrustedNetworksError};
 pub use config::SubscriberConfig;
@@ -18,7 +19,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use ocbus_resolver::{Cn, Resolver};
+use ocbus_resolver::{Canary, Cn, Resolver};
 use ocbus_wire::Endpoint;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -27,6 +28,7 @@ use uuid::Uuid;
 use crate::bus::Bus;
 use legacy::LegacySocket;
 use native::NativeSocket;
+use registrar::Fault;
 
 /// A process's place on the bus between processes.
 #[derive(Debug)]
@@ -61,7 +63,7 @@ struct HeldUser {
     legacy: Option<LegacySocket>,
     /// It was registered once: to find it absent again means that somebody removed or forgot it.
     registered: bool,
-    /// The log has said that this user's record is at fault.
+    /// The log has said that this user's record is at fault, or refused.
     complained: bool,
     /// When the registration is to be renewed next.
     renew_at: tokio::time::Instant,
@@ -172,7 +174,9 @@ impl Subscriber {
         match shared.register(cn, true).await {
             Ok(_) => Ok(()),
             Err(error) => {
-                shared.postpone(cn, &error);
+                if shared.postpone(cn, &error) == Fault::Own {
+                    tracing::warn!(event = "registration_failed", user = %cn, reason = %error, "tried again");
+                }
                 Err(error.into())
             }
         }
@@ -210,6 +214,7 @@ impl Subscriber {
         let shared = &self.shared;
         shared.stopping.store(true, Ordering::Release);
         shared.changed.notify_one();
+        let abort = registrar.as_ref().map(JoinHandle::abort_handle);
         let leave = async {
             // Its last renewals first: one that came after the leaving would register again.
             if let Some(registrar) = registrar {
@@ -217,9 +222,13 @@ impl Subscriber {
             }
             registrar::leave_all(shared).await;
             // Left to its expiry when that fails.
-            let _ = shared.resolver.uproot(shared.id).await;
+            let _ = shared.resolver.uproot(&Canary::new(shared.id)).await;
         };
         if tokio::time::timeout(limit, leave).await.is_err() {
+            // Or it would go on, and register whom nobody listens for.
+            if let Some(abort) = abort {
+                abort.abort();
+            }
             tracing::warn!(
                 event = "leave_incomplete",
                 "the resolver did not take all registrations back in time"

@@ -12,6 +12,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use uuid::Uuid;
 
 use super::legacy::LegacySocket;
+use super::watch::{View, Watch};
 use super::{HeldUser, Shared};
 use crate::now_us;
 
@@ -25,31 +26,20 @@ const LOOKED_AT: usize = 500;
 /// How soon a registration that failed is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// How soon a user whose own record is at fault is tried again.
+/// How soon a user whose own record is at fault, or refused, is tried again; sooner where leases are short.
 const OWN_RETRY: Duration = Duration::from_secs(10);
-
-/// What the registrar knows of the resolver.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum View {
-    /// Nothing planted yet.
-    Unknown,
-    /// It knew the canary at the last heartbeat.
-    Remembers,
-    /// It did not answer at the last heartbeat.
-    Absent,
-}
 
 pub(super) async fn run(shared: Arc<Shared>) {
     // A lease shorter than three heartbeats is renewed between them.
     let mut ticks = tokio::time::interval(shared.config.heartbeat.min(shared.config.renewal() / 2));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut view = View::Unknown;
+    let mut watch = Watch::new(shared.id);
     let mut round = Vec::new();
     loop {
         tokio::select! {
             _ = ticks.tick() => {
-                view = heartbeat(&shared, view).await;
-                if view == View::Remembers {
+                watch.view = heartbeat(&shared, &mut watch).await;
+                if watch.view == View::Remembers {
                     look(&shared, &mut round).await;
                 }
             }
@@ -58,17 +48,17 @@ pub(super) async fn run(shared: Arc<Shared>) {
         if shared.stopping.load(Ordering::Acquire) {
             return;
         }
-        if view == View::Remembers && !renew_due(&shared, true).await {
+        if watch.view == View::Remembers && !renew_due(&shared, true).await {
             // A heartbeat may not have seen it; what happened meanwhile is told when it is back.
-            view = View::Absent;
+            watch.view = View::Absent;
         }
     }
 }
 
 /// Asks whether the resolver still knows the canary, and mends what follows.
-async fn heartbeat(shared: &Arc<Shared>, view: View) -> View {
-    let begun = Instant::now();
-    let remembers = match shared.resolver.remembers(shared.id).await {
+async fn heartbeat(shared: &Arc<Shared>, watch: &mut Watch) -> View {
+    let (view, begun) = (watch.view, Instant::now());
+    let remembers = match shared.resolver.remembers(&mut watch.canary).await {
         Ok(remembers) => remembers,
         Err(error) => {
             shared.counters.resolver_failures.fetch_add(1, Ordering::Relaxed);
@@ -79,24 +69,47 @@ async fn heartbeat(shared: &Arc<Shared>, view: View) -> View {
         }
     };
     if remembers && view == View::Remembers {
-        let took = begun.elapsed();
-        if took > shared.config.heartbeat / 2 {
-            // We waited for it; a publisher with a small budget has not.
+        let (now, took) = (Instant::now(), begun.elapsed());
+        let late = took > shared.config.heartbeat / 2;
+        let told = watch.slow.note(late, now, shared.config.renewal());
+        if told.warn {
             let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
             tracing::warn!(event = "resolver_slow", took_ms, "publishers may have given up");
+        }
+        if told.resync {
             resync_all(shared);
         }
-        return View::Remembers;
+        return match watch.plants_at.is_some_and(|at| at <= now) {
+            true => plant(shared, watch).await,
+            false => View::Remembers,
+        };
     }
     // Forgotten, or back: either way publishers may have found nobody for a while. All users are registered
     // before the canary is planted, so that a failure on the way is seen at the next heartbeat.
     let users = mark_all_due(shared);
-    if !renew_due(shared, false).await || shared.resolver.plant(shared.id).await.is_err() {
+    if !renew_due(shared, false).await || plant(shared, watch).await == View::Absent {
         return View::Absent;
     }
     if view != View::Unknown {
         tracing::warn!(event = "resolver_back", users, forgot = !remembers, "registered again");
         resync_all(shared);
+        watch.slow.all_told(Instant::now());
+    }
+    View::Remembers
+}
+
+/// Plants the canary. A server without room for it is watched without one: whether it is there is seen at each
+/// heartbeat, and who is gone from it by [`look`]. To register everybody again would fill it further.
+async fn plant(shared: &Shared, watch: &mut Watch) -> View {
+    match shared.resolver.plant(&mut watch.canary).await {
+        Ok(()) => watch.plants_at = None,
+        Err(error) if error.is_refused() => {
+            if watch.plants_at.is_none() {
+                tracing::warn!(event = "canary_refused", reason = %error, "watched without it until there is room");
+            }
+            watch.plants_at = Some(Instant::now() + shared.config.renewal());
+        }
+        Err(_) => return View::Absent,
     }
     View::Remembers
 }
@@ -113,7 +126,9 @@ async fn look(shared: &Arc<Shared>, round: &mut Vec<Cn>) {
     for (cn, listeners) in some.iter().zip(found) {
         // A failure is the heartbeat's to see.
         let Ok(listeners) = listeners else { continue };
-        let Some(user) = held.get_mut(cn).filter(|user| user.registered) else { continue };
+        // Who was refused is tried again in time, and not at each heartbeat.
+        let due = |user: &&mut HeldUser| user.registered && !user.complained;
+        let Some(user) = held.get_mut(cn).filter(due) else { continue };
         let native =
             shared.native.is_none() || listeners.native.iter().any(|lease| lease.subscriber == shared.id);
         let legacy = user.legacy.as_ref().map(|legacy| legacy.endpoint().to_string());
@@ -149,20 +164,60 @@ async fn renew_due(shared: &Arc<Shared>, tell: bool) -> bool {
         .filter(|(_, user)| user.renew_at <= now)
         .map(|(cn, _)| cn.clone())
         .collect();
+    let mut faults = Faults::default();
     for some in due.chunks(CONCURRENT) {
-        let mut whole = true;
+        if shared.stopping.load(Ordering::Acquire) {
+            break;
+        }
         for (cn, registered) in some.iter().zip(shared.register_many(some, tell).await) {
             match registered {
                 Ok(lost) if lost && tell => resync(shared, cn, ResyncReason::ResolverLost, 0),
                 Ok(_) => {}
-                Err(error) => whole &= shared.postpone(cn, &error),
+                Err(error) => faults.add(cn, shared.postpone(cn, &error), error),
             }
         }
-        if !whole {
-            return false;
+        if faults.outage {
+            break;
         }
     }
-    true
+    faults.tell();
+    !faults.outage
+}
+
+/// What a failed registration concerns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// Everybody: the resolver is out of reach.
+    Outage,
+    /// This user alone, which the log has not said yet.
+    Own,
+    /// This user alone, or one of several servers, which the log has said.
+    Known,
+}
+
+/// What went wrong in one round of renewals, for one line in the log: a full memcached refuses thousands.
+#[derive(Debug, Default)]
+struct Faults {
+    outage: bool,
+    users: usize,
+    first: Option<(Cn, ResolverError)>,
+}
+
+impl Faults {
+    fn add(&mut self, cn: &Cn, fault: Fault, error: ResolverError) {
+        self.outage |= fault == Fault::Outage;
+        if fault == Fault::Own {
+            self.users += 1;
+            self.first.get_or_insert_with(|| (cn.clone(), error));
+        }
+    }
+
+    fn tell(&self) {
+        if let Some((user, reason)) = &self.first {
+            let users = self.users;
+            tracing::warn!(event = "registration_failed", %user, users, %reason, "tried again, each by itself");
+        }
+    }
 }
 
 fn resync(shared: &Shared, cn: &Cn, reason: ResyncReason, missed: u64) {
@@ -293,9 +348,8 @@ impl Shared {
         Ok(lost)
     }
 
-    /// A registration that failed is tried again soon. One warning where it is this user's record that is wrong;
-    /// says whether the resolver is not out of reach for everybody.
-    pub(super) fn postpone(&self, cn: &Cn, error: &ResolverError) -> bool {
+    /// A registration that failed is tried again soon. Says what it concerns.
+    pub(super) fn postpone(&self, cn: &Cn, error: &ResolverError) -> Fault {
         self.counters.resolver_failures.fetch_add(1, Ordering::Relaxed);
         let own = !error.is_outage();
         // With one of several servers many users wait, and the heartbeat finds out when it is back: its canary is
@@ -303,14 +357,17 @@ impl Shared {
         let complain = own && !error.is_one_server();
         let mut complained = true;
         if let Some(user) = self.held.lock().get_mut(cn) {
-            user.renew_at = Instant::now() + if own { OWN_RETRY } else { RETRY };
+            // A refused record may be gone (memcached drops what it cannot replace): within its lease, then.
+            let own_retry = OWN_RETRY.min(self.config.renewal());
+            user.renew_at = Instant::now() + if own { own_retry } else { RETRY };
             complained = std::mem::replace(&mut user.complained, complain);
         }
-        if complain && !complained {
-            tracing::warn!(event = "registration_failed", user = %cn, reason = %error, "tried again every {} s", OWN_RETRY.as_secs());
-        }
         self.changed.notify_one();
-        own
+        match own {
+            false => Fault::Outage,
+            true if complain && !complained => Fault::Own,
+            true => Fault::Known,
+        }
     }
 
     /// Takes a user's registrations back.

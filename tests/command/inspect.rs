@@ -292,7 +292,9 @@ fn every_key_has_the_server_that_libmemcached_gives_it() {
     }
     assert_eq!((cases, met), (48, 4_800));
     let socket = inspect(&["server", "--SOCKET=\"/run/m.sock\"", "k"]).json();
-    assert_eq!(socket, [json!({"key": "k", "index": 0, "server": "/run/m.sock"})]);
+    assert_eq!(socket, [json!({"key": "k", "index": 0, "server": "/run/m.sock:0"})]);
+    let config = inspect(&["config", "--SOCKET=\"/run/m.sock\""]).json();
+    assert_eq!(config[0]["servers"], json!([socket[0]["server"]]), "both say it alike");
     inspect(&["server", "RESET", "k"]).fails(1, &["names no server", "expected --SERVER="]);
     inspect(&["server", "--SERVER=abc --BAD", "k"]).fails(1, &["'--BAD' at octet 13"]);
     inspect(&["server", "--SERVER=abc"]).fails(2, &["KEY"]);

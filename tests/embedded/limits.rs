@@ -109,6 +109,65 @@ async fn memory_is_bounded_and_a_refused_registration_is_an_error() {
     assert!(resolver.register(&cn("userx"), registration("tcp://h:1", 60 * SECOND)).await.unwrap().new);
 }
 
+/// Nothing of a full store's is worth a storm: who has a place renews in time, who has none asks in time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_store_is_not_written_to_at_each_heartbeat() {
+    let (embedded, config) = listen(EmbeddedConfig { max_octets: 65_536, ..anywhere() });
+    let resolver = connect(&config).await;
+    let mut fillers = Vec::new();
+    loop {
+        let filler = cn(&format!("filler{}", fillers.len()));
+        if resolver.register(&filler, registration("tcp://h:1", 600 * SECOND)).await.is_err() {
+            break;
+        }
+        fillers.push(filler);
+    }
+    // Without room for as little as a canary.
+    let mut canary = 0;
+    while resolver.plant(&mut Canary::new(Uuid::from_u128(canary))).await.is_ok() {
+        canary += 1;
+    }
+    let config = SubscriberConfig { lease: 6 * SECOND, ..SubscriberConfig::default() };
+    let refused = embedded.statistics().refused;
+    let subscriber = Subscriber::start(config, resolver.clone(), Bus::new()).await.unwrap();
+    let begun = Instant::now();
+    while embedded.statistics().refused == refused {
+        assert!(begun.elapsed() < LIMIT, "the canary is refused");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    for filler in fillers.drain(..15) {
+        resolver.leave(&filler, "tcp://h:1", Uuid::from_u128(1)).await.unwrap();
+    }
+    let users: Vec<Cn> = (0..50).map(|n| cn(&format!("user{n}"))).collect();
+    for user in &users {
+        let _ = subscriber.add(user).await;
+    }
+    let registered = |found: Vec<Result<Listeners, _>>| {
+        found.into_iter().filter(|found| !found.as_ref().unwrap().is_empty()).count()
+    };
+    let some = registered(resolver.lookup_many(&users).await);
+    assert!((5..40).contains(&some), "{some} of them have a place");
+    let before = embedded.statistics();
+    // The load itself: six heartbeats of half a second.
+    tokio::time::sleep(3 * SECOND).await;
+    let puts = embedded.statistics().puts - before.puts;
+    // Each once or twice in 3 s with this lease. At each heartbeat it would be 300 and more.
+    assert!(puts <= 150, "{puts} writes in 3 s");
+    for filler in fillers {
+        resolver.leave(&filler, "tcp://h:1", Uuid::from_u128(1)).await.unwrap();
+    }
+    let begun = Instant::now();
+    let mut canary = Canary::new(subscriber.id());
+    loop {
+        let all = registered(resolver.lookup_many(&users).await) == users.len();
+        if all && resolver.remembers(&mut canary).await.unwrap() {
+            break;
+        }
+        assert!(begun.elapsed() < LIMIT, "everybody has a place, and the canary is planted");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
 #[tokio::test]
 async fn a_claimed_length_takes_no_memory() {
     let embedded = Embedded::listen(anywhere()).unwrap();

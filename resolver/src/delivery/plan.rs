@@ -100,7 +100,7 @@ pub struct Plan {
     pub skipped: Vec<Skipped>,
     /// Events that OpenChange v1 has no words for; they went to native endpoints only. No fault.
     pub unsaid: usize,
-    /// Native endpoints that miss events because these are too large for any batch, with how many.
+    /// Native endpoints that miss events, with how many: these are too large for any batch, or the endpoints too many.
     pub missed: Vec<(Lease, u64)>,
 }
 
@@ -111,17 +111,22 @@ pub fn plan<E: Borrow<Event>>(listeners: &Listeners, events: &[E], options: &Opt
         plan.skip(&malformed.key, &malformed.why);
     }
     if listeners.is_empty() && !listeners.expired.is_empty() {
-        // Their holders would have renewed them, or memcached dropped the record.
+        // Their holders would have renewed them, or are gone and memcached drops the record soon.
         let count = listeners.expired.len();
-        plan.skip("leases", format!("{count} ended, none holds: expected clocks that agree within a lease"));
+        let why = "none holds: they crashed a moment ago, or clocks do not agree within a lease";
+        plan.skip("leases", format!("{count} ended, {why}"));
     }
     if !listeners.native.is_empty() {
+        let (passed_over, native) = newest(&listeners.native);
         let payloads = plan.batches(events);
         let sent: usize = payloads.iter().map(Payload::events).sum();
         if let Ok(missed @ 1..) = u64::try_from(events.len() - sent) {
-            plan.missed = listeners.native.iter().map(|lease| (lease.clone(), missed)).collect();
+            plan.missed = native.iter().map(|lease| (lease.clone(), missed)).collect();
         }
-        for lease in listeners.native.iter().take(MAX_ENDPOINTS) {
+        let all = u64::try_from(events.len()).unwrap_or(u64::MAX);
+        plan.missed.extend(passed_over.iter().filter(|_| all > 0).map(|lease| (lease.clone(), all)));
+        plan.pass_over("native endpoints", passed_over.len());
+        for lease in native {
             plan.send(&lease.endpoint, Target::Native(lease.clone()), &payloads);
         }
     }
@@ -130,27 +135,35 @@ pub fn plan<E: Borrow<Event>>(listeners: &Listeners, events: &[E], options: &Opt
         // A subscriber that listens both ways gets each event once: natively.
         let twins: HashSet<&String> =
             listeners.native.iter().filter_map(|lease| lease.legacy.as_ref()).collect();
-        for url in listeners.legacy.iter().filter(|url| !twins.contains(url)).take(MAX_ENDPOINTS) {
+        let legacy: Vec<&String> = listeners.legacy.iter().filter(|url| !twins.contains(url)).collect();
+        let (passed_over, legacy) = newest(&legacy);
+        plan.pass_over("legacy endpoints", passed_over.len());
+        for url in legacy {
             plan.send(url, Target::Legacy, &payloads);
-        }
-    }
-    for (key, count) in
-        [("native endpoints", listeners.native.len()), ("legacy endpoints", listeners.legacy.len())]
-    {
-        if let Some(left @ 1..) = count.checked_sub(MAX_ENDPOINTS) {
-            plan.skip(key, format!("{left} beyond the first {MAX_ENDPOINTS} of one user"));
         }
     }
     plan
 }
 
 /// Endpoints of one kind that are tried for one user: far more than anybody has sessions. Beyond it a record is
-/// full of the dead; those that refuse are removed, and the next ones get their turn.
+/// full of the dead; those that refuse are removed, and others get their turn.
 const MAX_ENDPOINTS: usize = 256;
+
+/// Those that are passed over, and those that are tried: the last ones. Whoever comes stands behind those who are there,
+/// so the dead, some of which are silent and stay for ever, are in front.
+fn newest<T>(all: &[T]) -> (&[T], &[T]) {
+    all.split_at_checked(all.len().saturating_sub(MAX_ENDPOINTS)).unwrap_or((&[], all))
+}
 
 impl Plan {
     fn skip(&mut self, what: &str, why: impl ToString) {
         self.skipped.push(Skipped { what: what.escape_debug().to_string(), why: why.to_string() });
+    }
+
+    fn pass_over(&mut self, what: &str, count: usize) {
+        if count > 0 {
+            self.skip(what, format!("{count} in front of the last {MAX_ENDPOINTS} of one user"));
+        }
     }
 
     fn send(&mut self, url: &str, target: Target, payloads: &Arc<[Payload]>) {
@@ -220,4 +233,50 @@ fn new_mail(event: &Event, message: &NewMessage, options: &Options) -> Result<Ve
             .map_err(|_| format!("list separator {:?}: expected one octet", mailbox.list_separator))?,
     };
     mail.encode(options.charset).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ocbus_wire::Mailbox;
+    use uuid::Uuid;
+
+    fn lease(n: usize) -> Lease {
+        Lease {
+            endpoint: format!("tcp://10.0.0.1:{n}"),
+            subscriber: Uuid::from_u128(1),
+            until_ms: 1,
+            legacy: None,
+            missed: 0,
+        }
+    }
+
+    /// Whoever came last stands behind everybody, and is who lives.
+    #[test]
+    fn of_too_many_endpoints_the_last_are_tried_and_the_others_missed_it() {
+        let most = MAX_ENDPOINTS + 3;
+        let legacy = |n: usize| format!("tcp://10.0.0.2:{n}");
+        let mut native: Vec<Lease> = (1..=most).map(lease).collect();
+        // A twin is no legacy endpoint to be tried, nor one to be counted.
+        native.last_mut().unwrap().legacy = Some(legacy(most));
+        let listeners =
+            Listeners { native, legacy: (1..=most).map(legacy).collect(), ..Listeners::default() };
+        let mail = NewMessage { uid: Some(7), ..NewMessage::default() };
+        let kind = EventKind::MessageNew(mail);
+        let event = Event::new(Uuid::from_u128(2), 1, "bob", Mailbox::new("INBOX", '/'), kind);
+        let plan = plan(&listeners, &[event.clone(), event], &Options::default());
+        let urls: Vec<&str> = plan.sends.iter().map(|send| send.url.as_str()).collect();
+        assert_eq!(urls.len(), 2 * MAX_ENDPOINTS);
+        assert!(urls.contains(&lease(most).endpoint.as_str()) && urls.contains(&legacy(most - 1).as_str()));
+        assert_eq!(plan.missed, [(lease(1), 2), (lease(2), 2), (lease(3), 2)]);
+        let skipped: Vec<String> =
+            plan.skipped.iter().map(|skipped| format!("{}: {}", skipped.what, skipped.why)).collect();
+        assert_eq!(
+            skipped,
+            [
+                "native endpoints: 3 in front of the last 256 of one user",
+                "legacy endpoints: 2 in front of the last 256 of one user"
+            ]
+        );
+    }
 }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use simple_dns::rdata::RData;
-use simple_dns::{CLASS, Name, Packet, PacketFlag, QCLASS, QTYPE, Question, TYPE};
+use simple_dns::{CLASS, Name, Packet, PacketFlag, QCLASS, QTYPE, Question, RCODE, TYPE};
 use uuid::Uuid;
 
 /// Name servers that are asked, as the system's resolver has it.
@@ -61,7 +61,8 @@ impl Servers {
 
 /// The addresses of a host, IPv4 before IPv6.
 pub(super) fn look_up(host: &str, servers: &Servers, deadline: Instant) -> io::Result<Vec<IpAddr>> {
-    let mut last = io::Error::new(ErrorKind::NotFound, format!("no name server knows '{host}'"));
+    let unknown = || io::Error::new(ErrorKind::NotFound, format!("no name server knows '{host}'"));
+    let mut last = unknown();
     for name in servers.names(host) {
         for (at, server) in servers.addresses.iter().enumerate() {
             // A dead server may take its share of the time, not all of it.
@@ -70,7 +71,10 @@ pub(super) fn look_up(host: &str, servers: &Servers, deadline: Instant) -> io::R
             match ask(&name, *server, left) {
                 Ok(addresses) if !addresses.is_empty() => return Ok(addresses),
                 // It has answered that there is none: the others would too.
-                Ok(_) => break,
+                Ok(_) => {
+                    last = unknown();
+                    break;
+                }
                 Err(error) => last = io::Error::new(error.kind(), format!("name server {server}: {error}")),
             }
         }
@@ -126,6 +130,10 @@ fn question(socket: &UdpSocket, name: &str, kind: TYPE, deadline: Instant) -> io
         };
         if answer.id() != id || !answer.has_flags(PacketFlag::RESPONSE) {
             continue;
+        }
+        // Whoever could not find out, or would not say, knows nothing of the name: another may.
+        if !matches!(answer.rcode(), RCODE::NoError | RCODE::NameError) {
+            return Err(io::Error::other(format!("answered {:?}", answer.rcode())));
         }
         return Ok(answer.answers.iter().filter_map(|record| address(&record.rdata)).collect());
     }
@@ -200,6 +208,26 @@ mod tests {
         let error = look_up("cache.example.org", &only, begun + Duration::from_millis(100)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::TimedOut);
         assert!(begun.elapsed() < Duration::from_millis(400), "{:?}", begun.elapsed());
+    }
+
+    #[test]
+    fn a_name_server_that_fails_is_not_believed() {
+        for rcode in [RCODE::ServerFailure, RCODE::Refused] {
+            let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+            let failing = socket.local_addr().unwrap();
+            std::thread::spawn(move || {
+                let mut buffer = [0; 512];
+                while let Ok((count, peer)) = socket.recv_from(&mut buffer) {
+                    let mut reply = Packet::new_reply(Packet::parse(&buffer[..count]).unwrap().id());
+                    *reply.rcode_mut() = rcode;
+                    socket.send_to(&reply.build_bytes_vec().unwrap(), peer).unwrap();
+                }
+            });
+            let found = look_up("cache.example.org", &servers(&[failing, name_server()]), soon()).unwrap();
+            assert_eq!(found, [IpAddr::from([127, 0, 0, 9])]);
+            let error = look_up("cache.example.org", &servers(&[failing]), soon()).unwrap_err();
+            assert!(error.to_string().contains(&format!("answered {rcode:?}")), "{error}");
+        }
     }
 
     #[test]

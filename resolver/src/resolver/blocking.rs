@@ -59,7 +59,8 @@ impl BlockingResolver {
         }
         if !settlement.gone_legacy.is_empty() {
             let charset = self.charset;
-            self.update(EditLegacy { cn, add: None, remove: &settlement.gone_legacy, charset }, deadline)?;
+            let remove = &settlement.gone_legacy;
+            self.update(EditLegacy { cn, add: None, remove, charset, changed: false }, deadline)?;
         }
         Ok(())
     }

@@ -6,13 +6,14 @@ use ocbus_wire::openchange::DosCharset;
 use uuid::Uuid;
 
 use super::{both, listeners, now_ms};
+use crate::canary::Canary;
 use crate::census::Census;
 use crate::cn::Cn;
 use crate::config::Config;
 use crate::edit::{Edit, EditLegacy, Leave, Register, Registered, Registration, SettleNative, Settlement};
 use crate::error::ResolverError;
 use crate::listeners::Listeners;
-use crate::store::{AsyncMemcached, MemoryStore, random};
+use crate::store::{AsyncMemcached, MemoryStore, answered, random};
 use crate::update::{Expect, Request, Response, Step, Update};
 use crate::update_many::UpdateMany;
 
@@ -130,7 +131,7 @@ impl Resolver {
     pub async fn register_legacy_many(&self, users: &[(&Cn, &str)]) -> Vec<Result<bool, ResolverError>> {
         let charset = self.charset;
         self.update_many(users, |&(cn, endpoint)| {
-            Ok(EditLegacy { cn, add: Some(endpoint), remove: &[], charset })
+            Ok(EditLegacy { cn, add: Some(endpoint), remove: &[], charset, changed: false })
         })
         .await
     }
@@ -176,12 +177,14 @@ impl Resolver {
 
     /// Registers an endpoint in OpenChange's record. Says whether it was absent.
     pub async fn register_legacy(&self, cn: &Cn, endpoint: &str) -> Result<bool, ResolverError> {
-        self.update(EditLegacy { cn, add: Some(endpoint), remove: &[], charset: self.charset }).await
+        let charset = self.charset;
+        self.update(EditLegacy { cn, add: Some(endpoint), remove: &[], charset, changed: false }).await
     }
 
     /// Takes an endpoint out of OpenChange's record. Says whether it stood there.
     pub async fn leave_legacy(&self, cn: &Cn, endpoint: &str) -> Result<bool, ResolverError> {
-        self.update(EditLegacy { cn, add: None, remove: &[endpoint.to_owned()], charset: self.charset }).await
+        let (remove, charset) = ([endpoint.to_owned()], self.charset);
+        self.update(EditLegacy { cn, add: None, remove: &remove, charset, changed: false }).await
     }
 
     /// Removes the endpoints that are gone and marks those that missed events.
@@ -190,8 +193,8 @@ impl Resolver {
             self.update(SettleNative { cn, settlement, now_ms: now_ms() }).await?;
         }
         if !settlement.gone_legacy.is_empty() {
-            let edit = EditLegacy { cn, add: None, remove: &settlement.gone_legacy, charset: self.charset };
-            self.update(edit).await?;
+            let (remove, charset) = (&settlement.gone_legacy, self.charset);
+            self.update(EditLegacy { cn, add: None, remove, charset, changed: false }).await?;
         }
         Ok(())
     }
@@ -200,37 +203,61 @@ impl Resolver {
     /// flush or an eviction, and so perhaps all that the subscriber registered.
     ///
     /// There is one canary on every server. A server that is out of reach has forgotten nothing yet: it is asked
-    /// behind the caller's back, and when it answers again, its canary goes, so that what publishers missed there
-    /// is made good. An error when all are out of reach.
-    pub async fn remembers(&self, subscriber: Uuid) -> Result<bool, ResolverError> {
-        let key = canary_key(subscriber);
-        let touch = Request::Touch { key: key.clone(), expiry: CANARY };
-        let uproot = Request::Delete { key, version: None };
-        let answers = self.run_everywhere(touch, &uproot).await?;
-        Ok(answers.iter().all(|answer| *answer == Response::Done))
+    /// behind the caller's back. When it answers again, that or any other request, it counts as forgetful until the
+    /// next [`Resolver::plant`], so that what publishers missed there is made good. An error when all are out of
+    /// reach.
+    pub async fn remembers(&self, canary: &mut Canary) -> Result<bool, ResolverError> {
+        // Before they are asked: one that comes back meanwhile is seen next time.
+        canary.saw(match &self.home {
+            Home::Memcached(memcached, _) => memcached.returns(),
+            Home::Memory(_) => Vec::new(),
+        });
+        let touch = Request::Touch { key: canary.key(), expiry: CANARY };
+        let answers = answered(self.run_everywhere(touch).await)?;
+        Ok(answers.iter().all(|(server, answer)| canary.is_well(*server, *answer == Response::Done)))
     }
 
     /// Plants the canary for [`Resolver::remembers`]: when all is registered, not before.
-    pub async fn plant(&self, subscriber: Uuid) -> Result<(), ResolverError> {
-        let key = canary_key(subscriber);
-        let uproot = Request::Delete { key: key.clone(), version: None };
-        let plant = Request::Put { key, value: b"1".to_vec(), expiry: Some(CANARY), expect: Expect::Any };
-        self.run_everywhere(plant, &uproot).await?;
-        Ok(())
+    ///
+    /// # Errors
+    /// When no server is in reach. A [refusal](ResolverError::is_refused) is of a server that has no room for it: the
+    /// others have theirs, and [`Resolver::remembers`] goes by these until it is planted there as well.
+    pub async fn plant(&self, canary: &mut Canary) -> Result<(), ResolverError> {
+        let value = b"1".to_vec();
+        let plant = Request::Put { key: canary.key(), value, expiry: Some(CANARY), expect: Expect::Any };
+        let results = self.run_everywhere(plant).await;
+        let mut refusal = None;
+        for (server, result) in &results {
+            match result {
+                Ok(_) => canary.planted(*server, true),
+                Err(error) if error.is_refused() => {
+                    canary.planted(*server, false);
+                    refusal = Some(error.again());
+                }
+                Err(_) => {}
+            }
+        }
+        let planted = match refusal {
+            Some(refusal) => Err(refusal),
+            None => answered(results).map(|_| ()),
+        };
+        if planted.as_ref().map_or_else(ResolverError::is_refused, |()| true) {
+            canary.all_planted();
+        }
+        planted
     }
 
     /// Lets the canary go, at the end.
-    pub async fn uproot(&self, subscriber: Uuid) -> Result<(), ResolverError> {
-        let uproot = Request::Delete { key: canary_key(subscriber), version: None };
-        self.run_everywhere(uproot.clone(), &uproot).await?;
-        Ok(())
+    pub async fn uproot(&self, canary: &Canary) -> Result<(), ResolverError> {
+        let uproot = Request::Delete { key: canary.key(), version: None };
+        answered(self.run_everywhere(uproot).await).map(|_| ())
     }
 
-    /// On every server that is up.
-    async fn run_everywhere(&self, request: Request, back: &Request) -> Result<Vec<Response>, ResolverError> {
+    /// On every server that is up: what came of it, by the server's index.
+    async fn run_everywhere(&self, request: Request) -> Vec<(usize, Result<Response, ResolverError>)> {
         match &self.home {
-            Home::Memcached(memcached, _) => memcached.run_everywhere(&request, back).await,
-            Home::Memory(memory) => Ok(vec![memory.run(request, Instant::now())]),
+            Home::Memcached(memcached, _) => memcached.run_everywhere(&request).await,
+            Home::Memory(memory) => vec![(0, Ok(memory.run(request, Instant::now())))],
         }
     }
 
@@ -315,15 +342,10 @@ fn register(key: String, registration: Registration<'_>) -> Result<Register<'_>,
     if lease < Duration::from_secs(1) || lease > Resolver::MAX_LEASE {
         return Err(ResolverError::Lease(lease));
     }
-    Ok(Register { key, registration, now_ms: now_ms() })
-}
-
-/// Not below `ocbus:` either.
-fn members_key(group: &Cn) -> String {
-    format!("ocbus-daemons:{group}")
+    Ok(Register { key, registration, now_ms: now_ms(), found: Registered::default() })
 }
 
 /// Not below `ocbus:`, where a user may be called anything.
-fn canary_key(subscriber: Uuid) -> String {
-    format!("ocbus-canary:{subscriber}")
+fn members_key(group: &Cn) -> String {
+    format!("ocbus-daemons:{group}")
 }

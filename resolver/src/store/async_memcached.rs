@@ -39,7 +39,9 @@ impl AsyncMemcached {
         let servers = pool.servers().iter().enumerate();
         let servers = servers.map(|(place, server)| AsyncServer::new(place, server, config, limit)).collect();
         let memcached = AsyncMemcached { shared: Arc::new(Shared { pool, servers, timeout: limit }) };
-        memcached.on_every_server(|memcached, index| async move { memcached.find(index).await }).await?;
+        answered(
+            memcached.on_every_server(|memcached, index| async move { memcached.find(index).await }).await,
+        )?;
         Ok(memcached)
     }
 
@@ -50,6 +52,11 @@ impl AsyncMemcached {
             Err(error) => Err(error),
         };
         self.shared.pool.note(index, begun, Instant::now(), result)
+    }
+
+    /// How often each server was in use again after a failure.
+    pub(crate) fn returns(&self) -> Vec<u64> {
+        (0..self.shared.servers.len()).map(|index| self.shared.pool.returns(index)).collect()
     }
 
     /// Users by the index of the server that has their records.
@@ -231,20 +238,19 @@ impl AsyncMemcached {
         self.server(index)?.run(&request, deadline).await
     }
 
-    /// The same request on every server, at the same time: the answers, or an error when there is none. A server
-    /// that has failed is not waited for: it is asked `back` behind the caller's back, and is in use again when it
-    /// has answered that.
+    /// The same request on every server, at the same time: what came of it, by the server's index. A server that
+    /// has failed is not waited for: it is asked something behind the caller's back, and is in use again when it has
+    /// answered that.
     pub(crate) async fn run_everywhere(
         &self,
         request: &Request,
-        back: &Request,
-    ) -> Result<Vec<Response>, ResolverError> {
+    ) -> Vec<(usize, Result<Response, ResolverError>)> {
         self.on_every_server(|memcached, index| {
-            let (request, back) = (request.clone(), back.clone());
+            let request = request.clone();
             async move {
                 match memcached.shared.pool.down(index, Instant::now()) {
                     Some(down) => {
-                        memcached.probe(index, back);
+                        memcached.probe(index, &request);
                         Err(down)
                     }
                     None => memcached.ask(index, &request, memcached.deadline()).await,
@@ -254,7 +260,9 @@ impl AsyncMemcached {
         .await
     }
 
-    fn probe(&self, index: usize, request: Request) {
+    /// Asks for the key of a request, which changes nothing.
+    fn probe(&self, index: usize, request: &Request) {
+        let request = Request::Get { keys: vec![request.key().to_owned()], any_copy: false };
         let Ok(Some(probing)) = self.server(index).map(AsyncServer::probing) else { return };
         let memcached = self.clone();
         tokio::spawn(async move {
@@ -263,7 +271,6 @@ impl AsyncMemcached {
                 Ok(answer) => {
                     let now = Instant::now();
                     let _ = pool.note(index, now, now, Ok(answer));
-                    tracing::warn!(event = "server_back", server = pool.name(index), "in use again");
                 }
                 Err(_) => pool.put_off(index, Instant::now()),
             }
@@ -271,37 +278,48 @@ impl AsyncMemcached {
         });
     }
 
-    /// Calls for each server at the same time; what came of it where it did, or else the last error.
+    /// Calls for each server at the same time.
     async fn on_every_server<T, F>(
         &self,
         call: impl Fn(AsyncMemcached, usize) -> F,
-    ) -> Result<Vec<T>, ResolverError>
+    ) -> Vec<(usize, Result<T, ResolverError>)>
     where
         T: Send + 'static,
         F: Future<Output = Result<T, ResolverError>> + Send + 'static,
     {
         let mut calls = JoinSet::new();
         for index in 0..self.shared.servers.len() {
-            calls.spawn(call(self.clone(), index));
+            let call = call(self.clone(), index);
+            calls.spawn(async move { (index, call.await) });
         }
-        let mut answers = Vec::new();
-        let mut last = ResolverError::Config(ConfigError::NoServer);
+        let mut results = Vec::new();
         while let Some(ended) = calls.join_next().await {
-            match ended {
-                Ok(Ok(answer)) => answers.push(answer),
-                Ok(Err(ResolverError::OneServer { source })) => last = *source,
-                Ok(Err(error)) => last = error,
-                // Only when the runtime ends.
-                Err(_) => {}
-            }
+            // An error only when the runtime ends.
+            results.extend(ended.ok());
         }
-        match answers.is_empty() {
-            true => Err(last),
-            false => Ok(answers),
-        }
+        results
     }
 
     fn server(&self, index: usize) -> Result<&AsyncServer, ResolverError> {
         self.shared.servers.get(index).ok_or(ResolverError::Config(ConfigError::NoServer))
+    }
+}
+
+/// The answers of those servers that gave one, or else the last error: all are out of reach.
+pub(crate) fn answered<T>(
+    results: Vec<(usize, Result<T, ResolverError>)>,
+) -> Result<Vec<(usize, T)>, ResolverError> {
+    let mut answers = Vec::with_capacity(results.len());
+    let mut last = ResolverError::Config(ConfigError::NoServer);
+    for (server, result) in results {
+        match result {
+            Ok(answer) => answers.push((server, answer)),
+            Err(ResolverError::OneServer { source }) => last = *source,
+            Err(error) => last = error,
+        }
+    }
+    match answers.is_empty() {
+        true => Err(last),
+        false => Ok(answers),
     }
 }

@@ -12,6 +12,10 @@ use super::buffer::Buffer;
 use super::exchange::Exchange;
 use crate::config::{Server, Timeouts};
 
+/// What is handed to the system at once. Of more, each part could wait for as long as the socket's time limit: a unix
+/// socket's begins anew with each buffer (32 KiB).
+const WRITE_AT_ONCE: usize = 16 * 1024;
+
 /// A caller's deadline, and the configuration's limits of single steps, which shorten it and never extend it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
@@ -145,8 +149,16 @@ impl Connection {
         octets: &[u8],
         limits: Limits,
     ) -> Result<(), Error> {
-        self.stream.set_write_timeout(limits.write()?)?;
-        self.stream.write_all(octets)?;
+        let mut unsent = octets;
+        while !unsent.is_empty() {
+            self.stream.set_write_timeout(limits.write()?)?;
+            match self.stream.write(unsent.get(..WRITE_AT_ONCE).unwrap_or(unsent)) {
+                Ok(0) => return Err(Error::Io(io::ErrorKind::WriteZero.into())),
+                Ok(written) => unsent = unsent.get(written..).unwrap_or_default(),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
         while !exchange.is_over() {
             self.stream.set_read_timeout(limits.read()?)?;
             let read = self.stream.read(self.buffer.room())?;
@@ -162,5 +174,49 @@ impl Connection {
     /// Whether it is in step: nothing was said that nobody asked for.
     pub(super) fn is_in_step(&self) -> bool {
         self.buffer.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+    use crate::update::{Expect, Request};
+
+    /// Reads an octet now and then: each write gets on, and all of it takes seconds.
+    fn slow_reader(mut stream: impl Read) {
+        let mut octets = [0; 4096];
+        while stream.read(&mut octets).is_ok_and(|read| read > 0) {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    #[test]
+    fn a_slow_reader_does_not_stretch_the_deadline() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let unix = UnixListener::bind(&path).unwrap();
+        let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = tcp.local_addr().unwrap();
+        std::thread::spawn(move || slow_reader(unix.accept().unwrap().0));
+        std::thread::spawn(move || slow_reader(tcp.accept().unwrap().0));
+        let socket = Server::Socket { path: path.to_str().unwrap().to_owned(), weight: 1 };
+        let port = Server::Tcp { host: "127.0.0.1".to_owned(), port: address.port(), weight: 1 };
+        // More than any socket's buffers hold.
+        let value = vec![b'v'; 16 << 20];
+        let put = [Request::Put { key: "k".to_owned(), value, expiry: None, expect: Expect::Any }];
+        for server in [socket, port] {
+            let (begun, limit) = (Instant::now(), Duration::from_millis(300));
+            let limits = Limits { deadline: begun + limit, timeouts: Timeouts::default() };
+            let mut connection = Connection::dial(&server, &[address], false, limits).unwrap();
+            let mut exchange = Exchange::new(&put, 0);
+            let octets = exchange.begin(1, 1).unwrap();
+            let error = connection.exchange(&mut exchange, &octets, limits).unwrap_err();
+            let took = begun.elapsed();
+            assert!(crate::store::timed_out(&error), "{server}: {error}");
+            assert!(took >= limit && took < 2 * limit, "{server}: {took:?}");
+        }
     }
 }

@@ -40,7 +40,7 @@ impl Reading {
             }
             Ok(answer) => self.empty = Some(answer),
             Err(error) => {
-                if !(error.is_outage() || error.is_one_server()) {
+                if !(error.is_outage() || error.is_one_server() || error.is_refused()) {
                     self.left.clear();
                 }
                 if itself || self.error.is_none() {

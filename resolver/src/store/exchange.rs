@@ -19,13 +19,16 @@ pub(super) struct Exchange<'r> {
     dialled: u64,
     /// What a `Get` that is not whole has got so far.
     items: Vec<Option<Item>>,
+    /// What it was refused with.
+    refused: Option<Error>,
     responses: Vec<Result<Response, Error>>,
 }
 
 impl<'r> Exchange<'r> {
     pub(super) fn new(requests: &'r [Request], server: usize) -> Exchange<'r> {
         let responses = Vec::with_capacity(requests.len());
-        Exchange { requests, server, connection: 0, dialled: 0, items: Vec::new(), responses }
+        let items = Vec::new();
+        Exchange { requests, server, connection: 0, dialled: 0, items, refused: None, responses }
     }
 
     /// Begins, or begins again, on a connection: its number, and how many there have been to this server. Gives what
@@ -33,6 +36,7 @@ impl<'r> Exchange<'r> {
     pub(super) fn begin(&mut self, connection: u64, dialled: u64) -> Result<Vec<u8>, Error> {
         (self.connection, self.dialled) = (connection, dialled);
         self.items.clear();
+        self.refused = None;
         self.responses.clear();
         self.skip();
         let mut octets = Vec::with_capacity(self.requests.iter().map(commands::length).sum());
@@ -66,9 +70,11 @@ impl<'r> Exchange<'r> {
 
     fn take(&mut self, request: &Request, answer: Result<MetaCommandResult, Error>) -> Result<(), Error> {
         let response = match (request, answer) {
-            // In the middle of several keys: which answers are still to come is not worth counting.
-            (Request::Get { keys, .. }, Err(error)) if keys.len() > 1 => return Err(error),
-            // Of one request only: the answers behind it come all the same.
+            // Of one request only: the answers behind it come all the same, those to its other keys as well.
+            (Request::Get { keys, .. }, Err(error @ Error::Server(_))) => {
+                self.refused = Some(error);
+                return self.item(keys.len(), None);
+            }
             (_, Err(error @ Error::Server(_))) => Err(error),
             (_, Err(error)) => return Err(error),
             (Request::Get { keys, .. }, Ok(answer)) => return self.item(keys.len(), self.found(answer)?),
@@ -100,7 +106,8 @@ impl<'r> Exchange<'r> {
         self.items.push(item);
         if self.items.len() >= keys {
             let items = std::mem::take(&mut self.items);
-            self.end(Ok(Response::Items(items)));
+            let refused = self.refused.take();
+            self.end(refused.map_or(Ok(Response::Items(items)), Err));
         }
         Ok(())
     }
@@ -227,6 +234,14 @@ mod tests {
         let responses = exchange.into_responses();
         assert!(matches!(&responses[0], Err(Error::Server(why)) if why.contains("out of memory")));
         assert!(matches!(&responses[1], Ok(Response::Done)));
+        // One key of two: the other's answer is not taken for the next request's.
+        let requests = [get(&["a", "b"]), get(&["c", "d"])];
+        let mut exchange = begun(&requests);
+        let read = b"SERVER_ERROR out of memory\r\nVA 1 c1\r\nb\r\nEN\r\nEN\r\n";
+        assert_eq!(exchange.feed(read).unwrap(), read.len());
+        let responses = exchange.into_responses();
+        assert!(matches!(&responses[0], Err(Error::Server(_))), "{responses:?}");
+        assert_eq!(responses[1].as_ref().unwrap(), &Response::Items(vec![None, None]));
     }
 
     #[test]
@@ -239,7 +254,6 @@ mod tests {
             ("NS\r\n", "of another kind"),
             ("ERROR\r\n", "ERROR"),
             ("STORED\r\n", "STORED"),
-            ("SERVER_ERROR no\r\n", "no"),
         ] {
             let error = begun(&[get(&["a", "b"])]).feed(read.as_bytes()).unwrap_err();
             assert!(error.to_string().contains(part), "{read}: {error}");

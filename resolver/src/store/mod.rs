@@ -22,7 +22,7 @@ mod pipeline;
 mod pool;
 
 #[cfg(feature = "tokio")]
-pub(crate) use async_memcached::AsyncMemcached;
+pub(crate) use async_memcached::{AsyncMemcached, answered};
 pub(crate) use blocking_memcached::BlockingMemcached;
 pub use memory::MemoryStore;
 
@@ -35,9 +35,10 @@ use crate::error::ResolverError;
 /// The error of a call on memcached, by what the caller can do about it.
 fn failed(server: &impl ToString, source: Error) -> ResolverError {
     let server = server.to_string();
-    match timed_out(&source) {
-        true => ResolverError::Deadline { server },
-        false => ResolverError::Memcached { server, source },
+    match source {
+        source if timed_out(&source) => ResolverError::Deadline { server },
+        source @ (Error::Server(_) | Error::Usage(_)) => ResolverError::Refused { server, source },
+        source => ResolverError::Memcached { server, source },
     }
 }
 

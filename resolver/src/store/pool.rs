@@ -48,8 +48,10 @@ struct Standing {
     /// Failures in a row, each counted once a retry time, as libmemcached meets them.
     failures: u32,
     counted: Option<Instant>,
-    /// Left alone until then.
+    /// Left alone until then, unless somebody finds it back.
     down_until: Option<Instant>,
+    /// How often it was in use again after a failure. Kept: whoever watches it compares.
+    returns: u64,
 }
 
 impl Standing {
@@ -227,9 +229,14 @@ impl Pool {
         let alone = health.servers.len() < 2;
         let Some(server) = health.servers.get_mut(index) else { return result };
         let error = match result {
-            Ok(answer) => {
-                *server = Standing::default();
-                return Ok(answer);
+            // Who refuses one request lives.
+            Ok(_) | Err(ResolverError::Refused { .. }) => {
+                let back = server.down_until.is_some();
+                *server = Standing { returns: server.returns + u64::from(back), ..Standing::default() };
+                if back {
+                    tracing::warn!(event = "server_back", server = self.name(index), "in use again");
+                }
+                return result;
             }
             Err(error) if !error.is_outage() => return Err(error),
             Err(error) => error,
@@ -257,6 +264,12 @@ impl Pool {
     pub(crate) fn down(&self, index: usize, now: Instant) -> Option<ResolverError> {
         let until = self.lock().servers.get(index)?.down_until?;
         Some(ResolverError::Down { server: self.name(index), left: until.saturating_duration_since(now) })
+    }
+
+    /// How often a server was in use again after a failure, whoever's request found that out.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn returns(&self, index: usize) -> u64 {
+        self.lock().servers.get(index).map_or(0, |server| server.returns)
     }
 
     /// A probe found a server still out of reach: it is left alone for longer.
@@ -359,6 +372,42 @@ mod tests {
         }
         assert!(pool.note(2, now, now, refused()).unwrap_err().is_outage());
         assert!(pool.admit(0, now).unwrap_err().is_outage());
+    }
+
+    #[test]
+    #[cfg(feature = "tokio")]
+    fn every_return_is_counted_whoever_finds_it_out() {
+        for (options, wait) in [("", 2 * SECOND), (" --RETRY-TIMEOUT=0", Duration::ZERO)] {
+            let (pool, start) = (pool(options), Instant::now());
+            pool.note(1, start, start, Ok(())).unwrap();
+            assert_eq!(pool.returns(1), 0, "it was never away");
+            for returns in 1..3 {
+                pool.note(1, start, start, refused()).unwrap_err();
+                assert!(pool.down(1, start + wait).is_some(), "until it has answered");
+                pool.admit(1, start + wait).unwrap();
+                pool.note(1, start + wait, start + wait, Ok(())).unwrap();
+                assert_eq!((pool.returns(1), pool.returns(0)), (returns, 0));
+                pool.note(1, start + wait, start + wait, Ok(())).unwrap();
+            }
+            assert_eq!(pool.returns(1), 2);
+        }
+    }
+
+    #[test]
+    fn a_server_that_refuses_one_request_is_up() {
+        let (pool, start) = (pool(""), Instant::now());
+        let refuses = || {
+            let source = memcache::exp::Error::Server("out of memory storing object".to_owned());
+            Err::<(), _>(crate::store::failed(&"two.example", source))
+        };
+        let error = pool.note(1, start, start, refuses()).unwrap_err();
+        assert!(error.is_refused() && !error.is_outage() && !error.is_one_server(), "{error}");
+        pool.admit(1, start).unwrap();
+        // It is an answer as good as any behind an outage.
+        pool.note(1, start, start, refused()).unwrap_err();
+        pool.admit(1, start + 2 * SECOND).unwrap();
+        pool.note(1, start, start + 2 * SECOND, refuses()).unwrap_err();
+        pool.admit(1, start + 2 * SECOND).unwrap();
     }
 
     #[test]

@@ -92,10 +92,10 @@ async fn a_memcached_that_is_gone_is_told_at_once_and_found_when_it_is_back() {
     let resolver = connect(memcached.port, 5 * SECOND).await;
     let mut plugin = blocking(memcached.port);
     let bob = cn("bob");
-    let me = Uuid::from_u128(7);
-    resolver.plant(me).await.unwrap();
-    assert!(resolver.remembers(me).await.unwrap());
-    assert!(!resolver.remembers(Uuid::from_u128(8)).await.unwrap());
+    let mut me = Canary::new(Uuid::from_u128(7));
+    resolver.plant(&mut me).await.unwrap();
+    assert!(resolver.remembers(&mut me).await.unwrap());
+    assert!(!resolver.remembers(&mut Canary::new(Uuid::from_u128(8))).await.unwrap());
     assert_eq!(lookup(&mut plugin, "bob").legacy, ["tcp://bob:1"]);
 
     memcached.kill();
@@ -110,7 +110,7 @@ async fn a_memcached_that_is_gone_is_told_at_once_and_found_when_it_is_back() {
     memcached.restart();
     assert!(lookup(&mut plugin, "bob").is_empty(), "a connection of before the restart is dialled again");
     assert!(resolver.lookup(&bob).await.unwrap().is_empty());
-    assert!(!resolver.remembers(me).await.unwrap(), "it has forgotten, and the subscriber can tell");
+    assert!(!resolver.remembers(&mut me).await.unwrap(), "it has forgotten, and the subscriber can tell");
     assert!(resolver.register(&bob, registration("tcp://h:1", 7, 60 * SECOND)).await.unwrap().new);
     assert_eq!(lookup(&mut plugin, "bob").native.len(), 1);
 }

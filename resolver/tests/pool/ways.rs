@@ -65,9 +65,9 @@ async fn a_unix_socket_is_really_used() {
     assert!(acknowledged > 0);
     assert!(lookup(&mut plugin, &bob).native.len() >= acknowledged);
     assert_eq!(lookup(&mut plugin, &bob), resolver.lookup(&bob).await.unwrap());
-    let me = Uuid::from_u128(3);
-    resolver.plant(me).await.unwrap();
-    assert!(resolver.remembers(me).await.unwrap());
+    let mut me = Canary::new(Uuid::from_u128(3));
+    resolver.plant(&mut me).await.unwrap();
+    assert!(resolver.remembers(&mut me).await.unwrap());
 
     at_socket.signal("-STOP");
     let begun = Instant::now();
@@ -111,14 +111,14 @@ async fn a_namespace_stands_in_front_of_every_key() {
     let bob = cn("bob");
     one.register(&bob, registration("tcp://h:1")).await.unwrap();
     one.register_legacy(&bob, "tcp://h:1").await.unwrap();
-    let me = Uuid::from_u128(4);
-    one.plant(me).await.unwrap();
-    for key in ["one.ocbus:bob", "one.resolver:bob", &format!("one.ocbus-canary:{me}")] {
+    let mut me = Canary::new(Uuid::from_u128(4));
+    one.plant(&mut me).await.unwrap();
+    for key in ["one.ocbus:bob", "one.resolver:bob", &format!("one.ocbus-canary:{}", Uuid::from_u128(4))] {
         assert!(memcached.get(key).is_some(), "{key}");
     }
     assert!(memcached.get("resolver:bob").is_none());
     assert!(two.lookup(&bob).await.unwrap().is_empty());
-    assert!(!two.remembers(me).await.unwrap());
+    assert!(!two.remembers(&mut me).await.unwrap());
     let mut plugin = blocking(&config("one."));
     assert_eq!(lookup(&mut plugin, &bob).native.len(), 1);
     // Refused, not cut off; and it says nothing about the server.

@@ -71,13 +71,17 @@ fn hash(hash: KeyHash) -> &'static str {
     hash.name().unwrap_or("DEFAULT")
 }
 
+/// As libmemcached reports a server, and in both commands alike: what one prints can be looked for in the other's.
+fn reported(server: &resolver::Server) -> String {
+    match server {
+        resolver::Server::Socket { path, .. } => format!("{path}:0"),
+        other => other.to_string(),
+    }
+}
+
 impl Config {
     pub(super) fn run(self) -> Result<(), Failure> {
         let config = resolver::Config::parse(&self.text)?;
-        let reported = |server: &resolver::Server| match server {
-            resolver::Server::Socket { path, .. } => format!("{path}:0"),
-            other => other.to_string(),
-        };
         output::json(&ConfigJson {
             servers: config.servers.iter().map(reported).collect(),
             weights: config.servers.iter().map(resolver::Server::weight).collect(),
@@ -115,7 +119,7 @@ impl Server {
         for key in &self.keys {
             let index = selection.index(key.as_bytes());
             // Not asked again: a random choice would be another.
-            let server = selection.servers().get(index).map(ToString::to_string).unwrap_or_default();
+            let server = selection.servers().get(index).map(reported).unwrap_or_default();
             output::json(&ServerJson { key, index, server })?;
         }
         Ok(())

@@ -101,9 +101,15 @@ impl User {
             listeners.native.iter().filter_map(|lease| lease.legacy.as_ref()).collect();
         let mut legacy = std::mem::take(&mut listeners.legacy);
         legacy.retain(|url| !twins.contains(url));
-        legacy.truncate(MAX_ENDPOINTS);
         let mut native = listeners.native;
-        native.truncate(MAX_ENDPOINTS);
+        // The last ones, as a plan has them: whoever comes stands behind those who are there.
+        let passed_over = |count: usize| count.saturating_sub(MAX_ENDPOINTS);
+        let (too_many, too_many_legacy) = (passed_over(native.len()), passed_over(legacy.len()));
+        if too_many + too_many_legacy > 0 {
+            tracing::warn!(event = "endpoints_passed_over", user = %cn, native = too_many, legacy = too_many_legacy, "in front of the last {MAX_ENDPOINTS} of one user");
+        }
+        legacy.drain(..too_many_legacy);
+        native.drain(..too_many);
         if home.traced {
             let (native, legacy) = (native.len(), legacy.len());
             let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
