@@ -267,8 +267,9 @@ struct openchange_txn {
 	char *source_name;
 	/* copies and expunges that Rust has not been told of; their set is the flags of copies */
 	struct openchange_run copied, expunged;
-	/* where the commit stands in the log of the mailbox */
+	/* where the commit stands in the log of the mailbox: its end, and its beginning in the same file */
 	uint64_t order;
+	uoff_t begins;
 	/* flags were asked to be changed, whether they were so already or not */
 	bool changes_flags;
 	/* they were told mail by mail */
@@ -509,10 +510,10 @@ static void tell_logged(const struct openchange_logged *logged,
 	bool reset;
 
 	view = mail_transaction_log_view_open(logged->box->index->log);
-	if (mail_transaction_log_view_set(view, at->log_file_seq,
-					  at->log_file_offset - at->commit_size,
-					  at->log_file_seq, at->log_file_offset,
-					  &reset, &reason) > 0) {
+	if (log_view_set(view, at->log_file_seq,
+			 at->log_file_offset - at->commit_size,
+			 at->log_file_seq, at->log_file_offset,
+			 &reset, &reason) > 0) {
 		rust->forget_flags(logged->rust_txn);
 		while (mail_transaction_log_view_next(view, &hdr, &data) > 0)
 			tell_logged_record(logged, hdr, data);
@@ -565,9 +566,9 @@ static int index_commit(struct mail_index_transaction *itrans,
 	if (ret == 0 && result->log_file_seq != 0 &&
 	    !MAIL_INDEX_IS_IN_MEMORY(txn->box->index)) {
 		txn->order = commit_order(result);
+		txn->begins = result->log_file_offset - result->commit_size;
 		/* Somebody has written since this session looked. What it saw change is not the truth then. */
-		stale = result->log_file_seq != seq ||
-			result->log_file_offset - result->commit_size != offset;
+		stale = result->log_file_seq != seq || txn->begins != offset;
 		if ((stale || conditional) && txn->changes_flags &&
 		    !txn->told_by_mail) T_BEGIN {
 			logged.rust_txn = changes(txn);
@@ -846,6 +847,44 @@ static void transaction_rollback(void *context)
 	transaction_free(txn);
 }
 
+/* Whether the index in memory is that of right behind this commit. */
+static bool index_is_at(const struct openchange_txn *txn, bool saved,
+			const struct mail_index_header *hdr)
+{
+	uint32_t offset = txn->order & 0xffffffff;
+
+	if (hdr->log_file_seq != txn->order >> 32)
+		return FALSE;
+	/* It holds the lock of the log until it has carried out what others asked for, and read the index again. */
+	if (saved)
+		return hdr->log_file_head_offset >= offset;
+	/* Others may follow at any time; and what they have asked to be expunged before is not to be there any more. */
+	return hdr->log_file_head_offset == offset &&
+		hdr->log_file_tail_offset >= txn->begins;
+}
+
+/* How many messages there are, where that costs nothing and is right. Of dbox the index is the mailbox; a Maildir or mbox
+   may have what it does not know yet. (What this commit expunges is still there: Rust tells nothing then.) */
+static void count_messages(const struct openchange_txn *txn, bool saved,
+			   struct openchange_commit *commit)
+{
+	struct mailbox *box = txn->box;
+	const struct mail_index_header *hdr;
+
+	if ((strcmp(box->storage->name, "mdbox") != 0 &&
+	     strcmp(box->storage->name, "sdbox") != 0) ||
+	    txn->order == 0 || !box->opened || box->index->map == NULL ||
+	    mailbox_get_private_flags_mask(box) != 0)
+		return;
+	hdr = &box->index->map->hdr;
+	if (!index_is_at(txn, saved, hdr) ||
+	    hdr->seen_messages_count > hdr->messages_count)
+		return;
+	commit->counted = TRUE;
+	commit->messages = hdr->messages_count;
+	commit->unseen = hdr->messages_count - hdr->seen_messages_count;
+}
+
 static void transaction_commit(void *context,
 			       struct mail_transaction_commit_changes *changes)
 {
@@ -874,6 +913,7 @@ static void transaction_commit(void *context,
 		commit.saved_count = count;
 		commit.order = txn->order;
 		commit.waited_us = txn->waited_us;
+		count_messages(txn, count > 0, &commit);
 		/* a commit that saves nothing does not say it */
 		commit.uid_validity = changes->uid_validity != 0 ?
 			changes->uid_validity : uid_validity(txn->box);

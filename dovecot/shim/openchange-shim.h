@@ -73,6 +73,9 @@ struct openchange_commit {
 	uint64_t waited_us;
 	/* 0: unknown */
 	uint32_t uid_validity;
+	/* how many messages the mailbox has now, and how many of them without \\Seen, if that is known */
+	bool counted;
+	uint32_t messages, unseen;
 };
 
 enum openchange_mailbox_change {

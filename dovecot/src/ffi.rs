@@ -20,7 +20,7 @@ use crate::publish::Publishers;
 use crate::session::{MailboxChange, Open, Place, Session};
 use crate::settings::RawSettings;
 use crate::transaction::flags::Marks;
-use crate::transaction::{Commit, Mail, Source, header, text};
+use crate::transaction::{Commit, Counts, Mail, Source, header, text};
 
 /// Keywords of one mail that are looked at: far more than any server allows.
 const MAX_KEYWORDS: usize = 1024;
@@ -77,6 +77,9 @@ struct CCommit {
     order: u64,
     waited_us: u64,
     uid_validity: u32,
+    counted: bool,
+    messages: u32,
+    unseen: u32,
 }
 
 /// `struct openchange_callbacks`.
@@ -558,6 +561,7 @@ unsafe fn committed(at: &CCommit) -> (Commit, Duration) {
         uid_validity: Some(at.uid_validity).filter(|&known| known != 0),
         order: Some(at.order).filter(|&known| known != 0),
         time_us: 0,
+        counts: at.counted.then_some(Counts { messages: at.messages, unseen: at.unseen }),
     };
     (commit, Duration::from_micros(at.waited_us))
 }
@@ -679,7 +683,16 @@ mod tests {
             list_separator: b'.'.cast_signed(),
         };
         let ranges = [CRange { first: 3, last: 5 }, CRange { first: 1, last: 1 }];
-        let end = CCommit { saved: ranges.as_ptr(), saved_count: 2, order: 0, waited_us: 7, uid_validity: 9 };
+        let end = CCommit {
+            saved: ranges.as_ptr(),
+            saved_count: 2,
+            order: 0,
+            waited_us: 7,
+            uid_validity: 9,
+            counted: true,
+            messages: 5,
+            unseen: 0,
+        };
         // SAFETY: C strings, a list that ends, and two entries.
         let (mail, at, (end, waited)) = unsafe { (saved(&mail), place(&at), committed(&end)) };
         assert_eq!((at.uid_validity, at.owner), (None, None));
@@ -691,5 +704,6 @@ mod tests {
         assert_eq!(mail.marks.keywords, ["a", "\u{fffd}"]);
         assert_eq!((end.saved.to_string().as_str(), end.order, end.uid_validity), ("3:5,1", None, Some(9)));
         assert_eq!(waited, Duration::from_micros(7));
+        assert_eq!(end.counts, Some(Counts { messages: 5, unseen: 0 }));
     }
 }

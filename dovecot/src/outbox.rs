@@ -211,6 +211,8 @@ impl Outbox {
         }
         more.uids.ranges().iter().for_each(|&(first, last)| transfer.uids.push_range(first, last));
         more.old_uids.ranges().iter().for_each(|&(first, last)| transfer.old_uids.push_range(first, last));
+        // Nobody could tell whether these are younger than what another event has.
+        last.counts = None;
         self.octets = self.octets + last.octets() - before;
         true
     }

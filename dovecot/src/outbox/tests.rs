@@ -10,6 +10,7 @@ fn change(name: &str, kind: EventKind) -> Change {
         uid_validity: Some(9),
         order: Some(1),
         time_us: 1,
+        counts: None,
         kind,
     }
 }
