@@ -1,5 +1,5 @@
 /* The border between Dovecot and the Rust half of the plugin: plain values only.
-   src/ffi.rs mirrors these declarations; change both together. */
+   src/ffi.rs and src/ffi/values.rs mirror these declarations; change both together. */
 #ifndef OPENCHANGE_SHIM_H
 #define OPENCHANGE_SHIM_H
 
@@ -9,7 +9,7 @@
 
 struct module;
 
-/* Every setting, each openchange_NAME in Dovecot's configuration, in the order of src/ffi.rs. */
+/* Every setting, each openchange_NAME in Dovecot's configuration, in the order of src/ffi/values.rs. */
 #define OPENCHANGE_SETTINGS(X) \
 	X(resolver) \
 	X(cn) \
