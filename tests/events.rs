@@ -91,7 +91,7 @@ async fn imap_actions(site: &Site) -> Table {
     t.imap(&mut imap, "CREATE A/B", &["MailboxCreate A/B"]).await;
     t.imap(
         &mut imap,
-        "COPY 2 A",
+        "COPY 1:2 A",
         &["MessageCopy A 1 < INBOX 1 \\Answered", "MessageCopy A 2 < INBOX 2 $Work"],
     )
     .await;
