@@ -26,7 +26,11 @@ fn main() {
 
 fn build(include: &Path, abi: &str) {
     println!("cargo::rustc-env=OPENCHANGE_DOVECOT_ABI={abi}");
-    let objects = cc::Build::new()
+    let mut shim = cc::Build::new();
+    if !has_log_reason(include) {
+        shim.define("OPENCHANGE_LOG_WITHOUT_REASON", None);
+    }
+    let objects = shim
         .file("shim/openchange-shim.c")
         .define("HAVE_CONFIG_H", None)
         // Dovecot's own headers are not ours to warn about.
@@ -69,6 +73,13 @@ fn link_unwinder() {
         println!("cargo::rustc-link-search=native={}", folder.display());
         println!("cargo::rustc-link-lib=static=gcc_eh");
     }
+}
+
+/// Whether `mail_transaction_log_view_set` says why it fails: since some 2.2, and no number in 2.2's headers tells which.
+fn has_log_reason(include: &Path) -> bool {
+    let text = std::fs::read_to_string(include.join("mail-transaction-log.h")).unwrap_or_default();
+    let call = text.split("mail_transaction_log_view_set(").nth(1).and_then(|rest| rest.split(';').next());
+    call.is_none_or(|arguments| arguments.contains("reason_r"))
 }
 
 /// Whether this Dovecot reads its settings through modules of their own.

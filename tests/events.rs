@@ -297,6 +297,87 @@ async fn a_wrong_word_in_a_setting_is_named_and_nothing_is_lost() {
     site.assert_sound();
 }
 
+/// What STATUS says: messages and unseen.
+fn counts(imap: &mut ImapClient, mailbox: &str) -> (Option<u32>, Option<u32>) {
+    let said = imap.command(&format!("STATUS {mailbox} (MESSAGES UNSEEN)")).unwrap().join(" ");
+    let number = |word: &str| {
+        let rest = said.split_once(word).unwrap_or_else(|| panic!("{word}: {said:?}")).1;
+        rest.trim_start().split([' ', ')']).next().unwrap().parse().unwrap()
+    };
+    (Some(number("MESSAGES")), Some(number("UNSEEN")))
+}
+
+/// Each event of these actions, with the counts that it has and those that another IMAP session is told.
+async fn counted(site: &Site) -> Vec<(String, (Option<u32>, Option<u32>), (Option<u32>, Option<u32>))> {
+    let mut bob = site.native("bob").await;
+    let mut other = site.dovecot.imap("bob").unwrap();
+    let mut imap = site.dovecot.imap("bob").unwrap();
+    imap.command("CREATE A").unwrap();
+    assert_eq!(shown(&*bob.next().await), "MailboxCreate A");
+    let mut seen = Vec::new();
+    let mut lmtp = site.dovecot.lmtp().unwrap();
+    let commands = [
+        "LDA",
+        "LDA",
+        "LMTP",
+        "APPEND",
+        "SELECT INBOX",
+        "STORE 1:2 +FLAGS (\\Seen)",
+        "STORE 3 +FLAGS (\\Flagged)",
+        "STORE 1 -FLAGS (\\Seen)",
+        "COPY 2 A",
+        "MOVE 3 A",
+        "LDA",
+        "STORE 1 +FLAGS (\\Deleted)",
+        "EXPUNGE",
+        "LDA",
+        "STORE 1 +FLAGS ($x)",
+    ];
+    for command in commands {
+        match command {
+            "LDA" => {
+                let delivery =
+                    site.dovecot.deliver_lda("bob", mail("a@example.org", "x", "x"), None).unwrap();
+                assert_eq!(delivery.status, Some(0), "{delivery:?}");
+            }
+            "LMTP" => {
+                lmtp.deliver("a@example.org", &["bob"], mail("a@example.org", "x", "x")).unwrap();
+            }
+            "APPEND" => {
+                imap.append("INBOX", "\\Seen", mail("me@example.org", "x", "x")).unwrap();
+            }
+            _ => drop(imap.command(command).unwrap()),
+        }
+        if !command.starts_with("SELECT") {
+            let event = bob.next().await;
+            let mailbox = event.mailbox.as_ref().unwrap().name.clone();
+            let told = (event.messages, event.unseen);
+            seen.push((format!("{command}: {}", shown(&event)), told, counts(&mut other, &mailbox)));
+        }
+    }
+    bob.assert_quiet();
+    assert_eq!(site.warnings(), Vec::<String>::new());
+    site.assert_sound();
+    seen
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn counts_are_those_of_status_or_are_not_told() {
+    for format in ["mdbox", "sdbox"] {
+        let site = site(|options| options.mail_location(format, &format!("~/{format}")));
+        for (what, told, right) in counted(&site).await {
+            // What is expunged is only asked for at the commit.
+            let expected = if what.starts_with("EXPUNGE") { (None, None) } else { right };
+            assert_eq!(told, expected, "{format}: {what}");
+        }
+    }
+    // A Maildir may have messages that no index knows.
+    let site = site(|options| options);
+    for (what, told, _) in counted(&site).await {
+        assert_eq!(told, (None, None), "{what}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_shared_is_told_to_its_owner() {
     let site = site(|options| {

@@ -425,3 +425,66 @@ async fn every_action_ends_as_the_replies_of_the_reference() {
     assert_eq!(site.warnings(), Vec::<String>::new());
     site.assert_sound();
 }
+
+/// Of dbox the plugin knows the counts behind each commit.
+#[tokio::test(flavor = "multi_thread")]
+async fn folder_counts_are_told_where_dovecot_has_them() {
+    let site = Site::with(|options| options.mail_location("mdbox", "~/mdbox"));
+    let mut outlook = Outlook::new(&site).await;
+    let o = &mut outlook;
+    let mut client = site.dovecot.imap("bob").unwrap();
+    let imap = &mut client;
+    o.told("CREATE", 1, &["store: created Archive in (top)", "folders: added Archive"], || {
+        commands(imap, &["CREATE Archive"])
+    })
+    .await;
+    for (subject, count) in [("one", "1/1"), ("two", "2/2")] {
+        let uid = &count[..1];
+        let expected = [
+            format!("store: new mail INBOX:{uid}"),
+            format!("inbox: new mail INBOX:{uid}"),
+            format!("store: created INBOX:{uid}"),
+            format!("inbox: created INBOX:{uid}"),
+            format!("store: modified INBOX {count}"),
+            format!("inbox: modified INBOX {count}"),
+            format!("INBOX's rows: added INBOX:{uid}"),
+            "folders: modified INBOX".to_owned(),
+        ];
+        let expected: Vec<&str> = expected.iter().map(String::as_str).collect();
+        o.told("new mail", 1, &expected, || deliver(&site, subject)).await;
+    }
+    o.told(
+        "\\Seen",
+        1,
+        &[
+            "store: modified INBOX:1",
+            "inbox: modified INBOX:1",
+            "store: modified INBOX -/1",
+            "inbox: modified INBOX -/1",
+            "INBOX's rows: modified INBOX:1",
+            "folders: modified INBOX",
+        ],
+        || commands(imap, &["SELECT INBOX", "STORE 1 +FLAGS (\\Seen)"]),
+    )
+    .await;
+    o.told(
+        "MOVE",
+        1,
+        &[
+            "store: moved Archive:1 < INBOX:2",
+            "inbox: moved Archive:1 < INBOX:2",
+            "store: modified Archive 1/1",
+            "store: modified INBOX -/-",
+            "inbox: modified INBOX -/-",
+            "INBOX's rows: deleted INBOX:2",
+            "Archive's rows: added Archive:1",
+            "folders: modified INBOX",
+            "folders: modified Archive",
+        ],
+        || commands(imap, &["MOVE 2 Archive"]),
+    )
+    .await;
+    assert!(outlook.wrong.is_empty(), "{}", outlook.wrong.join("\n"));
+    assert_eq!(site.warnings(), Vec::<String>::new());
+    site.assert_sound();
+}

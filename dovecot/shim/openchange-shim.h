@@ -1,5 +1,5 @@
 /* The border between Dovecot and the Rust half of the plugin: plain values only.
-   src/ffi.rs mirrors these declarations; change both together. */
+   src/ffi.rs and src/ffi/values.rs mirror these declarations; change both together. */
 #ifndef OPENCHANGE_SHIM_H
 #define OPENCHANGE_SHIM_H
 
@@ -9,7 +9,7 @@
 
 struct module;
 
-/* Every setting, each openchange_NAME in Dovecot's configuration, in the order of src/ffi.rs. */
+/* Every setting, each openchange_NAME in Dovecot's configuration, in the order of src/ffi/values.rs. */
 #define OPENCHANGE_SETTINGS(X) \
 	X(resolver) \
 	X(cn) \
@@ -73,6 +73,9 @@ struct openchange_commit {
 	uint64_t waited_us;
 	/* 0: unknown */
 	uint32_t uid_validity;
+	/* how many messages the mailbox has now, and how many of them without \\Seen, if that is known */
+	bool counted;
+	uint32_t messages, unseen;
 };
 
 enum openchange_mailbox_change {

@@ -95,6 +95,15 @@ static const char *special_use(struct mailbox *box)
 
 #endif
 
+/* The first ones of 2.2 do not say why it cannot be read; build.rs has looked. */
+#ifdef OPENCHANGE_LOG_WITHOUT_REASON
+#  define log_view_set(view, seq1, offset1, seq2, offset2, reset, reason) \
+	((void)(reason), mail_transaction_log_view_set(view, seq1, offset1, seq2, \
+						       offset2, reset))
+#else
+#  define log_view_set mail_transaction_log_view_set
+#endif
+
 /* A timeout in the loop that runs whenever the process has nothing to do; others come and go within a call. NULL: there
    is none. (2.2 does not say which it is: what waits there is told at the end of the user.) */
 #if OPENCHANGE_SINCE(2, 3)

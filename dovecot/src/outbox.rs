@@ -193,7 +193,24 @@ impl Outbox {
             false => change,
         };
         self.release(&rest);
-        self.append(rest, now, false);
+        if !self.extend_expunge(&rest) {
+            self.append(rest, now, false);
+        }
+    }
+
+    /// Dovecot expunges many messages in several commits too. Whatever is gone stays so: the place is that of the last.
+    fn extend_expunge(&mut self, more: &Change) -> bool {
+        let EventKind::MessageExpunge { uids: gone } = &more.kind else { return false };
+        let Some(Waiting { change: last, .. }) = self.queue.back_mut() else { return false };
+        if (&last.mailbox, last.uid_validity) != (&more.mailbox, more.uid_validity) {
+            return false;
+        }
+        let before = last.octets();
+        let EventKind::MessageExpunge { uids } = &mut last.kind else { return false };
+        gone.ranges().iter().for_each(|&(first, last)| uids.push_range(first, last));
+        (last.order, last.time_us) = (more.order, more.time_us);
+        self.octets = self.octets + last.octets() - before;
+        true
     }
 
     /// Dovecot moves many messages in several commits: those that follow on each other are one move. It keeps the
@@ -213,6 +230,8 @@ impl Outbox {
         }
         more.uids.ranges().iter().for_each(|&(first, last)| transfer.uids.push_range(first, last));
         more.old_uids.ranges().iter().for_each(|&(first, last)| transfer.old_uids.push_range(first, last));
+        // Nobody could tell whether these are younger than what another event has.
+        last.counts = None;
         self.octets = self.octets + last.octets() - before;
         true
     }

@@ -228,6 +228,7 @@ impl Session {
             uid_validity: place.uid_validity,
             order: None,
             time_us: now_us(),
+            counts: None,
             kind,
         };
         let Some(at) = self.account(publishers, place.owner, &mut lines) else { return lines };
@@ -248,6 +249,7 @@ impl Session {
             uid_validity: place.uid_validity,
             order: None,
             time_us: now_us(),
+            counts: None,
             kind: EventKind::Resync { reason: ResyncReason::Other, missed: count },
         };
         let Some(at) = self.account(publishers, place.owner, &mut lines) else { return lines };

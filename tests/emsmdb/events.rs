@@ -194,6 +194,27 @@ fn counts_are_told_where_the_event_has_them() {
     }
 }
 
+/// Dovecot's processes tell in any order: the older of two events that is told last has counts that are no longer right.
+#[test]
+fn counts_that_are_older_than_what_was_told_are_left_out() {
+    let mut rig = Rig::subscribed();
+    for (order, messages, told) in [
+        (Some(20), Some(2), Some(2)),
+        (Some(10), Some(1), None),
+        (Some(20), Some(2), Some(2)),
+        // Younger, and without: those of before it are old from then on.
+        (Some(40), None, None),
+        (Some(30), Some(3), None),
+        (Some(50), Some(5), Some(5)),
+        (None, Some(6), Some(6)),
+    ] {
+        let event = Event { order, messages, uidvalidity: Some(7), ..rig.event("Sent", new_mail(1)) };
+        rig.give(event);
+        rig.answer_all(know);
+        assert_eq!(rig.told(), [created("Sent", 1), folder_modified("Sent", told, None)], "{order:?}");
+    }
+}
+
 #[test]
 fn only_types_that_were_asked_for_are_told() {
     let one_of_each = |types| {

@@ -10,6 +10,7 @@ fn change(name: &str, kind: EventKind) -> Change {
         uid_validity: Some(9),
         order: Some(1),
         time_us: 1,
+        counts: None,
         kind,
     }
 }
@@ -190,5 +191,24 @@ fn new_mail_stays_where_the_rest_is_too_much_for_a_batch() {
     assert_eq!(
         told(vec![new, expunge("INBOX", &scattered), trash("INBOX", 2)]),
         ["MessageNew INBOX", "Resync INBOX 2"]
+    );
+}
+
+#[test]
+fn expunges_that_follow_on_each_other_are_one() {
+    let mut last = expunge("INBOX", &[7]);
+    last.order = Some(9);
+    let mut outbox = Outbox::new("bob", true);
+    let now = Instant::now();
+    for change in [expunge("INBOX", &[1, 2]), expunge("INBOX", &[3, 5]), last] {
+        outbox.push(vec![change], now);
+    }
+    let taken = outbox.take(now);
+    assert_eq!((shown(&taken), taken[0].order), (vec!["MessageExpunge INBOX 1:3,5,7".to_owned()], Some(9)));
+    assert_eq!(outbox.octets, ENVELOPE);
+    let others = vec![expunge("A", &[1]), expunge("B", &[2]), trash("B", 3), expunge("B", &[4])];
+    assert_eq!(
+        told(others),
+        ["MessageExpunge A 1", "MessageExpunge B 2", "MessageTrash B 3", "MessageExpunge B 4"]
     );
 }

@@ -4,6 +4,15 @@ use std::time::Duration;
 use ocbus_wire::{Event, EventKind, Mailbox, NewMessage, ResyncReason, Transfer, UidSet};
 use uuid::Uuid;
 
+/// How many messages a mailbox has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counts {
+    /// All of them.
+    pub messages: u32,
+    /// Those without `\Seen`.
+    pub unseen: u32,
+}
+
 /// One thing that happened in a mailbox: an event without its user and id, which cost something and are given when
 /// somebody listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,6 +25,8 @@ pub struct Change {
     pub order: Option<u64>,
     /// When it was committed, in microseconds since the Unix epoch.
     pub time_us: u64,
+    /// How many messages there were afterwards, where known.
+    pub counts: Option<Counts>,
     /// What.
     pub kind: EventKind,
 }
@@ -26,6 +37,7 @@ impl Change {
         Change {
             kind: EventKind::Resync { reason: ResyncReason::Overflow, missed },
             order: None,
+            counts: None,
             ..self.clone()
         }
     }
@@ -42,8 +54,8 @@ impl Change {
 
     /// At most how many octets it takes in a batch.
     pub fn octets(&self) -> usize {
-        /// All keys, the id, the time, the order, the kind's name.
-        const FIXED: usize = 170;
+        /// All keys, the id, the time, the order, the counts, the kind's name.
+        const FIXED: usize = 190;
         let kind = match &self.kind {
             EventKind::MessageNew(message) | EventKind::MessageAppend(message) => message_octets(message),
             EventKind::MessageCopy(transfer) | EventKind::MessageMove(transfer) => {
@@ -76,6 +88,8 @@ impl Change {
         }
         event.uidvalidity = self.uid_validity;
         event.order = self.order;
+        event.messages = self.counts.map(|counts| counts.messages);
+        event.unseen = self.counts.map(|counts| counts.unseen);
         event
     }
 }
@@ -184,6 +198,7 @@ mod tests {
                 uid_validity: Some(u32::MAX),
                 order: Some(u64::MAX),
                 time_us: u64::MAX,
+                counts: Some(Counts { messages: u32::MAX, unseen: u32::MAX }),
                 kind,
             };
             let (taken, name) = (change.octets(), change.kind.name().to_owned());

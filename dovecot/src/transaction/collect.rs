@@ -3,7 +3,7 @@ use std::sync::Arc;
 use ocbus_wire::native::MAX_BATCH_OCTETS;
 use ocbus_wire::{EventKind, Mailbox, NewMessage, ResyncReason, Transfer, UidSet};
 
-use super::change::Change;
+use super::change::{Change, Counts};
 use super::flags::{self, FlagChanges, Marks, pushed};
 
 /// The most ranges of UIDs that are kept: more fit into no batch.
@@ -60,6 +60,8 @@ pub struct Commit {
     pub order: Option<u64>,
     /// When, in microseconds since the Unix epoch.
     pub time_us: u64,
+    /// How many messages there are, before what is expunged is gone.
+    pub counts: Option<Counts>,
 }
 
 /// What one transaction does to one mailbox. Its memory is bounded: beyond, only a count is kept.
@@ -197,7 +199,9 @@ impl Transaction {
 
     /// What happened, in order: what was added, flags, what was expunged. Nothing where nothing changed.
     pub fn committed(self, commit: Commit) -> Vec<Change> {
-        let Commit { saved, uid_validity, order, time_us } = commit;
+        let Commit { saved, uid_validity, order, time_us, counts } = commit;
+        // Who is told of these does not want to know how many there were before it.
+        let counts = counts.filter(|_| self.expunged.is_empty() && !self.full);
         let kinds = match self.full {
             true => vec![EventKind::Resync { reason: ResyncReason::Overflow, missed: self.count }],
             false => {
@@ -211,7 +215,8 @@ impl Transaction {
             }
         };
         let mailbox = self.mailbox;
-        let change = |kind| Change { mailbox: Arc::clone(&mailbox), uid_validity, order, time_us, kind };
+        let change =
+            |kind| Change { mailbox: Arc::clone(&mailbox), uid_validity, order, time_us, counts, kind };
         kinds.into_iter().map(change).collect()
     }
 }

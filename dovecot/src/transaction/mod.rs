@@ -9,7 +9,7 @@ mod change;
 mod collect;
 pub mod flags;
 
-pub use change::{Change, Delivery};
+pub use change::{Change, Counts, Delivery};
 pub use collect::{Commit, Mail, Source, Transaction};
 
 /// The longest header value that goes into an event, in octets.

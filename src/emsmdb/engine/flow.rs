@@ -71,6 +71,14 @@ impl Engine {
                 deadline: now.saturating_add(self.config.query_timeout),
             };
             pending.folders = asker.folders(event, &self.sessions);
+            if let Some(order) = event.order {
+                let key = FolderKey::of(event.mailbox.as_ref());
+                let counted = event.messages.is_some() || event.unseen.is_some();
+                if !user.folders.is_youngest(&key, event.uidvalidity, order) && counted {
+                    let without = Event { messages: None, unseen: None, ..Event::clone(event) };
+                    pending.event = Arc::new(without);
+                }
+            }
         }
         self.pending += pending.weight;
         user.pending.push_back(pending);

@@ -52,6 +52,8 @@ struct Folder {
     /// The id that it had last; kept for resyncs when it is to be asked again.
     folder: Option<FolderId>,
     state: State,
+    /// The UIDVALIDITY and the order of its youngest event.
+    youngest: Option<(Option<u32>, u64)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,7 +74,7 @@ pub(super) enum Lookup {
 impl Folders {
     pub(super) fn lookup(&self, key: &FolderKey) -> Lookup {
         match self.by_key.get(key) {
-            Some(Folder { folder: Some(folder), state: State::Known }) => Lookup::Known(*folder),
+            Some(Folder { folder: Some(folder), state: State::Known, .. }) => Lookup::Known(*folder),
             Some(Folder { state: State::Asked(query), .. }) => Lookup::Asked(*query),
             _ => Lookup::Unknown,
         }
@@ -89,8 +91,9 @@ impl Folders {
                 None => return,
             }
         }
-        let folder = self.by_key.get(&key).and_then(|known| known.folder);
-        self.by_key.insert(key, Folder { folder, state: State::Asked(query) });
+        let known = self.by_key.get(&key);
+        let (folder, youngest) = known.map_or((None, None), |known| (known.folder, known.youngest));
+        self.by_key.insert(key, Folder { folder, state: State::Asked(query), youngest });
     }
 
     /// The question is answered. An answer about a folder that was renamed or deleted meanwhile is not remembered.
@@ -99,7 +102,7 @@ impl Folders {
             return;
         };
         match (folder, known.folder) {
-            (Some(folder), _) => *known = Folder { folder: Some(folder), state: State::Known },
+            (Some(folder), _) => (known.folder, known.state) = (Some(folder), State::Known),
             (None, Some(_)) => known.state = State::Stale,
             (None, None) => drop(self.by_key.remove(key)),
         }
@@ -117,6 +120,18 @@ impl Folders {
                 folder.state = State::Stale;
             }
         }
+    }
+
+    /// Whether no event of the folder was younger: the processes of a mail server do not tell in the order in which they
+    /// change a mailbox, and counts that are older than what was told already are wrong.
+    pub(super) fn is_youngest(&mut self, key: &FolderKey, uid_validity: Option<u32>, order: u64) -> bool {
+        let Some(folder) = self.by_key.get_mut(key) else { return false };
+        let older = |(of, last): (Option<u32>, u64)| of == uid_validity && last > order;
+        if folder.youngest.is_some_and(older) {
+            return false;
+        }
+        folder.youngest = Some((uid_validity, order));
+        true
     }
 
     /// All ids that are known.
@@ -163,6 +178,19 @@ mod tests {
         folders.asked(key("d"), query, 2);
         assert_eq!(folders.lookup(&key("b")), Lookup::Asked(query));
         assert_eq!(folders.lookup(&key("d")), Lookup::Unknown, "no place");
+    }
+
+    #[test]
+    fn the_youngest_event_of_a_folder_is_known() {
+        let mut folders = Folders::default();
+        assert!(!folders.is_youngest(&key("a"), Some(1), 5), "nobody knows");
+        folders.asked(key("a"), QueryId::from_u64(1), 9);
+        assert!(folders.is_youngest(&key("a"), Some(1), 5));
+        folders.answered(&key("a"), QueryId::from_u64(1), Some(FolderId::from_u64(1)));
+        folders.asked(key("a"), QueryId::from_u64(2), 9);
+        assert!(!folders.is_youngest(&key("a"), Some(1), 4));
+        assert!(folders.is_youngest(&key("a"), Some(1), 5), "of the same commit");
+        assert!(folders.is_youngest(&key("a"), Some(2), 1), "the mailbox was made anew");
     }
 
     #[test]
