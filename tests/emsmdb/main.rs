@@ -9,5 +9,6 @@ mod queue;
 mod rig;
 mod service;
 mod sessions;
+mod sharing;
 mod tables;
 mod waits;

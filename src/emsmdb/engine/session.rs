@@ -25,6 +25,10 @@ pub(super) struct Session {
     pub(super) queue: Queue,
     /// The parked wait, and when its time is over.
     pub(super) parked: Option<(WaitId, Duration)>,
+    /// What is queued is handed on by the host, and fetched elsewhere.
+    pub(super) relayed: bool,
+    /// The host was told that there is something to hand on.
+    pub(super) relay_due: bool,
 }
 
 /// What was fetched.
@@ -88,6 +92,31 @@ pub(super) fn table_changed(kind: TableKind) -> Notification {
 }
 
 impl Session {
+    pub(super) fn new(cn: Cn, index: u16, now: Duration, timer: Duration) -> Session {
+        Session {
+            cn,
+            index,
+            touched: now,
+            timer,
+            subscriptions: Vec::new(),
+            tables: Vec::new(),
+            queue: Queue::default(),
+            parked: None,
+            relayed: false,
+            relay_due: false,
+        }
+    }
+
+    /// One with the same subscriptions and tables, for which nothing waits.
+    pub(super) fn without_replies(&self) -> Session {
+        let (subscriptions, tables) = (self.subscriptions.clone(), self.tables.clone());
+        Session {
+            subscriptions,
+            tables,
+            ..Session::new(self.cn.clone(), self.index, self.touched, self.timer)
+        }
+    }
+
     pub(super) fn table(&self, handle: u32) -> Option<&OpenTable> {
         self.tables.iter().find(|open| open.table.handle == handle)
     }
@@ -183,6 +212,18 @@ impl Session {
             out.extend_from_slice(&RopPending { session_index: self.index }.encode());
         }
         Taken { replies, pending, octets: out.len() - begun }
+    }
+
+    /// Moves the next reply behind `out`, whatever its size. Says whether there was one.
+    pub(super) fn next_into(&mut self, out: &mut Vec<u8>, bounds: &Bounds) -> bool {
+        if self.queue.first_len().is_none()
+            && let Some(lost) = self.queue.lost.take()
+        {
+            self.write_lost(*lost, bounds);
+        }
+        let found = self.queue.first_len().is_some();
+        self.queue.pop_into(out);
+        found
     }
 
     /// Writes the resync for what did not fit into the queue, which is empty by now. What does not fit again stays.
