@@ -68,6 +68,28 @@ fn open(ocbus: &ocbus_t, new: NewSession) -> Result<(), Error> {
     }
 }
 
+/// Ties an asynchronous session to a session (EcDoAsyncConnectEx), so that asyncemsmdb finds it in another process: writes
+/// OpenChange's `session:`. `async_session`: the GUID of the handle that the client is given, 16 octets. Without setting
+/// `sharing` nothing is to be done, and nothing is done.
+///
+/// Waits for memcached, for setting `resolver_timeout_ms` at most. That it is away is no error: the record is written when
+/// it is back.
+///
+/// Ownership: the arguments are copied. Threads: any. Errors: OCBUS_ERROR_ARGUMENT, OCBUS_ERROR_UNKNOWN_SESSION.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ocbus_async_connect(
+    ocbus: *const ocbus_t,
+    session: *const u8,
+    async_session: *const u8,
+) -> ocbus_status {
+    guard(|| {
+        // SAFETY: as ocbus.h asks of the caller.
+        let (ocbus, guid, other) = unsafe { (handle::get(ocbus)?, guid(session)?, guid(async_session)?) };
+        let session = find(ocbus, guid)?;
+        Ok(ocbus.runtime.block_on(session.connect_async(other))?)
+    })
+}
+
 /// The client made a call: its session lives on. Every other call for a session says so too but
 /// ocbus_has_replies(); a session that nobody calls for `idle_s` ends.
 ///

@@ -216,6 +216,11 @@ impl Emsmdb {
         }
     }
 
+    /// Whether sessions are shared.
+    pub fn is_shared(&self) -> bool {
+        self.inner.keeper.is_on()
+    }
+
     /// What became of the records that are shared.
     pub fn sharing_statistics(&self) -> SharingStatistics {
         self.inner.keeper.statistics()

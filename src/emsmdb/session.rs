@@ -128,7 +128,7 @@ impl Session {
         self.emsmdb.inner.cancel(self.guid, wait)
     }
 
-    /// Whether replies wait.
+    /// Whether replies wait in this process; not those of a shared session that wait in memcached.
     pub fn has_replies(&self) -> bool {
         self.emsmdb.inner.with(|engine, _| engine.has_replies(self.guid))
     }

@@ -26,6 +26,10 @@ const CONCURRENT: usize = 64;
 /// How soon a session is tried again for which memcached failed. Until then nobody waits for memcached because of it.
 const RETRY: Duration = Duration::from_millis(500);
 
+/// How long nobody's fetch asks memcached when one has waited for it in vain: a server with one thread must not do
+/// nothing else. What is there is fetched later.
+const SPARED: Duration = Duration::from_secs(2);
+
 /// How long it is tried to remove the records of a session that is over.
 const REMOVE: Duration = Duration::from_secs(600);
 
@@ -36,6 +40,8 @@ pub(in crate::emsmdb) struct Keeper {
     sharing: Option<Sharing>,
     state: Mutex<State>,
     changed: Notify,
+    /// A session is forgotten.
+    gone: Notify,
     runtime: tokio::runtime::Handle,
 }
 
@@ -47,6 +53,8 @@ struct State {
     ready: VecDeque<Uuid>,
     /// Sessions for which it failed.
     retries: BTreeSet<(Instant, Uuid)>,
+    /// A fetch failed, and until then no other one waits for memcached.
+    spared_until: Option<Instant>,
     /// Sessions that are over, and since when.
     removing: HashMap<Uuid, Instant>,
     counters: SharingStatistics,
@@ -61,7 +69,7 @@ impl fmt::Debug for Keeper {
 impl Keeper {
     pub(in crate::emsmdb) fn new(sharing: Option<Sharing>) -> Keeper {
         let runtime = tokio::runtime::Handle::current();
-        Keeper { sharing, state: Mutex::default(), changed: Notify::new(), runtime }
+        Keeper { sharing, state: Mutex::default(), changed: Notify::new(), gone: Notify::new(), runtime }
     }
 
     /// Whether events are heard here.
@@ -241,7 +249,7 @@ impl Keeper {
                 state.by_async.remove(&async_session);
             }
         }
-        self.changed.notify_waiters();
+        self.gone.notify_waiters();
     }
 
     async fn step(
@@ -363,7 +371,8 @@ impl Keeper {
         }
         let front = self.lock().sessions.get(&guid).map(|shared| Arc::clone(&shared.front));
         let Some(front) = front else { return Ok(()) };
-        if front.lock().await.left() > 0 || sharing.records.waiting_octets(&guid).await? > 0 {
+        let left = front.lock().await.left();
+        if left > 0 || sharing.records.waiting_octets(&guid).await? > 0 {
             inner.with(|engine, now| engine.wake(guid, now));
         }
         Ok(())
@@ -411,10 +420,14 @@ impl Keeper {
         let Some(sharing) = &self.sharing else { return };
         let found = {
             let state = self.lock();
+            let spared = state.spared_until.is_some_and(|until| Instant::now() < until);
             let shared = state.sessions.get(&guid).filter(|shared| !shared.failing);
-            shared.map(|shared| (Arc::clone(&shared.front), shared.appended))
+            shared.map(|shared| (Arc::clone(&shared.front), shared.appended, spared))
         };
-        let Some((front, appended)) = found else { return };
+        let Some((front, appended, spared)) = found else { return };
+        if spared {
+            return self.look(guid);
+        }
         // One taker at a time.
         let mut front = front.lock().await;
         if front.left() > free {
@@ -449,6 +462,9 @@ impl Keeper {
         tracing::debug!(event = "records_failed", session = %guid, reason = %error, "fetched later");
         let mut state = self.lock();
         state.counters.failures += 1;
+        if matches!(error, SessionsError::Store(error) if error.is_timeout()) {
+            state.spared_until = Some(Instant::now() + SPARED);
+        }
         let Some(shared) = state.sessions.get_mut(&guid) else { return };
         let waiting = std::mem::take(&mut shared.waiting);
         shared.again();
@@ -554,12 +570,12 @@ impl Keeper {
     /// Waits until the records of every session that is over are removed.
     pub(in crate::emsmdb) async fn removed(&self) {
         loop {
-            let changed = self.changed.notified();
+            let gone = self.gone.notified();
             if self.lock().removing.is_empty() {
                 return;
             }
-            // `forget` tells everybody, `due` the task alone.
-            let _ = tokio::time::timeout(RETRY, changed).await;
+            // It may have come between the two: so not for ever.
+            let _ = tokio::time::timeout(RETRY, gone).await;
         }
     }
 }
