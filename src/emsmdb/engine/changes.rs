@@ -328,21 +328,33 @@ impl Maker<'_> {
     }
 
     fn folder_created(&mut self) {
-        if let Some(parent) = self.found.parent {
-            let folder = self.folder;
-            let notification = Notification::FolderCreated { folder, parent, tags: Tags::default() };
-            let types = NotificationTypes::OBJECT_CREATED;
-            self.announce(Announcement::of_folders(types, &[folder, parent], notification));
-        }
+        self.announce_created();
         self.hierarchy(self.found.parent, Row::Added(self.folder));
     }
 
+    /// A notification of a new, gone or moved folder names its parent. Where the host does not have that, as may be of
+    /// what is above the top-level folders, the folder has changed: who asked is not left without a word.
+    fn announce_created(&mut self) {
+        let folder = self.folder;
+        let Some(parent) = self.found.parent else { return self.announce_modified(folder) };
+        let notification = Notification::FolderCreated { folder, parent, tags: Tags::default() };
+        let types = NotificationTypes::OBJECT_CREATED;
+        self.announce(Announcement::of_folders(types, &[folder, parent], notification));
+    }
+
+    fn announce_modified(&mut self, folder: FolderId) {
+        self.announce(Announcement::folder_modified(folder, None, None));
+    }
+
     fn folder_deleted(&mut self) {
-        if let Some(parent) = self.found.parent {
-            let folder = self.folder;
-            let notification = Notification::FolderDeleted { folder, parent };
-            let types = NotificationTypes::OBJECT_DELETED;
-            self.announce(Announcement::of_folders(types, &[folder, parent], notification));
+        let folder = self.folder;
+        match self.found.parent {
+            Some(parent) => {
+                let notification = Notification::FolderDeleted { folder, parent };
+                let types = NotificationTypes::OBJECT_DELETED;
+                self.announce(Announcement::of_folders(types, &[folder, parent], notification));
+            }
+            None => self.announce_modified(folder),
         }
         self.hierarchy(self.found.parent, Row::Deleted(self.folder));
     }
@@ -354,6 +366,12 @@ impl Maker<'_> {
             let notification = Notification::FolderMoved { folder, parent, old_folder, old_parent };
             let folders = [folder, parent, old_folder, old_parent];
             self.announce(Announcement::of_folders(NotificationTypes::OBJECT_MOVED, &folders, notification));
+        } else {
+            // Of a folder under a name that the host has no more: something new, as with messages.
+            self.announce_created();
+            if let Some(old) = old_folder.filter(|old| *old != folder) {
+                self.announce_modified(old);
+            }
         }
         match old_folder {
             Some(old) if old == folder && parent.is_some() && parent == old_parent => {
