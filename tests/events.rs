@@ -283,7 +283,54 @@ async fn what_is_shared_is_told_to_its_owner() {
     let mut imap = site.dovecot.imap("carol").unwrap();
     t.imap(&mut imap, "SELECT shared/bob/Projects", &[]).await;
     t.imap(&mut imap, "STORE 1 +FLAGS (\\Flagged)", &["FlagsSet Projects 1 \\Flagged"]).await;
+    // Its INBOX has the name that it has for him, whatever it is here.
+    site.deliver("bob", None, "x");
+    t.expect("delivery", &["MessageNew INBOX 1"]).await;
+    t.imap(&mut imap, "SELECT shared/bob", &[]).await;
+    t.imap(&mut imap, "STORE 1 +FLAGS (\\Flagged)", &["FlagsSet INBOX 1 \\Flagged"]).await;
     carol.assert_quiet();
+    // Who subscribes has another folder in the list; the owner has not.
+    t.imap(&mut imap, "SUBSCRIBE shared/bob/Projects", &[]).await;
+    assert_eq!(shown(&carol.events.recv().await.unwrap()), "MailboxSubscribe shared/bob/Projects");
+    table.assert_right(&site);
+}
+
+/// Then all that is there is found by each process anew: nothing of that has happened.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_index_files_nothing_is_found() {
+    let site = site(|options| {
+        options.extra_by_version(
+            "mail_location = maildir:~/Maildir:INDEX=MEMORY\n",
+            "mail_index_path = MEMORY\n",
+        )
+    });
+    let mut table = Table::new(&site).await;
+    let t = &mut table;
+    for uid in 1..=3 {
+        site.deliver("bob", None, "x");
+        t.expect("delivery", &[&format!("MessageNew INBOX {uid}")]).await;
+    }
+    let mut imap = site.dovecot.imap("bob").unwrap();
+    t.imap(&mut imap, "SELECT INBOX", &[]).await;
+    t.imap(&mut imap, "STORE 2 +FLAGS (\\Seen)", &["MessageRead INBOX 2"]).await;
+    table.assert_right(&site);
+}
+
+/// Sites that came from another server keep its prefix for clients that know it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mailbox_has_one_name_under_every_prefix() {
+    let site = site(|options| {
+        const NAMESPACE: &str = "namespace compat {\n  prefix = INBOX/\n  separator = /\n  hidden = yes\n  list = no\n  alias_for =";
+        options.extra_by_version(&format!("{NAMESPACE}\n}}\n"), &format!("{NAMESPACE} inbox\n}}\n"))
+    });
+    let mut table = Table::new(&site).await;
+    let t = &mut table;
+    site.deliver("bob", Some("Projects"), "x");
+    t.expect("delivery", &["MailboxCreate Projects", "MessageNew Projects 1"]).await;
+    let mut imap = site.dovecot.imap("bob").unwrap();
+    t.imap(&mut imap, "SELECT INBOX/Projects", &[]).await;
+    t.imap(&mut imap, "STORE 1 +FLAGS (\\Flagged)", &["FlagsSet Projects 1 \\Flagged"]).await;
+    t.imap(&mut imap, "CREATE INBOX/Old", &["MailboxCreate Old"]).await;
     table.assert_right(&site);
 }
 

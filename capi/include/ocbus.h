@@ -360,7 +360,8 @@ typedef void (*ocbus_ids_callback)(void *user, const struct ocbus_t *ocbus, cons
  * `registrations wait until it answers (event=resolver_lost, reason=...)`. `level` is one of ocbus_log_level.
  *
  * Called from within ocbus_dispatch() and ocbus_destroy() only, in the thread that calls them. Ownership: `line` is
- * the library's, valid until the callback returns.
+ * the library's, valid until the callback returns. It must call no function that takes an ocbus_t: of the last lines
+ * the handle is gone already.
  */
 typedef void (*ocbus_log_callback)(void *user, int level, const char *line);
 
@@ -811,7 +812,7 @@ enum ocbus_status ocbus_async_connect(const struct ocbus_t *ocbus,
 
 /**
  * The client made a call: its session lives on. Every other call for a session says so too but
- * ocbus_has_replies(); a session that nobody calls for `idle_s` ends.
+ * ocbus_has_replies() and ocbus_notify(); a session that nobody calls for `idle_s` ends.
  *
  * Threads: any. Errors: OCBUS_ERROR_ARGUMENT, OCBUS_ERROR_UNKNOWN_SESSION.
  */

@@ -96,7 +96,7 @@ pub unsafe extern "C" fn ocbus_create(
         out.set(ptr::null_mut());
         // SAFETY: likewise.
         let options = unsafe { options.as_ref() }.ok_or_else(|| Error::argument("options is NULL"))?;
-        if *FIRST.get_or_init(std::process::id) != std::process::id() {
+        if FIRST.get().is_some_and(|first| *first != std::process::id()) {
             return Err(forked());
         }
         // All threads inherit the mask: tokio's, and nng's, which come with the first socket.
@@ -137,6 +137,8 @@ fn create(options: &ocbus_options) -> Result<ocbus_t, Error> {
                     resolver.map_err(|error| Error::new(OCBUS_ERROR_CONFIG, format!("resolver: {error}")))?;
                 sharing =
                     settings.sharing.map(|part| Sharing { records: SessionRecords::new(&resolver), part });
+                // nng's threads come with its first socket, and stay.
+                FIRST.get_or_init(std::process::id);
                 let started = Subscriber::start(settings.subscriber.clone(), resolver, bus.clone()).await;
                 Some(Arc::new(started.map_err(start_error)?))
             }
@@ -276,6 +278,14 @@ pub unsafe extern "C" fn ocbus_destroy(ocbus: *mut ocbus_t) -> ocbus_status {
         if ocbus.is_null() {
             return Ok(());
         }
+        let busy = || {
+            let what = "a callback is running: expected ocbus_destroy() after it";
+            Err(Error::new(OCBUS_ERROR_BUSY, what))
+        };
+        // Looked at first: behind the last lines of a log there is no handle any more.
+        if within_callback() {
+            return busy();
+        }
         // SAFETY: as ocbus.h asks of the caller: from ocbus_create(), and nobody uses it.
         let handle = unsafe { &*ocbus };
         if handle.pid != std::process::id() {
@@ -283,11 +293,8 @@ pub unsafe extern "C" fn ocbus_destroy(ocbus: *mut ocbus_t) -> ocbus_status {
             unsafe { abandon(ocbus) };
             return Ok(());
         }
-        if within_callback() || handle.calling.load(Ordering::Acquire) > 0 {
-            return Err(Error::new(
-                OCBUS_ERROR_BUSY,
-                "a callback is running: expected ocbus_destroy() after it",
-            ));
+        if handle.calling.load(Ordering::Acquire) > 0 {
+            return busy();
         }
         let deadline = Instant::now() + handle.stop_timeout;
         runtime::with_signals_blocked(|| handle.runtime.block_on(handle.emsmdb.stop(handle.stop_timeout)));
@@ -304,8 +311,10 @@ pub unsafe extern "C" fn ocbus_destroy(ocbus: *mut ocbus_t) -> ocbus_status {
         let handle = unsafe { Box::from_raw(ocbus) };
         let (log, outbox) = (handle.log, Arc::clone(&handle.outbox));
         runtime::with_signals_blocked(|| stop(*handle, deadline));
+        let calling = AtomicU32::new(0);
         while let Some(job) = outbox.next_job() {
             if let (Job::Line(line), Some(log)) = (job, log) {
+                let _calling = Calling::new(&calling);
                 // SAFETY: as above.
                 unsafe { log.line(&line) };
             }

@@ -32,7 +32,8 @@ use ocbus_log_level::*;
 /// `registrations wait until it answers (event=resolver_lost, reason=...)`. `level` is one of ocbus_log_level.
 ///
 /// Called from within ocbus_dispatch() and ocbus_destroy() only, in the thread that calls them. Ownership: `line` is
-/// the library's, valid until the callback returns.
+/// the library's, valid until the callback returns. It must call no function that takes an ocbus_t: of the last lines
+/// the handle is gone already.
 pub type ocbus_log_callback =
     Option<unsafe extern "C" fn(user: *mut c_void, level: c_int, line: *const c_char)>;
 

@@ -91,7 +91,7 @@ pub unsafe extern "C" fn ocbus_async_connect(
 }
 
 /// The client made a call: its session lives on. Every other call for a session says so too but
-/// ocbus_has_replies(); a session that nobody calls for `idle_s` ends.
+/// ocbus_has_replies() and ocbus_notify(); a session that nobody calls for `idle_s` ends.
 ///
 /// Threads: any. Errors: OCBUS_ERROR_ARGUMENT, OCBUS_ERROR_UNKNOWN_SESSION.
 #[unsafe(no_mangle)]

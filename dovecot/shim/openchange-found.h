@@ -178,7 +178,8 @@ static int sync_commit(struct mail_index_transaction *t,
 	void *rust_txn = NULL;
 	int ret;
 
-	if (ouser != NULL) {
+	/* an index in memory begins empty: its first sync finds all that there is, in each process anew */
+	if (ouser != NULL && !MAIL_INDEX_IS_IN_MEMORY(t->view->index)) {
 		if (array_is_created(&t->appends))
 			count = array_count(&t->appends);
 		rust_txn = found_changes(t, box, ouser);

@@ -139,11 +139,20 @@ static void describe(struct mailbox *box, struct openchange_mailbox *at)
 	at->separator = mail_namespace_get_sep(ns);
 	at->list_separator = mailbox_list_get_hierarchy_sep(box->list);
 	at->uid_validity = uid_validity(box);
+	/* Another prefix for mailboxes of another namespace: they have one name. */
+	if (ns->alias_for != NULL) {
+		at->name = mailbox_list_get_vname(ns->alias_for->list,
+						  at->storage_name);
+		at->separator = mail_namespace_get_sep(ns->alias_for);
+	}
 	/* A shared mailbox is told to its owner, under the name that it has for them. One without owner (public) is
 	   told to whoever changes it. */
 	if (ns->owner != NULL && ns->owner != box->storage->user) {
 		at->owner = ns->owner->username;
-		if (strncmp(at->name, ns->prefix, ns->prefix_len) == 0 &&
+		/* by default it is seen as the prefix alone */
+		if (strcmp(at->storage_name, "INBOX") == 0)
+			at->name = "INBOX";
+		else if (strncmp(at->name, ns->prefix, ns->prefix_len) == 0 &&
 		    at->name[ns->prefix_len] != '\0')
 			at->name += ns->prefix_len;
 	}
@@ -162,6 +171,12 @@ static void mailbox_changed(enum openchange_mailbox_change what,
 		describe(box, &at);
 		if (validity != 0)
 			at.uid_validity = validity;
+		/* subscriptions are of who subscribes, whosever the mailbox is */
+		if (at.owner != NULL && (what == OPENCHANGE_MAILBOX_SUBSCRIBE ||
+					 what == OPENCHANGE_MAILBOX_UNSUBSCRIBE)) {
+			at.owner = NULL;
+			at.name = mailbox_get_vname(box);
+		}
 		if (old != NULL)
 			describe(old, &old_at);
 		rust->mailbox(ouser->rust, what, &at,

@@ -99,7 +99,7 @@ static const char *special_use(struct mailbox *box)
    is none. (2.2 does not say which it is: what waits there is told at the end of the user.) */
 #if OPENCHANGE_SINCE(2, 3)
 #  define add_timeout(msecs, callback, context) \
-	(io_loop_get_root() == NULL ? NULL : \
+	(current_ioloop == NULL ? NULL : \
 	 timeout_add_to(io_loop_get_root(), msecs, callback, context))
 #else
 #  define add_timeout(msecs, callback, context) \

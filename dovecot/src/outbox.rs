@@ -102,7 +102,9 @@ impl Outbox {
     }
 
     fn add(&mut self, change: Change, now: Instant) {
-        if is_of_messages(&change.kind) && self.is_resynced(&change) {
+        // Whoever looks again sees all of it, but for the new mail: that pops up, and is all that a legacy endpoint hears of.
+        let swallows = is_of_messages(&change.kind) && !matches!(change.kind, EventKind::MessageNew(_));
+        if swallows && self.is_resynced(&change) {
             return;
         }
         match &change.kind {
@@ -216,22 +218,25 @@ impl Outbox {
     }
 
     /// Too much for one batch: all that happened to messages becomes one resync for each mailbox. What happened to
-    /// mailboxes stays.
+    /// mailboxes stays, and new mail where there is room.
     fn collapse(&mut self, now: Instant) {
         let waiting = std::mem::take(&mut self.queue);
         self.octets = ENVELOPE;
         let mut resyncs: Vec<(Change, u64)> = Vec::new();
         let mut rest = 0;
         for Waiting { change, since, .. } in waiting {
-            if !is_of_messages(&change.kind) && !change.is_resync() {
-                if self.octets + self.size(&change) < MAX_BATCH_OCTETS / 2
-                    && self.queue.len() < MAX_EVENTS / 2
-                {
+            let of_mailboxes = !is_of_messages(&change.kind) && !change.is_resync();
+            if of_mailboxes || matches!(change.kind, EventKind::MessageNew(_)) {
+                let fits = self.octets + self.size(&change) < MAX_BATCH_OCTETS / 2
+                    && self.queue.len() < MAX_EVENTS / 2;
+                if fits {
                     self.append(change, since, false);
-                } else {
-                    rest += 1;
+                    continue;
                 }
-                continue;
+                if of_mailboxes {
+                    rest += 1;
+                    continue;
+                }
             }
             let missed = if let EventKind::Resync { missed, .. } = change.kind { missed } else { 1 };
             let source = match &change.kind {

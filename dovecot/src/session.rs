@@ -229,6 +229,10 @@ impl Session {
         let mut lines = Vec::new();
         let mut told = false;
         let again = self.retry_at.is_some_and(|at| at <= now);
+        if again {
+            // Another session of the same user may have paid by now; whoever still owes sets it anew below.
+            self.retry_at = None;
+        }
         for account in &mut self.accounts {
             let due = account.outbox.wake(now) == Some(Duration::ZERO);
             if due || (again && account.user.owes()) {
@@ -314,5 +318,73 @@ impl Account {
             return Vec::new();
         }
         self.user.publish(Delivery { waited, changes })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+
+    use std::net::{TcpListener, TcpStream};
+    use std::process::{Child, Command};
+
+    use super::*;
+
+    struct Memcached(Child);
+
+    impl Memcached {
+        fn start(port: u16) -> Memcached {
+            let port = port.to_string();
+            let arguments = ["-u", "nobody", "-l", "127.0.0.1", "-U", "0", "-p", &port];
+            let memcached = Memcached(Command::new("memcached").args(arguments).spawn().unwrap());
+            until("memcached listens", || TcpStream::connect(format!("127.0.0.1:{port}")).is_ok());
+            memcached
+        }
+    }
+
+    impl Drop for Memcached {
+        fn drop(&mut self) {
+            drop(self.0.kill());
+            drop(self.0.wait());
+        }
+    }
+
+    fn until(what: &str, mut is: impl FnMut() -> bool) {
+        let end = Instant::now() + Duration::from_secs(20);
+        while !is() {
+            assert!(Instant::now() < end, "{what}");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    fn make(session: &mut Session, publishers: &mut Publishers, name: &str) {
+        let place =
+            Place { mailbox: Mailbox::new(name, '/'), special_use: None, owner: None, uid_validity: None };
+        assert!(session.mailbox_changed(publishers, MailboxChange::Create, place, None).is_empty());
+    }
+
+    #[test]
+    fn a_debt_that_another_session_paid_does_not_keep_the_process_awake() {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let raw =
+            RawSettings { resolver: Some(format!("--SERVER=127.0.0.1:{port}")), ..RawSettings::default() };
+        let mut publishers = Publishers::new();
+        let mut session = || Session::new(&mut publishers, "bob", false, raw.clone()).unwrap();
+        let (mut first, mut second) = (session(), session());
+        make(&mut first, &mut publishers, "x");
+        assert_eq!(first.tick().len(), 1, "memcached is not there");
+        assert!(
+            first.wake().is_some_and(|wake| wake <= RETRY),
+            "it is to be told later that this was missed"
+        );
+        let _memcached = Memcached::start(port);
+        make(&mut second, &mut publishers, "y");
+        until("memcached answers", || {
+            second.tick();
+            !second.accounts.iter().any(|account| account.user.owes())
+        });
+        until("the first one's retry is due", || first.wake() == Some(Duration::ZERO));
+        assert_eq!(first.tick().len(), 0);
+        assert_ne!(first.wake(), Some(Duration::ZERO));
     }
 }

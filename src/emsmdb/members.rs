@@ -123,7 +123,7 @@ impl Members {
         }
         if settled && user.wanted == wanted {
             unsettled.remove(cn);
-        } else if !settled {
+        } else if !settled && user.wanted == wanted {
             user.not_before = Some(Instant::now() + RETRY);
         }
     }

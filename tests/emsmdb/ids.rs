@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use ocbus::emsmdb::{Answer, EngineConfig, Query, QueryId, TableKind, What};
+use ocbus::emsmdb::{Answer, EngineConfig, NewSession, Query, QueryId, TableKind, What};
+use ocbus::resolver::Cn;
 use ocbus::wire::ropnotify::{FolderId, Notification, NotificationTypes, Scope, TableEvent};
 use ocbus::wire::{NewMessage, ResyncReason, Transfer};
 use ocbus::{Event, EventKind, Mailbox};
@@ -337,6 +338,92 @@ fn more_than_may_wait_become_one_resync_behind_them() {
         assert!(told.contains(&CONTENTS_CHANGED) && told.contains(&folder_modified("INBOX", None, None)));
         assert_eq!(rig.engine.statistics().pending, 0);
     }
+}
+
+/// The bound is everybody's: whoever has nothing of their own in front is told at once, and holds no place in it.
+#[test]
+fn a_user_with_nothing_in_front_is_told_when_others_fill_the_bound() {
+    let mut rig = warm(EngineConfig { pending: 1, ..EngineConfig::default() });
+    let eve = NewSession { guid: Uuid::from_u128(8), cn: Cn::new("eve").unwrap(), index: 8 };
+    rig.engine.open(eve, rig.now).unwrap();
+    let mut event = rig.event("INBOX", new_mail(1));
+    event.user = "eve".to_owned();
+    rig.give(event);
+    let waiting = rig.engine.next_query().unwrap();
+    let event = rig.event("INBOX", new_mail(10));
+    rig.give(event);
+    let told = rig.told();
+    assert!(
+        told.contains(&CONTENTS_CHANGED) && told.contains(&folder_modified("INBOX", None, None)),
+        "{told:?}"
+    );
+    assert_eq!(rig.engine.statistics().pending, 1, "eve's");
+    answer(&mut rig, &waiting);
+    rig.answer_all(know);
+    assert_eq!(rig.engine.statistics().pending, 0);
+}
+
+#[test]
+fn a_large_event_counts_as_several() {
+    let mut rig = warm(EngineConfig { pending: 100, ..EngineConfig::default() });
+    let scattered = uids((1..10_000).step_by(2));
+    let event = rig.event("Trash", EventKind::MessageExpunge { uids: scattered });
+    rig.give(event);
+    assert!(rig.engine.statistics().pending > 100, "5,000 ranges take 40 kB");
+    gives_nothing(&mut rig);
+    rig.answer_all(know);
+    assert_eq!(rig.engine.statistics().pending, 0);
+}
+
+/// One more event is over the bound: nothing is asked for it.
+fn gives_nothing(rig: &mut Rig) {
+    let asked = rig.engine.statistics().queries;
+    let event = rig.event("Lists", new_mail(1));
+    rig.give(event);
+    assert_eq!((rig.engine.statistics().queries, rig.engine.statistics().events_over), (asked, 1));
+}
+
+#[test]
+fn of_many_tables_so_many_rows_are_asked_for_one_event() {
+    let mut rig = warm(EngineConfig { handles_per_session: 1000, ..EngineConfig::default() });
+    for handle in 1000..1300 {
+        rig.open_table(table(handle, TableKind::Contents, "Sent"));
+        rig.engine.set_columns(rig.session, handle, &[0x0037_001f], rig.now).unwrap();
+    }
+    rig.happens("Sent", new_mail(2));
+    let rows = rig.asked.iter().filter(|query| matches!(query.what, What::Row { .. })).count();
+    assert_eq!(rows, 256);
+    let changed = rig.replies().iter().filter(|reply| reply.notification == CONTENTS_CHANGED).count();
+    assert_eq!(changed, 300, "each is told, with its row or without");
+}
+
+/// A host like OpenChange gives a folder its id when a client lists the folders: it must come to do that.
+#[test]
+fn a_new_folder_that_the_host_does_not_know_yet_is_told_as_a_change_of_the_list_that_it_is_in() {
+    let mut rig = Rig::subscribed();
+    rig.open_table(table(HIERARCHY, TableKind::Hierarchy, "Lists"));
+    let new = |query: &Query| match &query.what {
+        What::Folder { mailbox: Some(mailbox), .. } if mailbox.name == "Lists/New" => Answer::Unknown,
+        _ => know(query),
+    };
+    let hierarchy_changed = Notification::HierarchyTable(TableEvent::Changed);
+    let event = rig.event("Lists/New", EventKind::MailboxCreate);
+    rig.give(event);
+    rig.answer_all(new);
+    assert_eq!(rig.told(), [folder_modified("Lists", None, None), hierarchy_changed.clone()]);
+    let event = rig.event("Lists/New", EventKind::MailboxRename { old: Mailbox::new("Old", '/') });
+    rig.give(event);
+    rig.answer_all(new);
+    let told = rig.told();
+    assert!(
+        told.contains(&folder_modified("Lists", None, None)) && told.contains(&hierarchy_changed),
+        "{told:?}"
+    );
+    // Mail in a folder that the host does not have is nobody's.
+    let event = rig.event("Lists/New", new_mail(1));
+    rig.give(event);
+    rig.answer_all(new);
+    assert_eq!(rig.told(), []);
 }
 
 #[test]

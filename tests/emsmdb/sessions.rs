@@ -8,7 +8,7 @@ use ocbus::resolver::Cn;
 use ocbus::wire::ropnotify::Scope;
 use uuid::Uuid;
 
-use super::rig::{ALL, Rig, cn, new_mail};
+use super::rig::{ALL, Rig, SUBSCRIPTION, cn, created, new_mail};
 
 fn new(guid: u128, user: &str) -> NewSession {
     NewSession { guid: Uuid::from_u128(guid), cn: Cn::new(user).unwrap(), index: 0 }
@@ -52,6 +52,17 @@ fn a_session_that_nobody_calls_ends_and_a_parked_wait_keeps_it() {
     let mut out = Vec::new();
     assert_eq!(rig.engine.take(rig.session, 99, &mut out, rig.now), Err(UnknownSession(rig.session)));
     assert_eq!(rig.engine.touch(rig.session, rig.now), Err(UnknownSession(rig.session)));
+}
+
+/// The host's own word is no sign of life of its client.
+#[test]
+fn what_the_host_tells_itself_keeps_no_session() {
+    let mut rig = Rig::subscribed();
+    let idle = EngineConfig::default().idle;
+    rig.pass(idle / 2);
+    rig.engine.notify(rig.session, SUBSCRIPTION, created("INBOX", 1), rig.now).unwrap();
+    rig.pass(idle / 2 + Duration::from_secs(1));
+    assert!(!rig.engine.contains(rig.session));
 }
 
 #[test]

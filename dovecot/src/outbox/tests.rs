@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use ocbus_wire::Mailbox;
+use ocbus_wire::{Mailbox, NewMessage, ResyncReason};
 
 use super::*;
 
@@ -169,4 +169,26 @@ fn ranges_are_taken_out_of_ranges() {
     assert_eq!(without(&[(1, u32::MAX)], &[(5, u32::MAX)]), [(1, 4)]);
     assert_eq!(without(&[(4, 4)], &[(1, 9)]), []);
     assert!(contains(&[(1, 3), (5, 9)], 5) && !contains(&[(1, 3), (5, 9)], 4));
+}
+
+/// A Maildir's sync finds what others put there in the same moment as a delivery: who looks again is told of the new mail
+/// all the same, since a legacy endpoint hears of nothing else.
+#[test]
+fn new_mail_is_told_beside_a_resync_of_its_mailbox() {
+    let found = || change("INBOX", EventKind::Resync { reason: ResyncReason::Other, missed: 2 });
+    let new = || change("INBOX", EventKind::MessageNew(NewMessage::default()));
+    assert_eq!(
+        told(vec![found(), trash("INBOX", 1), new(), expunge("INBOX", &[2])]),
+        ["Resync INBOX 4", "MessageNew INBOX"]
+    );
+}
+
+#[test]
+fn new_mail_stays_where_the_rest_is_too_much_for_a_batch() {
+    let new = change("INBOX", EventKind::MessageNew(NewMessage::default()));
+    let scattered: Vec<u32> = (1..40_000).step_by(2).collect();
+    assert_eq!(
+        told(vec![new, expunge("INBOX", &scattered), trash("INBOX", 2)]),
+        ["MessageNew INBOX", "Resync INBOX 2"]
+    );
 }

@@ -139,6 +139,17 @@ pub(super) fn folder_changed(folder: FolderId, parent: Option<FolderId>) -> Chan
     }
 }
 
+/// What to tell of a new folder that the host does not know yet: the list of folders that it is in has changed.
+pub(super) fn folders_changed(parent: Option<FolderId>) -> Changes {
+    Changes {
+        announcements: parent
+            .map(|parent| Announcement::folder_modified(parent, None, None))
+            .into_iter()
+            .collect(),
+        tables: vec![TableChange::Hierarchy { parent, row: Row::Changed }],
+    }
+}
+
 struct Maker<'a> {
     event: &'a Event,
     folder: FolderId,
@@ -404,5 +415,49 @@ fn rows(
         tables.extend(found.iter().flatten().map(|id| TableChange::Contents { folder, row: row(*id) }));
     } else {
         tables.push(TableChange::Contents { folder, row: Row::Changed });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ocbus_wire::Mailbox;
+    use uuid::Uuid;
+
+    use super::*;
+
+    const FOLDER: FolderId = FolderId::from_u64(1);
+    const PARENT: FolderId = FolderId::from_u64(2);
+    const OLD: FolderId = FolderId::from_u64(3);
+
+    fn announced(kind: EventKind, found: &Found<'_>) -> Vec<Notification> {
+        let event = Event::new(Uuid::nil(), 0, "bob", Mailbox::new("A/B", '/'), kind);
+        let made = changes(&event, FOLDER, found, &MessageClass::default());
+        made.announcements.into_iter().map(|announcement| announcement.notification).collect()
+    }
+
+    fn rename() -> EventKind {
+        EventKind::MailboxRename { old: Mailbox::new("C", '/') }
+    }
+
+    fn modified(folder: FolderId) -> Notification {
+        folder_modified(folder, None, None)
+    }
+
+    #[test]
+    fn without_a_parent_a_folder_is_told_to_have_changed() {
+        let found = Found::default();
+        for kind in [EventKind::MailboxCreate, EventKind::MailboxDelete, rename()] {
+            assert_eq!(announced(kind.clone(), &found), [modified(FOLDER)], "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn under_a_name_that_the_host_has_forgotten_it_is_new() {
+        let found = Found { parent: Some(PARENT), ..Found::default() };
+        let created = Notification::FolderCreated { folder: FOLDER, parent: PARENT, tags: Tags::default() };
+        assert_eq!(announced(rename(), &found), [created.clone()]);
+        // Where it came from has no parent that is known.
+        let found = Found { old_folder: Some(OLD), ..found };
+        assert_eq!(announced(rename(), &found), [created, modified(OLD)]);
     }
 }

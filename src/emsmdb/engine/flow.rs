@@ -55,6 +55,8 @@ impl Engine {
         }
         if user.pending.len() >= self.config.pending_per_user || self.pending >= self.config.pending {
             self.event_over(cn, event);
+            // With nothing of the user's in front it is told at once: no answer would come to do it.
+            self.settle(cn, now);
             return;
         }
         user.last_number += 1;
@@ -70,8 +72,8 @@ impl Engine {
             };
             pending.folders = asker.folders(event, &self.sessions);
         }
+        self.pending += pending.weight;
         user.pending.push_back(pending);
-        self.pending += 1;
         let at = user.pending.len() - 1;
         if self.step(cn, at, now) {
             self.settle(cn, now);
@@ -94,8 +96,9 @@ impl Engine {
         self.counters.resyncs += 1;
         let resync = Event::resync(event.id, event.time_us, cn.as_str(), ResyncReason::Overflow, 1);
         user.last_number += 1;
-        user.pending.push_back(Pending::new(user.last_number, Arc::new(resync)));
-        self.pending += 1;
+        let resync = Pending::new(user.last_number, Arc::new(resync));
+        self.pending += resync.weight;
+        user.pending.push_back(resync);
     }
 
     /// Answers a question. One that was not asked, or given up since, is counted and does nothing.
@@ -203,7 +206,7 @@ impl Engine {
             };
             if pending.stage == Stage::Ready && !waits {
                 if let Some(pending) = user.pending.remove(at) {
-                    *total -= 1;
+                    *total -= pending.weight;
                     tell(&pending, user, sessions, counters, config, now);
                 }
                 continue;

@@ -170,7 +170,7 @@ impl Engine {
         user.sessions.retain(|guid| *guid != session);
         if user.sessions.is_empty() {
             // Nobody is left to be told.
-            self.pending -= user.pending.len();
+            self.pending -= user.pending.iter().map(|pending| pending.weight).sum::<usize>();
             user.pending.clear();
             self.queries.forget(&cn);
             user.folders = Folders::default();
@@ -307,7 +307,8 @@ impl Engine {
     ) -> Result<(), NotifyError> {
         let bounds = Bounds::from(&self.config);
         let max = self.config.queue_octets / 2;
-        let found = self.sessions.touch(session, now).map_err(HandleError::from)?;
+        // No sign of life: a host that calls this now and then must not keep sessions of clients that are gone.
+        let found = self.sessions.get(session).ok_or(HandleError::from(UnknownSession(session)))?;
         let subscription = found.subscription(handle).copied();
         let logon_id = match (&subscription, found.table(handle)) {
             (Some(subscription), _) => subscription.logon_id,

@@ -27,7 +27,12 @@ pub(super) struct Pending {
     /// What to tell, once folders and messages are known.
     pub(super) changes: Option<Changes>,
     pub(super) stage: Stage,
+    /// What it counts for among all that wait: ranges of UIDs are most of a large event's memory.
+    pub(super) weight: usize,
 }
+
+/// Ranges of UIDs that are in the weight of one event.
+const RANGES_FOR_ONE: usize = 32;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stage {
@@ -100,8 +105,10 @@ impl Pending {
             keys
         });
         let stage = if keys.is_some() { Stage::Folders } else { Stage::Ready };
+        let weight = 1 + uid_ranges(&event.kind) / RANGES_FOR_ONE;
         Pending {
             number,
+            weight,
             event,
             keys,
             folders: FolderSlots::default(),
@@ -149,6 +156,20 @@ pub(super) fn message_counts(event: &Event) -> (u64, u64) {
         | EventKind::FlagsSet { uids, .. }
         | EventKind::FlagsClear { uids, .. } => (uids.len(), 0),
         _ => (0, 0),
+    }
+}
+
+fn uid_ranges(kind: &EventKind) -> usize {
+    match kind {
+        EventKind::MessageCopy(transfer) | EventKind::MessageMove(transfer) => {
+            transfer.uids.ranges().len() + transfer.old_uids.ranges().len()
+        }
+        EventKind::MessageRead { uids }
+        | EventKind::MessageTrash { uids }
+        | EventKind::MessageExpunge { uids }
+        | EventKind::FlagsSet { uids, .. }
+        | EventKind::FlagsClear { uids, .. } => uids.ranges().len(),
+        _ => 0,
     }
 }
 

@@ -7,7 +7,7 @@ use ocbus_wire::ropnotify::{FolderId, FolderRow, MessageRow, Notification, Table
 use uuid::Uuid;
 
 use super::asking::shows;
-use super::changes::{Changes, Row, TableChange, folder_changed};
+use super::changes::{Changes, Row, TableChange, folder_changed, folders_changed};
 use super::handles::OpenTable;
 use super::pending::{Pending, Slot};
 use super::queue::Bounds;
@@ -31,18 +31,13 @@ pub(super) fn tell(
     }
     let failed = |slot: &Slot<FolderId>| *slot == Slot::Failed;
     let lost_track = failed(&pending.folders.folder) || failed(&pending.folders.old_folder);
-    let found = pending.found();
-    let changed_only;
-    let made = match (&pending.changes, found.old_folder) {
-        (Some(made), _) => made,
-        // Moved to where the host has no folder: what is left behind has changed.
-        (None, Some(old))
-            if matches!(pending.event.kind, EventKind::MessageMove(_) | EventKind::MailboxRename { .. }) =>
-        {
-            changed_only = folder_changed(old, found.old_parent);
-            &changed_only
+    let around;
+    let made = match &pending.changes {
+        Some(made) => made,
+        None => {
+            around = changes_around(pending);
+            &around
         }
-        _ => &Changes::default(),
     };
     let ids = if resync_of_all || lost_track { user.folders.ids() } else { Vec::new() };
     for guid in &user.sessions {
@@ -72,6 +67,34 @@ pub(super) fn tell(
     if resync_of_all {
         user.folders.stale(None);
     }
+}
+
+/// What to tell of an event in a folder that the host does not have.
+fn changes_around(pending: &Pending) -> Changes {
+    let (kind, found) = (&pending.event.kind, pending.found());
+    let mut changes = match (kind, found.old_folder) {
+        // What is left behind has changed.
+        (EventKind::MessageMove(_) | EventKind::MailboxRename { .. }, Some(old)) => {
+            folder_changed(old, found.old_parent)
+        }
+        _ => Changes::default(),
+    };
+    // A host learns of a new folder when a client lists the folders anew: so clients are told to.
+    let is_new = matches!(kind, EventKind::MailboxCreate | EventKind::MailboxRename { .. });
+    if is_new && pending.folders.folder == Slot::Unknown {
+        let listed = folders_changed(found.parent);
+        for announcement in listed.announcements {
+            if !changes.announcements.contains(&announcement) {
+                changes.announcements.push(announcement);
+            }
+        }
+        for table in listed.tables {
+            if !changes.tables.contains(&table) {
+                changes.tables.push(table);
+            }
+        }
+    }
+    changes
 }
 
 /// What a table is told: the row, where it is needed and known.

@@ -95,7 +95,8 @@ impl RegisterNotification {
     }
 
     /// Reads the request that stands at the beginning, and says how many octets it has taken. What stands in the
-    /// reserved octet does not matter.
+    /// reserved octet does not matter. Types that no notification has, and no types at all, are kept as they are: a client
+    /// that asks for more than there is gets what there is, and not an error that ends its session.
     pub fn decode(octets: &[u8]) -> Result<(Self, usize), DecodeError> {
         let mut reader = Reader::new(octets);
         rop_id(&mut reader, Self::ROP_ID)?;
