@@ -15,6 +15,7 @@
 //! |---|---|
 //! | EcDoConnectEx, MAPI/HTTP Connect | [`Emsmdb::open_session`] |
 //! | EcDoAsyncConnectEx | nothing; with [`Sharing`], [`Session::connect_async`] |
+//! | RopLogon to another mailbox than the user's own | [`Session::logon`] |
 //! | RopRegisterNotification | [`Session::subscribe`] |
 //! | RopGetContentsTable, RopGetHierarchyTable | [`Session::add_table`] |
 //! | RopSetColumns | [`Session::set_columns`] |
@@ -30,7 +31,8 @@
 //! Without a future, from C for example: [`Session::park`] takes a callback, and so does [`Ids`]. Everything but
 //! [`Emsmdb::attach`] may be called from any thread.
 //!
-//! One session shows one user's mailbox: events of another mailbox that it has open as a second logon are not told.
+//! One session may show several mailboxes, each by a logon; they have one queue and one wait. In OpenChange's records there is
+//! no logon: a process that has not opened the session hears of its own mailbox's events alone.
 //!
 //! ```
 //! use ocbus::Bus;
@@ -59,9 +61,9 @@ mod session;
 pub mod sogo;
 
 pub use engine::{
-    Answer, ConfigError, Engine, EngineConfig, HandleError, MessageRef, NewSession, NotifyError, OpenError,
-    Parked, Query, QueryId, SecondWait, Statistics, Subscription, Table, TableKind, TableRow, Taken,
-    UnknownSession, WaitId, WaitOutcome, What,
+    Answer, ConfigError, Engine, EngineConfig, HandleError, LogonError, MessageRef, NewSession, NotifyError,
+    OpenError, Parked, Query, QueryId, SecondWait, Statistics, Subscription, Table, TableKind, TableRow,
+    Taken, UnknownSession, WaitId, WaitOutcome, What,
 };
 pub use ids::{AsyncIds, Ids, Reply};
 pub use records::{JoinError, Part, Sharing, SharingStatistics};

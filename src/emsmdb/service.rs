@@ -67,7 +67,7 @@ pub(super) struct Inner {
     ids: Box<dyn Ids>,
     /// Wakes the task when something is due earlier than it knows.
     earlier: Notify,
-    members: Members,
+    pub(super) members: Members,
     /// Of what other processes know of the sessions.
     pub(super) keeper: Keeper,
 }

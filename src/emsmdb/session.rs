@@ -2,12 +2,14 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ocbus_resolver::Cn;
 use ocbus_wire::ropnotify::Notification;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use super::engine::{
-    Engine, HandleError, NotifyError, Parked, Subscription, Table, Taken, UnknownSession, WaitId, WaitOutcome,
+    Engine, HandleError, LogonError, NotifyError, Parked, Subscription, Table, Taken, UnknownSession, WaitId,
+    WaitOutcome,
 };
 use super::service::{Emsmdb, Inner};
 
@@ -47,6 +49,21 @@ impl Session {
         self.touch()?;
         self.emsmdb.inner.keeper.connect_async(self.guid, async_session).await;
         Ok(())
+    }
+
+    /// A client has logged on to another mailbox in this session (RopLogon): a shared one, public folders. What is opened with
+    /// this logon's number from now on is told of that user's events, who is registered as the session's own user is; waits
+    /// until that is done. See [`Engine::logon`].
+    pub async fn logon(&self, logon_id: u8, cn: Cn) -> Result<(), LogonError> {
+        let inner = &self.emsmdb.inner;
+        inner.with(|engine, now| engine.logon(self.guid, logon_id, cn.clone(), now))?;
+        inner.members.settled(&cn).await;
+        Ok(())
+    }
+
+    /// The client has released a logon (RopRelease), and with it all that was opened in it. Says whether anything was there.
+    pub fn logoff(&self, logon_id: u8) -> Result<bool, UnknownSession> {
+        self.change(|engine, now| engine.logoff(self.guid, logon_id, now))
     }
 
     /// Changes what is open.

@@ -4,6 +4,7 @@
 
 mod events;
 mod ids;
+mod logons;
 mod model;
 mod queue;
 mod rig;

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::handles::OpenTable;
 use super::queue::Bounds;
-use super::session::Tally;
+use super::session::{Session, Tally};
 use super::{Engine, Subscription, Table, UnknownSession};
 
 /// The octets of a resync that stands in for a full record, at most.
@@ -79,8 +79,9 @@ impl Engine {
     pub fn resync(&mut self, session: Uuid, now: Duration) {
         let bounds = Bounds::from(&self.config);
         self.counters.resyncs += 1;
-        let folders = self.folders_of(session);
-        self.sessions.tell(session, now, |session, tally| session.resync(&folders, &bounds, tally));
+        for (cn, folders) in self.folders_of(session) {
+            self.sessions.tell(session, now, |session, tally| session.resync(&cn, &folders, &bounds, tally));
+        }
     }
 
     /// The replies that make a client look at whatever it has open, without queueing them. Empty if nothing is.
@@ -89,15 +90,19 @@ impl Engine {
         let bounds =
             Bounds { octets: MAX_RESYNC_OCTETS, replies: self.config.queue_replies, rows_per_table: 0 };
         let mut scratch = found.without_replies();
-        scratch.resync(&self.folders_of(session), &bounds, &mut Tally::default());
+        for (cn, folders) in self.folders_of(session) {
+            scratch.resync(&cn, &folders, &bounds, &mut Tally::default());
+        }
         let mut out = Vec::new();
         while scratch.next_into(&mut out, &bounds) && out.len() < MAX_RESYNC_OCTETS {}
         out
     }
 
-    fn folders_of(&self, session: Uuid) -> Vec<FolderId> {
-        let found = self.sessions.get(session).and_then(|session| self.users.get(&session.cn));
-        found.map(|user| user.folders.ids()).unwrap_or_default()
+    /// The mailboxes that a session shows, and the folders of each that are known.
+    fn folders_of(&self, session: Uuid) -> Vec<(Cn, Vec<FolderId>)> {
+        let cns = self.sessions.get(session).map(Session::cns).unwrap_or_default();
+        let known = |cn: &Cn| self.users.get(cn).map(|user| user.folders.ids()).unwrap_or_default();
+        cns.into_iter().map(|cn| (cn.clone(), known(&cn))).collect()
     }
 
     /// What a session has open.

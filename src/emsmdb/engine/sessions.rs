@@ -3,7 +3,6 @@
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
-use ocbus_resolver::Cn;
 use uuid::Uuid;
 
 use super::queue::Bounds;
@@ -83,8 +82,8 @@ impl Sessions {
         Ok(session)
     }
 
-    /// Takes a session away, and answers its wait. Says whose it was.
-    pub(super) fn close(&mut self, guid: Uuid) -> Option<Cn> {
+    /// Takes a session away, and answers its wait.
+    pub(super) fn close(&mut self, guid: Uuid) -> Option<Session> {
         let session = self.by_guid.remove(&guid)?;
         self.timers.remove(&(session.timer, guid));
         if let Some((wait, _)) = session.parked {
@@ -93,7 +92,7 @@ impl Sessions {
         if session.relayed {
             self.ended.push_back(guid);
         }
-        Some(session.cn)
+        Some(session)
     }
 
     fn complete(&mut self, wait: WaitId, session: Uuid, outcome: WaitOutcome) {
