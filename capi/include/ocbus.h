@@ -819,6 +819,30 @@ enum ocbus_status ocbus_async_connect(const struct ocbus_t *ocbus,
 enum ocbus_status ocbus_session_touch(const struct ocbus_t *ocbus, const uint8_t *session);
 
 /**
+ * A client has logged on to another mailbox in its session (RopLogon): a shared one, public folders. What is opened with
+ * this `logon_id` from now on (ocbus_subscribe(), ocbus_table_add()) is told of the events of `cn`; a `logon_id` of which
+ * the library was not told is the session's own mailbox. One queue and one wait are for all of them. At most 64 others.
+ *
+ * Does not wait: the user is registered with the resolver meanwhile, and what came before that is made good.
+ *
+ * Ownership: the arguments are copied. Threads: any. Errors: OCBUS_ERROR_ARGUMENT, OCBUS_ERROR_UNKNOWN_SESSION,
+ * OCBUS_ERROR_DUPLICATE (something is open in this logon of another mailbox), OCBUS_ERROR_LIMIT.
+ */
+enum ocbus_status ocbus_session_logon(const struct ocbus_t *ocbus,
+                                      const uint8_t *session,
+                                      uint8_t logon_id,
+                                      const char *cn);
+
+/**
+ * The client has released a logon (RopRelease), and with it its subscriptions and tables.
+ *
+ * Threads: any. Errors: OCBUS_ERROR_ARGUMENT, OCBUS_ERROR_UNKNOWN_SESSION, OCBUS_ERROR_UNKNOWN_HANDLE (nothing was there).
+ */
+enum ocbus_status ocbus_session_logoff(const struct ocbus_t *ocbus,
+                                       const uint8_t *session,
+                                       uint8_t logon_id);
+
+/**
  * Closes a session (EcDoDisconnect, MAPI/HTTP Disconnect, a context handle that was run down). Its subscriptions,
  * tables and replies are gone; its parked wait is answered with OCBUS_OUTCOME_UNKNOWN_SESSION.
  *

@@ -51,7 +51,8 @@ pub use options::{
 };
 pub use replies::{ocbus_has_replies, ocbus_room, ocbus_take};
 pub use session::{
-    OCBUS_GUID_OCTETS, ocbus_async_connect, ocbus_session_close, ocbus_session_open, ocbus_session_touch,
+    OCBUS_GUID_OCTETS, ocbus_async_connect, ocbus_session_close, ocbus_session_logoff, ocbus_session_logon,
+    ocbus_session_open, ocbus_session_touch,
 };
 pub use statistics::{ocbus_statistics, ocbus_statistics_read};
 pub use status::{ocbus_last_error, ocbus_last_status, ocbus_status, ocbus_status_name};

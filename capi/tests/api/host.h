@@ -83,6 +83,7 @@ void test_sessions_and_handles(void);
 void test_waits_and_replies(void);
 void test_time_limits(void);
 void test_sharing(void);
+void test_logons(void);
 void test_statistics(void);
 void test_destroy(void);
 void test_signals(void);

@@ -34,6 +34,7 @@ int main(void)
     RUN(test_waits_and_replies);
     RUN(test_time_limits);
     RUN(test_sharing);
+    RUN(test_logons);
     RUN(test_statistics);
     RUN(test_destroy);
     CHECK(descriptors() == before);

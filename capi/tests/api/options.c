@@ -50,6 +50,8 @@ void test_null_handles(void)
     NO_HANDLE(ocbus_session_open(NULL, ONE, "bob", 1));
     NO_HANDLE(ocbus_session_touch(NULL, ONE));
     NO_HANDLE(ocbus_session_close(NULL, ONE));
+    NO_HANDLE(ocbus_session_logon(NULL, ONE, 1, "bob"));
+    NO_HANDLE(ocbus_session_logoff(NULL, ONE, 1));
     NO_HANDLE(ocbus_subscribe(NULL, ONE, 1, 0, 2, OCBUS_SCOPE_STORE, 0, 0));
     NO_HANDLE(ocbus_subscribe_rop(NULL, ONE, 1, octets, 7, NULL));
     NO_HANDLE(ocbus_release(NULL, ONE, 1));

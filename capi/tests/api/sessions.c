@@ -99,3 +99,29 @@ void test_sessions_and_handles(void)
     CHECK(host.lines > 0); /* session_opened and others, at debug */
     OK(ocbus_destroy(ocbus));
 }
+
+/* A second mailbox in the session: its events come with its logon, and end the same wait. */
+void test_logons(void)
+{
+    struct host host;
+    ocbus_t *ocbus = create(&host, "resolver = none");
+    uint8_t octets[512];
+
+    host.how = AT_ONCE;
+    OK(ocbus_session_open(ocbus, ONE, "office", 7));
+    OK(ocbus_session_logon(ocbus, ONE, 5, "bob"));
+    OK(ocbus_subscribe(ocbus, ONE, 0x29, 5, ALL_TYPES, OCBUS_SCOPE_STORE, 0, 0));
+    OK(ocbus_subscribe(ocbus, ONE, 0x2a, 0, ALL_TYPES, OCBUS_SCOPE_STORE, 0, 0));
+    park(ocbus, ONE, &host);
+    tell(ocbus, 7);
+    until(ocbus, &host.answers, 1);
+    CHECK(take(ocbus, ONE, octets, sizeof(octets)) > 38);
+    CHECK(octets[0] == 0x2a && octets[1] == 0x29 && octets[5] == 5);
+    FAILS(OCBUS_ERROR_DUPLICATE, "logon 5", ocbus_session_logon(ocbus, ONE, 5, "public"));
+    FAILS(OCBUS_ERROR_ARGUMENT, "", ocbus_session_logon(ocbus, ONE, 6, "a b"));
+    FAILS(OCBUS_ERROR_UNKNOWN_SESSION, "unknown", ocbus_session_logon(ocbus, NONE, 5, "bob"));
+    OK(ocbus_session_logoff(ocbus, ONE, 5));
+    FAILS(OCBUS_ERROR_UNKNOWN_HANDLE, "logon 5", ocbus_session_logoff(ocbus, ONE, 5));
+    FAILS(OCBUS_ERROR_UNKNOWN_HANDLE, "handle", ocbus_release(ocbus, ONE, 0x29));
+    OK(ocbus_destroy(ocbus));
+}
