@@ -167,3 +167,11 @@ fn others_that_show_a_mailbox_do_not_count_as_its_users_sessions() {
     rig.engine.open(open(100, office()), rig.now).unwrap();
     assert!(rig.engine.open(open(101, office()), rig.now).is_err());
 }
+
+#[test]
+fn other_processes_are_told_of_the_own_mailbox_alone() {
+    let rig = rig();
+    let handles = rig.engine.handles(rig.session).unwrap();
+    assert_eq!(handles.subscriptions, [store(0x29, OWN)]);
+    assert_eq!(handles.tables, []);
+}

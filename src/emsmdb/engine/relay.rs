@@ -105,12 +105,15 @@ impl Engine {
         cns.into_iter().map(|cn| (cn.clone(), known(&cn))).collect()
     }
 
-    /// What a session has open.
+    /// What a session has open in its own mailbox. (Who reads it elsewhere knows of no logons, and would take another
+    /// mailbox's for it.)
     pub fn handles(&self, session: Uuid) -> Option<Handles> {
         let session = self.sessions.get(session)?;
-        let told = session.tables.iter().filter(|open| open.listens());
+        let is_own = |logon_id| *session.cn_of(logon_id) == session.cn;
+        let told = session.tables.iter().filter(|open| open.listens() && is_own(open.table.logon_id));
+        let own = session.subscriptions.iter().filter(|subscription| is_own(subscription.logon_id));
         Some(Handles {
-            subscriptions: session.subscriptions.clone(),
+            subscriptions: own.copied().collect(),
             tables: told.map(|open| (open.table, open.columns.to_vec())).collect(),
         })
     }
