@@ -525,6 +525,30 @@ typedef struct ocbus_statistics {
      * Registrations that somebody else had removed or forgotten, and that were made again.
      */
     uint64_t registrations_lost;
+    /**
+     * Shared sessions (setting `sharing`), now; those among them whose records are still to be removed.
+     */
+    uint64_t shared;
+    /**
+     * Octets of replies appended to `deliver:`.
+     */
+    uint64_t shared_appended_octets;
+    /**
+     * Octets of replies taken from it.
+     */
+    uint64_t shared_taken_octets;
+    /**
+     * Times that `deliver:` was full, so that a resync took the place of what waited.
+     */
+    uint64_t shared_full;
+    /**
+     * Times that memcached had forgotten replies before they were fetched; a resync stands for them.
+     */
+    uint64_t shared_forgotten;
+    /**
+     * Calls on memcached for shared sessions that failed. They are repeated.
+     */
+    uint64_t shared_failures;
 } ocbus_statistics;
 
 /**
@@ -734,6 +758,9 @@ size_t ocbus_room(size_t pcb_out,
  *
  * With `size` 0 nothing is taken, and `buffer` may be NULL.
  *
+ * With setting `sharing` the replies are in memcached, and this waits for it, for setting `resolver_timeout_ms` at most. While
+ * it is away nothing is taken and nothing lost. Of a session that was opened in another process nothing is taken.
+ *
  * Ownership: `buffer` is the caller's. Threads: any. Errors: OCBUS_ERROR_ARGUMENT (nothing is taken),
  * OCBUS_ERROR_UNKNOWN_SESSION.
  */
@@ -746,7 +773,7 @@ enum ocbus_status ocbus_take(const struct ocbus_t *ocbus,
                              size_t *replies);
 
 /**
- * Whether replies wait for a session. Does not count as a call of its client.
+ * Whether replies wait for a session in this process. Does not count as a call of its client.
  *
  * Threads: any. Errors: OCBUS_ERROR_ARGUMENT, OCBUS_ERROR_UNKNOWN_SESSION.
  */
@@ -770,12 +797,50 @@ enum ocbus_status ocbus_session_open(const struct ocbus_t *ocbus,
                                      uint16_t index);
 
 /**
+ * Ties an asynchronous session to a session (EcDoAsyncConnectEx), so that asyncemsmdb finds it in another process: writes
+ * OpenChange's `session:`. `async_session`: the GUID of the handle that the client is given, 16 octets. Without setting
+ * `sharing` nothing is to be done, and nothing is done.
+ *
+ * Waits for memcached, for setting `resolver_timeout_ms` at most. That it is away is no error: the record is written when
+ * it is back.
+ *
+ * Ownership: the arguments are copied. Threads: any. Errors: OCBUS_ERROR_ARGUMENT, OCBUS_ERROR_UNKNOWN_SESSION.
+ */
+enum ocbus_status ocbus_async_connect(const struct ocbus_t *ocbus,
+                                      const uint8_t *session,
+                                      const uint8_t *async_session);
+
+/**
  * The client made a call: its session lives on. Every other call for a session says so too but
  * ocbus_has_replies() and ocbus_notify(); a session that nobody calls for `idle_s` ends.
  *
  * Threads: any. Errors: OCBUS_ERROR_ARGUMENT, OCBUS_ERROR_UNKNOWN_SESSION.
  */
 enum ocbus_status ocbus_session_touch(const struct ocbus_t *ocbus, const uint8_t *session);
+
+/**
+ * A client has logged on to another mailbox in its session (RopLogon): a shared one, public folders. What is opened with
+ * this `logon_id` from now on (ocbus_subscribe(), ocbus_table_add()) is told of the events of `cn`; a `logon_id` of which
+ * the library was not told is the session's own mailbox. One queue and one wait are for all of them. At most 64 others.
+ *
+ * Does not wait: the user is registered with the resolver meanwhile, and what came before that is made good.
+ *
+ * Ownership: the arguments are copied. Threads: any. Errors: OCBUS_ERROR_ARGUMENT, OCBUS_ERROR_UNKNOWN_SESSION,
+ * OCBUS_ERROR_DUPLICATE (something is open in this logon of another mailbox), OCBUS_ERROR_LIMIT.
+ */
+enum ocbus_status ocbus_session_logon(const struct ocbus_t *ocbus,
+                                      const uint8_t *session,
+                                      uint8_t logon_id,
+                                      const char *cn);
+
+/**
+ * The client has released a logon (RopRelease), and with it its subscriptions and tables.
+ *
+ * Threads: any. Errors: OCBUS_ERROR_ARGUMENT, OCBUS_ERROR_UNKNOWN_SESSION, OCBUS_ERROR_UNKNOWN_HANDLE (nothing was there).
+ */
+enum ocbus_status ocbus_session_logoff(const struct ocbus_t *ocbus,
+                                       const uint8_t *session,
+                                       uint8_t logon_id);
 
 /**
  * Closes a session (EcDoDisconnect, MAPI/HTTP Disconnect, a context handle that was run down). Its subscriptions,
@@ -959,6 +1024,21 @@ enum ocbus_status ocbus_wait_park(const struct ocbus_t *ocbus,
                                   void *user,
                                   uint64_t *wait,
                                   struct ocbus_wait_answer *answer);
+
+/**
+ * Parks a wait by its asynchronous session (EcDoAsyncWaitEx in asyncemsmdb; setting `sharing` is asyncemsmdb or both): the
+ * session is found in OpenChange's records, and its user is registered, by our own threads. `*wait` is its number. Always
+ * answered later, as with ocbus_wait_park(), with the GUID of the asynchronous session in the place of the session's:
+ * OCBUS_OUTCOME_UNKNOWN_SESSION where `session:` is not there. A memcached that is away is waited for, no longer than
+ * setting `wait_ms`. The replies are fetched by the process that has opened the session.
+ *
+ * Ownership, threads: as with ocbus_wait_park(). Errors: OCBUS_ERROR_ARGUMENT (`async_session` or `wait` is NULL).
+ */
+enum ocbus_status ocbus_async_wait_park(const struct ocbus_t *ocbus,
+                                        const uint8_t *async_session,
+                                        ocbus_wait_callback callback,
+                                        void *user,
+                                        uint64_t *wait);
 
 /**
  * Takes a wait back, as its client is gone: its callback is not called any more (if it is not running in another

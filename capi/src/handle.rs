@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use ocbus::emsmdb::{Emsmdb, Query, Reply};
-use ocbus::resolver::Resolver;
+use ocbus::emsmdb::{Emsmdb, Query, Reply, Sharing};
+use ocbus::resolver::{Resolver, SessionRecords};
 use ocbus::{Bus, Subscriber};
 use tokio::runtime::Runtime;
 
@@ -123,13 +123,20 @@ fn create(options: &ocbus_options) -> Result<ocbus_t, Error> {
     let runtime = runtime::start(settings.threads).map_err(system("start threads"))?;
     let bus = Bus::new();
     let (subscriber, emsmdb) = runtime.block_on(async {
+        let mut sharing = None;
         let subscriber = match &settings.resolver {
+            None if settings.sharing.is_some() => {
+                let message = "sharing: expected a resolver, in whose memcached the records are, not none";
+                return Err(Error::new(OCBUS_ERROR_CONFIG, message));
+            }
             None => None,
             Some(config) => {
                 let charset = settings.subscriber.charset;
                 let resolver = Resolver::new(config, charset, settings.resolver_timeout).await;
                 let resolver =
                     resolver.map_err(|error| Error::new(OCBUS_ERROR_CONFIG, format!("resolver: {error}")))?;
+                sharing =
+                    settings.sharing.map(|part| Sharing { records: SessionRecords::new(&resolver), part });
                 // nng's threads come with its first socket, and stay.
                 FIRST.get_or_init(std::process::id);
                 let started = Subscriber::start(settings.subscriber.clone(), resolver, bus.clone()).await;
@@ -138,8 +145,12 @@ fn create(options: &ocbus_options) -> Result<ocbus_t, Error> {
         };
         let asked = Arc::clone(&outbox);
         let ids = move |query: Query, reply: Reply| asked.push_query(query, reply);
-        let emsmdb = Emsmdb::attach(&bus, subscriber.clone(), ids, settings.emsmdb.clone())
-            .map_err(|error| Error::new(OCBUS_ERROR_CONFIG, error.to_string()))?;
+        let (feed, config) = (subscriber.clone(), settings.emsmdb.clone());
+        let emsmdb = match sharing {
+            None => Emsmdb::attach(&bus, feed, ids, config),
+            Some(sharing) => Emsmdb::attach_shared(&bus, feed, ids, sharing, config),
+        };
+        let emsmdb = emsmdb.map_err(|error| Error::new(OCBUS_ERROR_CONFIG, error.to_string()))?;
         Ok::<_, Error>((subscriber, emsmdb))
     })?;
     Ok(ocbus_t {
@@ -287,6 +298,7 @@ pub unsafe extern "C" fn ocbus_destroy(ocbus: *mut ocbus_t) -> ocbus_status {
         }
         let deadline = Instant::now() + handle.stop_timeout;
         runtime::with_signals_blocked(|| handle.runtime.block_on(handle.emsmdb.stop(handle.stop_timeout)));
+        handle.outbox.end_joining();
         while let Some(job) = handle.outbox.next_job() {
             match job {
                 // The server need not look up any more what nobody will be told.

@@ -50,7 +50,10 @@ pub use options::{
     ocbus_options_set_ids, ocbus_options_set_log,
 };
 pub use replies::{ocbus_has_replies, ocbus_room, ocbus_take};
-pub use session::{OCBUS_GUID_OCTETS, ocbus_session_close, ocbus_session_open, ocbus_session_touch};
+pub use session::{
+    OCBUS_GUID_OCTETS, ocbus_async_connect, ocbus_session_close, ocbus_session_logoff, ocbus_session_logon,
+    ocbus_session_open, ocbus_session_touch,
+};
 pub use statistics::{ocbus_statistics, ocbus_statistics_read};
 pub use status::{ocbus_last_error, ocbus_last_status, ocbus_status, ocbus_status_name};
 pub use subscription::{ocbus_release, ocbus_scope, ocbus_subscribe, ocbus_subscribe_rop};
@@ -60,6 +63,6 @@ pub use table::{
 };
 pub use tell::{ocbus_notify, ocbus_tell_new_mail};
 pub use wait::{
-    ocbus_outcome, ocbus_wait_answer, ocbus_wait_body, ocbus_wait_callback, ocbus_wait_cancel,
-    ocbus_wait_next, ocbus_wait_park,
+    ocbus_async_wait_park, ocbus_outcome, ocbus_wait_answer, ocbus_wait_body, ocbus_wait_callback,
+    ocbus_wait_cancel, ocbus_wait_next, ocbus_wait_park,
 };

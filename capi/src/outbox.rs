@@ -7,6 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ocbus::emsmdb::{Query, Reply, WaitId, WaitOutcome};
 use rustix::event::{EventfdFlags, eventfd};
+use tokio::task::AbortHandle;
 use tracing::Level;
 use uuid::Uuid;
 
@@ -34,6 +35,8 @@ struct State {
     /// Every wait whose answer the host has not been told.
     waits: HashMap<u64, Wait>,
     last_wait: u64,
+    /// Waits of asynchronous sessions, each in a task of ours until it is answered.
+    joining: HashMap<u64, AbortHandle>,
     /// Answered waits with a callback.
     called: VecDeque<(u64, WaitOutcome)>,
     /// Answered waits without one: [`ocbus_wait_next`](crate::ocbus_wait_next) fetches them.
@@ -135,12 +138,29 @@ impl Outbox {
         }
     }
 
+    /// It waits in a task, which may be over by now.
+    pub(crate) fn joining(&self, id: u64, task: AbortHandle) {
+        let mut state = self.lock();
+        let answered = state.called.iter().chain(&state.fetched).any(|(of, _)| *of == id);
+        // Answered, and told by now; or forgotten.
+        let over = !state.waits.contains_key(&id);
+        if !answered && !over {
+            state.joining.insert(id, task);
+        }
+    }
+
     /// Its answer is here.
     pub(crate) fn answered(&self, id: u64, outcome: WaitOutcome) {
-        self.with(|state| match state.waits.get(&id) {
-            Some(Wait { callback: Some(_), .. }) => state.called.push_back((id, outcome)),
-            Some(_) => state.fetched.push_back((id, outcome)),
-            None => {}
+        self.with(|state| state.answered(id, outcome));
+    }
+
+    /// Answers the waits that tasks wait for: nobody will any more.
+    pub(crate) fn end_joining(&self) {
+        self.with(|state| {
+            for (id, task) in std::mem::take(&mut state.joining) {
+                task.abort();
+                state.answered(id, WaitOutcome::Exiting);
+            }
         });
     }
 
@@ -148,6 +168,9 @@ impl Outbox {
     pub(crate) fn forget_wait(&self, id: u64) -> Option<(Uuid, Option<WaitId>)> {
         self.with(|state| {
             let wait = state.waits.remove(&id)?;
+            if let Some(task) = state.joining.remove(&id) {
+                task.abort();
+            }
             state.called.retain(|(answered, _)| *answered != id);
             state.fetched.retain(|(answered, _)| *answered != id);
             Some((wait.session, wait.parked))
@@ -175,6 +198,15 @@ impl Outbox {
 }
 
 impl State {
+    fn answered(&mut self, id: u64, outcome: WaitOutcome) {
+        self.joining.remove(&id);
+        match self.waits.get(&id) {
+            Some(Wait { callback: Some(_), .. }) => self.called.push_back((id, outcome)),
+            Some(_) => self.fetched.push_back((id, outcome)),
+            None => {}
+        }
+    }
+
     fn is_empty(&self) -> bool {
         self.lines.is_empty()
             && self.lost_lines == 0

@@ -23,6 +23,9 @@ pub extern "C" fn ocbus_room(pcb_out: usize, responses: usize, handles: usize) -
 ///
 /// With `size` 0 nothing is taken, and `buffer` may be NULL.
 ///
+/// With setting `sharing` the replies are in memcached, and this waits for it, for setting `resolver_timeout_ms` at most. While
+/// it is away nothing is taken and nothing lost. Of a session that was opened in another process nothing is taken.
+///
 /// Ownership: `buffer` is the caller's. Threads: any. Errors: OCBUS_ERROR_ARGUMENT (nothing is taken),
 /// OCBUS_ERROR_UNKNOWN_SESSION.
 #[unsafe(no_mangle)]
@@ -45,7 +48,10 @@ pub unsafe extern "C" fn ocbus_take(
         }
         let session = find(ocbus, guid)?;
         let mut octets = Vec::new();
-        let taken = session.take(size, &mut octets)?;
+        let taken = match ocbus.emsmdb.is_shared() {
+            true => ocbus.runtime.block_on(session.fetch(size, &mut octets))?,
+            false => session.take(size, &mut octets)?,
+        };
         let length = octets.len().min(size);
         if length > 0 {
             // SAFETY: `size` octets can be written there, as ocbus.h asks of the caller, and `octets` is ours.
@@ -64,7 +70,7 @@ pub unsafe extern "C" fn ocbus_take(
     })
 }
 
-/// Whether replies wait for a session. Does not count as a call of its client.
+/// Whether replies wait for a session in this process. Does not count as a call of its client.
 ///
 /// Threads: any. Errors: OCBUS_ERROR_ARGUMENT, OCBUS_ERROR_UNKNOWN_SESSION.
 #[unsafe(no_mangle)]

@@ -47,11 +47,23 @@ pub unsafe extern "C" fn ocbus_session_open(
     })
 }
 
-/// Opens at once, and has the rest, the registration, done by our own threads.
 fn open(ocbus: &ocbus_t, new: NewSession) -> Result<(), Error> {
     let cn = new.cn.clone();
     let emsmdb = ocbus.emsmdb.clone();
-    let mut opening: Pin<Box<_>> = Box::pin(async move { emsmdb.open_session(new).await.map(drop) });
+    in_background(ocbus, cn, async move { emsmdb.open_session(new).await.map(drop) })
+}
+
+/// Opens at once, and has the rest, the registration of the user, done by our own threads.
+fn in_background<E>(
+    ocbus: &ocbus_t,
+    cn: Cn,
+    opening: impl Future<Output = Result<(), E>> + Send + 'static,
+) -> Result<(), Error>
+where
+    E: Send + 'static,
+    Error: From<E>,
+{
+    let mut opening: Pin<Box<_>> = Box::pin(opening);
     match opening.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(opened) => Ok(opened?),
         // It is open, and its user is being registered.
@@ -68,6 +80,28 @@ fn open(ocbus: &ocbus_t, new: NewSession) -> Result<(), Error> {
     }
 }
 
+/// Ties an asynchronous session to a session (EcDoAsyncConnectEx), so that asyncemsmdb finds it in another process: writes
+/// OpenChange's `session:`. `async_session`: the GUID of the handle that the client is given, 16 octets. Without setting
+/// `sharing` nothing is to be done, and nothing is done.
+///
+/// Waits for memcached, for setting `resolver_timeout_ms` at most. That it is away is no error: the record is written when
+/// it is back.
+///
+/// Ownership: the arguments are copied. Threads: any. Errors: OCBUS_ERROR_ARGUMENT, OCBUS_ERROR_UNKNOWN_SESSION.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ocbus_async_connect(
+    ocbus: *const ocbus_t,
+    session: *const u8,
+    async_session: *const u8,
+) -> ocbus_status {
+    guard(|| {
+        // SAFETY: as ocbus.h asks of the caller.
+        let (ocbus, guid, other) = unsafe { (handle::get(ocbus)?, guid(session)?, guid(async_session)?) };
+        let session = find(ocbus, guid)?;
+        Ok(ocbus.runtime.block_on(session.connect_async(other))?)
+    })
+}
+
 /// The client made a call: its session lives on. Every other call for a session says so too but
 /// ocbus_has_replies() and ocbus_notify(); a session that nobody calls for `idle_s` ends.
 ///
@@ -78,6 +112,55 @@ pub unsafe extern "C" fn ocbus_session_touch(ocbus: *const ocbus_t, session: *co
         // SAFETY: as ocbus.h asks of the caller.
         let (ocbus, guid) = unsafe { (handle::get(ocbus)?, guid(session)?) };
         Ok(find(ocbus, guid)?.touch()?)
+    })
+}
+
+/// A client has logged on to another mailbox in its session (RopLogon): a shared one, public folders. What is opened with
+/// this `logon_id` from now on (ocbus_subscribe(), ocbus_table_add()) is told of the events of `cn`; a `logon_id` of which
+/// the library was not told is the session's own mailbox. One queue and one wait are for all of them. At most 64 others.
+///
+/// Does not wait: the user is registered with the resolver meanwhile, and what came before that is made good.
+///
+/// Ownership: the arguments are copied. Threads: any. Errors: OCBUS_ERROR_ARGUMENT, OCBUS_ERROR_UNKNOWN_SESSION,
+/// OCBUS_ERROR_DUPLICATE (something is open in this logon of another mailbox), OCBUS_ERROR_LIMIT.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ocbus_session_logon(
+    ocbus: *const ocbus_t,
+    session: *const u8,
+    logon_id: u8,
+    cn: *const c_char,
+) -> ocbus_status {
+    guard(|| {
+        // SAFETY: as ocbus.h asks of the caller.
+        let (ocbus, guid) = unsafe { (handle::get(ocbus)?, guid(session)?) };
+        // SAFETY: likewise.
+        let cn = unsafe { text("cn", cn, Cn::MAX_OCTETS)? };
+        let cn = Cn::new(cn).map_err(|error| Error::argument(error.to_string()))?;
+        let session = find(ocbus, guid)?;
+        let user = cn.clone();
+        in_background(ocbus, user, async move { session.logon(logon_id, cn).await })
+    })
+}
+
+/// The client has released a logon (RopRelease), and with it its subscriptions and tables.
+///
+/// Threads: any. Errors: OCBUS_ERROR_ARGUMENT, OCBUS_ERROR_UNKNOWN_SESSION, OCBUS_ERROR_UNKNOWN_HANDLE (nothing was there).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ocbus_session_logoff(
+    ocbus: *const ocbus_t,
+    session: *const u8,
+    logon_id: u8,
+) -> ocbus_status {
+    guard(|| {
+        // SAFETY: as ocbus.h asks of the caller.
+        let (ocbus, guid) = unsafe { (handle::get(ocbus)?, guid(session)?) };
+        match find(ocbus, guid)?.logoff(logon_id)? {
+            true => Ok(()),
+            false => Err(Error::new(
+                ocbus_status::OCBUS_ERROR_UNKNOWN_HANDLE,
+                format!("logon {logon_id}: nothing is open in it"),
+            )),
+        }
     })
 }
 

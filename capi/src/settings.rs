@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use ocbus::emsmdb::EmsmdbConfig;
 use ocbus::emsmdb::engine::SecondWait;
+use ocbus::emsmdb::{EmsmdbConfig, Part};
 use ocbus::resolver::Config;
 use ocbus::subscriber::{SubscriberConfig, TrustedNetworks};
 use ocbus::wire::Endpoint;
@@ -18,6 +18,8 @@ pub(crate) struct Settings {
     pub(crate) resolver_timeout: Duration,
     pub(crate) subscriber: SubscriberConfig,
     pub(crate) emsmdb: EmsmdbConfig,
+    /// `None`: no other process serves the same sessions.
+    pub(crate) sharing: Option<Part>,
     pub(crate) threads: usize,
     pub(crate) stop_timeout: Duration,
 }
@@ -29,6 +31,7 @@ impl Default for Settings {
             resolver_timeout: Duration::from_secs(1),
             subscriber: SubscriberConfig::default(),
             emsmdb: EmsmdbConfig::default(),
+            sharing: None,
             threads: 1,
             stop_timeout: Duration::from_secs(1),
         }
@@ -69,6 +72,15 @@ impl Settings {
                     _ => return Err(expected("reject or replace")),
                 }
             }
+            "sharing" => {
+                self.sharing = match value {
+                    "none" => None,
+                    "both" => Some(Part::Both),
+                    "emsmdb" => Some(Part::Emsmdb),
+                    "asyncemsmdb" => Some(Part::AsyncEmsmdb),
+                    _ => return Err(expected("none, both, emsmdb or asyncemsmdb")),
+                }
+            }
             "message_class" => engine.message_class = MessageClass::ascii(value),
             _ => {
                 let slot = self.number(name).ok_or_else(|| {
@@ -83,7 +95,7 @@ impl Settings {
     }
 
     /// Every name, for the message about one that there is not; a test sets each.
-    const NAMES: [&'static str; 30] = [
+    const NAMES: [&'static str; 31] = [
         "resolver",
         "resolver_timeout_ms",
         "charset",
@@ -94,6 +106,7 @@ impl Settings {
         "trusted_networks",
         "lease_s",
         "heartbeat_ms",
+        "sharing",
         "threads",
         "stop_timeout_ms",
         "sessions_per_user",
@@ -198,6 +211,7 @@ mod tests {
             "ipc_mode" => "660",
             "trusted_networks" => "10.0.0.0/8",
             "second_wait" => "replace",
+            "sharing" => "asyncemsmdb",
             "message_class" => "IPM.Note.X",
             "threads" => "2",
             _ => "59",

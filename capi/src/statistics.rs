@@ -86,6 +86,18 @@ pub struct ocbus_statistics {
     pub resolver_failures: u64,
     /// Registrations that somebody else had removed or forgotten, and that were made again.
     pub registrations_lost: u64,
+    /// Shared sessions (setting `sharing`), now; those among them whose records are still to be removed.
+    pub shared: u64,
+    /// Octets of replies appended to `deliver:`.
+    pub shared_appended_octets: u64,
+    /// Octets of replies taken from it.
+    pub shared_taken_octets: u64,
+    /// Times that `deliver:` was full, so that a resync took the place of what waited.
+    pub shared_full: u64,
+    /// Times that memcached had forgotten replies before they were fetched; a resync stands for them.
+    pub shared_forgotten: u64,
+    /// Calls on memcached for shared sessions that failed. They are repeated.
+    pub shared_failures: u64,
 }
 
 /// Fills the part of `*statistics` that `statistics->size` covers.
@@ -124,6 +136,7 @@ pub unsafe extern "C" fn ocbus_statistics_read(
 fn read(ocbus: &ocbus_t) -> ocbus_statistics {
     let engine = ocbus.emsmdb.statistics();
     let bus = ocbus.bus.statistics();
+    let sharing = ocbus.emsmdb.sharing_statistics();
     let subscriber = ocbus.subscriber.as_ref().map(|subscriber| subscriber.statistics()).unwrap_or_default();
     ocbus_statistics {
         size: 0,
@@ -165,5 +178,11 @@ fn read(ocbus: &ocbus_t) -> ocbus_statistics {
         rejected_peers: subscriber.rejected_peers,
         resolver_failures: subscriber.resolver_failures,
         registrations_lost: subscriber.registrations_lost,
+        shared: sharing.sessions,
+        shared_appended_octets: sharing.appended_octets,
+        shared_taken_octets: sharing.taken_octets,
+        shared_full: sharing.full,
+        shared_forgotten: sharing.forgotten,
+        shared_failures: sharing.failures,
     }
 }

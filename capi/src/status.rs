@@ -2,7 +2,7 @@ use std::cell::RefCell;
 use std::ffi::{CStr, CString, c_char};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use ocbus::emsmdb::{HandleError, NotifyError, OpenError, UnknownSession};
+use ocbus::emsmdb::{HandleError, LogonError, NotifyError, OpenError, UnknownSession};
 
 /// What became of a call. New codes may come; treat one that you do not know as a failure.
 #[repr(C)]
@@ -69,6 +69,17 @@ impl From<OpenError> for Error {
         let status = match error {
             OpenError::Duplicate { .. } => OCBUS_ERROR_DUPLICATE,
             OpenError::Stopping => OCBUS_ERROR_STOPPING,
+            _ => OCBUS_ERROR_LIMIT,
+        };
+        Error::new(status, error.to_string())
+    }
+}
+
+impl From<LogonError> for Error {
+    fn from(error: LogonError) -> Error {
+        let status = match &error {
+            LogonError::Session(_) => OCBUS_ERROR_UNKNOWN_SESSION,
+            LogonError::InUse { .. } => OCBUS_ERROR_DUPLICATE,
             _ => OCBUS_ERROR_LIMIT,
         };
         Error::new(status, error.to_string())

@@ -146,6 +146,39 @@ fn park(ocbus: &ocbus_t, guid: Uuid, callback: Option<Callback>) -> Result<u64, 
     }
 }
 
+/// Parks a wait by its asynchronous session (EcDoAsyncWaitEx in asyncemsmdb; setting `sharing` is asyncemsmdb or both): the
+/// session is found in OpenChange's records, and its user is registered, by our own threads. `*wait` is its number. Always
+/// answered later, as with ocbus_wait_park(), with the GUID of the asynchronous session in the place of the session's:
+/// OCBUS_OUTCOME_UNKNOWN_SESSION where `session:` is not there. A memcached that is away is waited for, no longer than
+/// setting `wait_ms`. The replies are fetched by the process that has opened the session.
+///
+/// Ownership, threads: as with ocbus_wait_park(). Errors: OCBUS_ERROR_ARGUMENT (`async_session` or `wait` is NULL).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ocbus_async_wait_park(
+    ocbus: *const ocbus_t,
+    async_session: *const u8,
+    callback: ocbus_wait_callback,
+    user: *mut c_void,
+    wait: *mut u64,
+) -> ocbus_status {
+    guard(|| {
+        // SAFETY: as ocbus.h asks of the caller.
+        let (ocbus, guid) = unsafe { (handle::get(ocbus)?, arguments::guid(async_session)?) };
+        // SAFETY: likewise.
+        let wait = unsafe { Out::new("wait", wait)? };
+        let outbox = std::sync::Arc::clone(&ocbus.outbox);
+        let id = outbox.add_wait(guid, callback.map(|call| Callback { call, user }));
+        let emsmdb = ocbus.emsmdb.clone();
+        let task = ocbus.runtime.spawn(async move {
+            let outcome = emsmdb.wait_async(guid).await;
+            outbox.answered(id, outcome);
+        });
+        ocbus.outbox.joining(id, task.abort_handle());
+        wait.set(id);
+        Ok(())
+    })
+}
+
 /// Takes a wait back, as its client is gone: its callback is not called any more (if it is not running in another
 /// thread just now), and ocbus_wait_next() does not give it. What would have ended it is still queued and ends the next
 /// wait at once.

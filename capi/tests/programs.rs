@@ -9,9 +9,23 @@ use support::{Program, STRICT, built, folder, succeed, text};
 
 const VERSION: &str = concat!("-DOCBUS_EXPECTED_VERSION=\"", env!("CARGO_PKG_VERSION"), "\"");
 
+/// `tests/api/`, whose files are one program.
+fn every_function(valgrind: bool) -> Program {
+    let mut files: Vec<String> = std::fs::read_dir(folder().join("tests/api"))
+        .unwrap()
+        .map(|file| file.unwrap().path().to_str().unwrap().to_owned())
+        .filter(|path| path.ends_with(".c") && !path.ends_with("/main.c"))
+        .collect();
+    files.sort();
+    let under = format!("-DOCBUS_UNDER_VALGRIND={}", u8::from(valgrind));
+    let mut more = vec![VERSION, &under, "-lpthread"];
+    more.extend(files.iter().map(String::as_str));
+    Program::build("tests/api/main.c", &more)
+}
+
 #[test]
 fn every_function_does_what_the_header_says() {
-    let program = Program::build("tests/api.c", &[VERSION, "-DOCBUS_UNDER_VALGRIND=0", "-lpthread"]);
+    let program = every_function(false);
     let output = succeed(program.command());
     assert!(text(&output.stdout).ends_with("all is well\n"), "{output:?}");
     assert_eq!(text(&output.stderr), "", "the library writes nothing there");
@@ -19,7 +33,7 @@ fn every_function_does_what_the_header_says() {
 
 #[test]
 fn every_function_is_clean_under_valgrind() {
-    let program = Program::build("tests/api.c", &[VERSION, "-DOCBUS_UNDER_VALGRIND=1", "-lpthread"]);
+    let program = every_function(true);
     let output = succeed(program.valgrind());
     assert!(text(&output.stdout).ends_with("all is well\n"), "{output:?}");
     assert_eq!(text(&output.stderr), "", "no errors, no leaks");

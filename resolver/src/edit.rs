@@ -44,6 +44,16 @@ pub(crate) trait Edit {
     /// The change to the stored value; called again when another writer came first.
     fn apply(&mut self, current: Option<&[u8]>) -> Result<(Change, Self::Outcome), ResolverError>;
 
+    /// Whether it usually puts octets behind the value: then its size is asked for, and not the value.
+    fn appends(&self) -> bool {
+        false
+    }
+
+    /// What to put behind a value of so many octets; `None`: the value must be read.
+    fn append(&mut self, _octets: usize) -> Option<(Vec<u8>, Self::Outcome)> {
+        None
+    }
+
     /// What the caller learns when the store fails in the middle.
     fn failed(self, error: ResolverError) -> Result<Self::Outcome, ResolverError>
     where

@@ -20,8 +20,12 @@ pub(crate) enum Request {
     /// The values of keys, in one round trip. `any_copy`: they are only looked at, and a copy will do where the
     /// server itself is out of reach. (What is to be written back must not come from one: its version is another's.)
     Get { keys: Vec<String>, any_copy: bool },
+    /// How many octets a value has, without the value.
+    Size { key: String },
     /// A value, if the record is as expected.
     Put { key: String, value: Vec<u8>, expiry: Option<Duration>, expect: Expect },
+    /// More octets behind a value, if the record is as it was read, or whatever it is. Its expiry stays.
+    Append { key: String, value: Vec<u8>, version: Option<Version> },
     /// No value any more, if the record is as it was read, or whatever it is.
     Delete { key: String, version: Option<Version> },
     /// Whether a key is there; extends its life.
@@ -33,7 +37,11 @@ impl Request {
     pub(crate) fn key(&self) -> &str {
         match self {
             Request::Get { keys, .. } => keys.first().map_or("", String::as_str),
-            Request::Put { key, .. } | Request::Delete { key, .. } | Request::Touch { key, .. } => key,
+            Request::Size { key }
+            | Request::Put { key, .. }
+            | Request::Append { key, .. }
+            | Request::Delete { key, .. }
+            | Request::Touch { key, .. } => key,
         }
     }
 
@@ -41,6 +49,7 @@ impl Request {
     pub(crate) fn version(&self) -> Option<Version> {
         match self {
             Request::Put { expect: Expect::Version(version), .. }
+            | Request::Append { version: Some(version), .. }
             | Request::Delete { version: Some(version), .. } => Some(*version),
             _ => None,
         }
@@ -82,6 +91,8 @@ pub(crate) enum Expect {
 pub(crate) enum Response {
     /// To `Get`: one entry for each key.
     Items(Vec<Option<Item>>),
+    /// To `Size`: the octets, and in which state the record was.
+    Size(Option<(usize, Version)>),
     /// The write or the touch happened.
     Done,
     /// The record was not as expected, or, to `Touch`, not there.
@@ -120,6 +131,13 @@ impl<E: Edit> Update<E> {
 
     /// The first thing to ask.
     pub(crate) fn begin(&self) -> Request {
+        match self.edit.appends() {
+            true => Request::Size { key: self.key.clone() },
+            false => self.read(),
+        }
+    }
+
+    fn read(&self) -> Request {
         Request::Get { keys: vec![self.key.clone()], any_copy: false }
     }
 
@@ -127,6 +145,7 @@ impl<E: Edit> Update<E> {
     pub(crate) fn step(&mut self, response: Response) -> Result<Step<E::Outcome>, ResolverError> {
         match (response, self.outcome.take()) {
             (Response::Items(items), _) => self.edit_item(items.into_iter().next().flatten()),
+            (Response::Size(found), _) => Ok(Step::Ask(self.append(found))),
             (Response::Done, Some(outcome)) => Ok(Step::Over(outcome)),
             (Response::Done | Response::NotDone, _) if self.attempts < E::MAX_ATTEMPTS => {
                 Ok(Step::Ask(self.begin()))
@@ -158,6 +177,19 @@ impl<E: Edit> Update<E> {
         match self.outcome {
             None if late > 0 => Duration::from_micros(random % (PAUSE_US * u64::from(late))),
             _ => Duration::ZERO,
+        }
+    }
+
+    /// Only what is new is written; where that cannot be, the record is read whole.
+    fn append(&mut self, found: Option<(usize, Version)>) -> Request {
+        let octets = found.map_or(0, |(octets, _)| octets);
+        let Some((value, outcome)) = self.edit.append(octets) else { return self.read() };
+        self.attempts += 1;
+        self.outcome = Some(outcome);
+        let key = self.key.clone();
+        match found {
+            Some((_, version)) => Request::Append { key, value, version: Some(version) },
+            None => Request::Put { key, value, expiry: None, expect: Expect::Absent },
         }
     }
 

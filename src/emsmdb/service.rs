@@ -18,12 +18,16 @@ use super::engine::{
 };
 use super::ids::{Ids, Reply};
 use super::members::Members;
+use super::records::{JoinError, Keeper, Sharing, SharingStatistics};
 use super::session::Session;
 use crate::bus::{Bus, Filter, Subscription};
 use crate::subscriber::Subscriber;
 
 /// Events that are taken from the bus at once, and questions that are fetched at once.
 const BATCH: usize = 64;
+
+/// How soon memcached is asked again for a session that is to be joined.
+const JOIN_AGAIN: Duration = Duration::from_millis(500);
 
 /// How an [`Emsmdb`] works.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,7 +67,9 @@ pub(super) struct Inner {
     ids: Box<dyn Ids>,
     /// Wakes the task when something is due earlier than it knows.
     earlier: Notify,
-    members: Members,
+    pub(super) members: Members,
+    /// Of what other processes know of the sessions.
+    pub(super) keeper: Keeper,
 }
 
 struct State {
@@ -96,6 +102,30 @@ impl Emsmdb {
         ids: impl Ids,
         config: EmsmdbConfig,
     ) -> Result<Emsmdb, ConfigError> {
+        Emsmdb::start(bus, subscriber, ids, None, config)
+    }
+
+    /// Likewise, and shares the sessions through memcached as OpenChange does. As
+    /// [`Part::Emsmdb`](super::Part::Emsmdb) nothing is fed, and the subscriber is not used.
+    ///
+    /// Must be called within a tokio runtime, which runs three tasks, and takes from memcached.
+    pub fn attach_shared(
+        bus: &Bus,
+        subscriber: Option<Arc<Subscriber>>,
+        ids: impl Ids,
+        sharing: Sharing,
+        config: EmsmdbConfig,
+    ) -> Result<Emsmdb, ConfigError> {
+        Emsmdb::start(bus, subscriber, ids, Some(sharing), config)
+    }
+
+    fn start(
+        bus: &Bus,
+        subscriber: Option<Arc<Subscriber>>,
+        ids: impl Ids,
+        sharing: Option<Sharing>,
+        config: EmsmdbConfig,
+    ) -> Result<Emsmdb, ConfigError> {
         count("bus_queue", config.bus_queue, 1, 65_536)?;
         let state = State {
             engine: Engine::new(config.engine)?,
@@ -103,18 +133,25 @@ impl Emsmdb {
             planned: None,
             asking: false,
         };
+        let keeper = Keeper::new(sharing);
         let inner = Arc::new(Inner {
             state: Mutex::new(state),
             origin: Instant::now(),
             ids: Box::new(ids),
             earlier: Notify::new(),
-            members: Members::new(subscriber),
+            members: Members::new(subscriber.filter(|_| keeper.hears())),
+            keeper,
         });
         let events = bus.subscribe_with_queue(Filter::all(), config.bus_queue);
         let feeding = tokio::spawn(feed(Arc::clone(&inner), events)).abort_handle();
         let joining = Arc::clone(&inner);
         let joining = tokio::spawn(async move { joining.members.run().await }).abort_handle();
-        Ok(Emsmdb { inner, _tasks: Arc::new(Tasks(vec![feeding, joining])) })
+        let mut tasks = vec![feeding, joining];
+        if inner.keeper.is_on() {
+            let keeping = Arc::clone(&inner);
+            tasks.push(tokio::spawn(async move { keeping.keeper.run(&keeping).await }).abort_handle());
+        }
+        Ok(Emsmdb { inner, _tasks: Arc::new(Tasks(tasks)) })
     }
 
     /// Opens a session, and waits until its user's events come here. A resolver that does not answer is no error: the
@@ -128,9 +165,65 @@ impl Emsmdb {
 
     /// Opens a session, whose user is registered in the background.
     pub fn open(&self, new: NewSession) -> Result<Session, OpenError> {
-        let guid = new.guid;
-        self.inner.with(|engine, now| engine.open(new, now))?;
+        let (guid, cn) = (new.guid, new.cn.clone());
+        let shared = self.inner.keeper.is_on();
+        self.inner.with(|engine, now| {
+            engine.open(new, now)?;
+            if shared {
+                engine.relay(guid);
+                self.inner.keeper.opened(guid, &cn);
+            }
+            Ok(())
+        })?;
         Ok(Session::new(self.clone(), guid))
+    }
+
+    /// The session that an asynchronous one belongs to: what asyncemsmdb does at EcDoAsyncWaitEx, in a process that has
+    /// not opened it. It is found in OpenChange's records, opened here, and its user registered; its subscriptions and
+    /// tables are those of its record, which is read again when something has happened. The first time it is told to look
+    /// at what it has open: nobody has listened for it until now.
+    ///
+    /// It ends when `session:` is gone, or when nobody has waited for it for [`idle`](super::EngineConfig::idle). Its replies
+    /// are fetched where it was opened.
+    pub async fn join_session(&self, async_session: Uuid) -> Result<Session, JoinError> {
+        let (guid, cn) = self.inner.keeper.join(&self.inner, async_session).await?;
+        self.inner.members.settled(&cn).await;
+        Ok(Session::new(self.clone(), guid))
+    }
+
+    /// Waits as EcDoAsyncWaitEx does, by the asynchronous session: [`Emsmdb::join_session`], then [`Session::wait`]. While
+    /// memcached is away it is waited for, no longer than a wait lasts: no client is told of it, nor made to ask again at
+    /// once.
+    pub async fn wait_async(&self, async_session: Uuid) -> WaitOutcome {
+        let limit = self.inner.with(|engine, _| engine.config().wait);
+        let deadline = Instant::now() + limit;
+        loop {
+            match tokio::time::timeout_at(deadline, self.join_session(async_session)).await {
+                Ok(Ok(session)) => {
+                    let waited = tokio::time::timeout_at(deadline, session.wait()).await;
+                    return waited.unwrap_or(WaitOutcome::TimedOut);
+                }
+                Ok(Err(JoinError::Unknown(_))) => return WaitOutcome::UnknownSession,
+                Ok(Err(JoinError::Open(OpenError::Stopping))) => return WaitOutcome::Exiting,
+                Ok(Err(error)) => {
+                    tracing::debug!(event = "join_failed", %async_session, reason = %error, "tried again");
+                }
+                Err(_) => return WaitOutcome::TimedOut,
+            }
+            if tokio::time::timeout_at(deadline, tokio::time::sleep(JOIN_AGAIN)).await.is_err() {
+                return WaitOutcome::TimedOut;
+            }
+        }
+    }
+
+    /// Whether sessions are shared.
+    pub fn is_shared(&self) -> bool {
+        self.inner.keeper.is_on()
+    }
+
+    /// What became of the records that are shared.
+    pub fn sharing_statistics(&self) -> SharingStatistics {
+        self.inner.keeper.statistics()
     }
 
     /// A session that is open.
@@ -149,11 +242,21 @@ impl Emsmdb {
         self.inner.with(|engine, _| engine.statistics())
     }
 
-    /// Answers every wait that the server stops, and takes its users' registrations back within `limit`.
+    /// Answers every wait that the server stops, and takes its users' registrations back within `limit`; and the records of
+    /// sessions that were opened here, where they are shared.
     pub async fn stop(&self, limit: Duration) {
-        let users: Vec<Cn> = self.inner.with(|engine, _| {
+        let shared = self.inner.keeper.is_on();
+        let users: Vec<Cn> = self.inner.with(|engine, now| {
             engine.stop();
-            engine.users().cloned().collect()
+            let users: Vec<Cn> = engine.users().cloned().collect();
+            if shared {
+                let sessions: Vec<Uuid> =
+                    users.iter().flat_map(|cn| engine.sessions_of(cn)).copied().collect();
+                for session in sessions {
+                    engine.close(session, now);
+                }
+            }
+            users
         });
         let left = async {
             for cn in &users {
@@ -162,6 +265,7 @@ impl Emsmdb {
             for cn in &users {
                 self.inner.members.settled(cn).await;
             }
+            self.inner.keeper.removed().await;
         };
         if tokio::time::timeout(limit, left).await.is_err() {
             tracing::warn!(event = "leave_incomplete", "not all users were left in time");
@@ -179,7 +283,7 @@ struct After {
 
 impl State {
     /// Collects what the engine wants; users go to the members at once, so that they stay in order.
-    fn collect(&mut self, members: &Members) -> After {
+    fn collect(&mut self, members: &Members, keeper: &Keeper) -> After {
         let mut after = After::default();
         while let Some(completed) = self.engine.next_completed() {
             if let Some(done) = self.parked.remove(&completed.wait) {
@@ -188,6 +292,12 @@ impl State {
         }
         while let Some(change) = self.engine.next_user() {
             members.change(&change);
+        }
+        while let Some(session) = self.engine.next_relay() {
+            keeper.relay(session);
+        }
+        while let Some(session) = self.engine.next_ended() {
+            keeper.ended(session);
         }
         after.ask = !self.asking && self.engine.has_queries();
         self.asking |= after.ask;
@@ -219,7 +329,7 @@ impl Inner {
         let (result, after) = {
             let mut state = self.lock();
             let result = call(&mut state, self.now());
-            (result, state.collect(&self.members))
+            (result, state.collect(&self.members, &self.keeper))
         };
         for (done, outcome) in after.completed {
             survive("wait", || done(outcome));
@@ -258,13 +368,17 @@ impl Inner {
 
     /// Parks a wait that is answered by a call of `done`, from any thread.
     pub(super) fn park(self: &Arc<Self>, session: Uuid, done: Done) -> Parked {
-        self.with_state(|state, now| {
+        let parked = self.with_state(|state, now| {
             let parked = state.engine.park(session, now);
             if let Parked::Parked(wait) = parked {
                 state.parked.insert(wait, done);
             }
             parked
-        })
+        });
+        if matches!(parked, Parked::Parked(_)) {
+            self.keeper.look(session);
+        }
+        parked
     }
 
     /// Takes a wait back; its `done` is not called any more, unless it is called just now.
@@ -292,6 +406,7 @@ fn survive(callback: &str, call: impl FnOnce()) {
 
 /// The task: events and deadlines.
 async fn feed(inner: Arc<Inner>, mut events: Subscription) {
+    let mut some = Vec::with_capacity(BATCH);
     loop {
         let due = inner.plan();
         let sleep = async {
@@ -303,16 +418,17 @@ async fn feed(inner: Arc<Inner>, mut events: Subscription) {
         tokio::select! {
             event = events.recv() => {
                 let Some(event) = event else { return };
-                inner.with(|engine, now| {
-                    engine.event(&event, now);
-                    for _ in 1..BATCH {
-                        match events.try_recv() {
-                            Some(event) => engine.event(&event, now),
-                            None => break,
-                        }
-                    }
-                    engine.advance(now);
-                });
+                some.push(event);
+                some.extend(std::iter::from_fn(|| events.try_recv()).take(BATCH - 1));
+                some.iter().for_each(|event| inner.keeper.heard(event));
+                if inner.keeper.hears() {
+                    inner.keeper.refresh(&inner, &some).await;
+                    inner.with(|engine, now| {
+                        some.iter().for_each(|event| engine.event(event, now));
+                        engine.advance(now);
+                    });
+                }
+                some.clear();
                 // Many events in a row: let others run as well.
                 tokio::task::consume_budget().await;
             }

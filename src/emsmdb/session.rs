@@ -1,12 +1,15 @@
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
+use ocbus_resolver::Cn;
 use ocbus_wire::ropnotify::Notification;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use super::engine::{
-    HandleError, NotifyError, Parked, Subscription, Table, Taken, UnknownSession, WaitId, WaitOutcome,
+    Engine, HandleError, LogonError, NotifyError, Parked, Subscription, Table, Taken, UnknownSession, WaitId,
+    WaitOutcome,
 };
 use super::service::{Emsmdb, Inner};
 
@@ -40,9 +43,42 @@ impl Session {
         self.emsmdb.inner.with(|engine, now| engine.touch(self.guid, now))
     }
 
+    /// Ties an asynchronous session to this one (EcDoAsyncConnectEx), so that other processes find it; waits until that is
+    /// written, or was tried to be. Not shared, nothing is to be done: its waits come here.
+    pub async fn connect_async(&self, async_session: Uuid) -> Result<(), UnknownSession> {
+        self.touch()?;
+        self.emsmdb.inner.keeper.connect_async(self.guid, async_session).await;
+        Ok(())
+    }
+
+    /// A client has logged on to another mailbox in this session (RopLogon): a shared one, public folders. What is opened with
+    /// this logon's number from now on is told of that user's events, who is registered as the session's own user is; waits
+    /// until that is done. See [`Engine::logon`].
+    pub async fn logon(&self, logon_id: u8, cn: Cn) -> Result<(), LogonError> {
+        let inner = &self.emsmdb.inner;
+        inner.with(|engine, now| engine.logon(self.guid, logon_id, cn.clone(), now))?;
+        inner.members.settled(&cn).await;
+        Ok(())
+    }
+
+    /// The client has released a logon (RopRelease), and with it all that was opened in it. Says whether anything was there.
+    pub fn logoff(&self, logon_id: u8) -> Result<bool, UnknownSession> {
+        self.change(|engine, now| engine.logoff(self.guid, logon_id, now))
+    }
+
+    /// Changes what is open.
+    fn change<T, E>(&self, change: impl FnOnce(&mut Engine, Duration) -> Result<T, E>) -> Result<T, E> {
+        let inner = &self.emsmdb.inner;
+        let changed = inner.with(change);
+        if changed.is_ok() {
+            inner.keeper.handles_changed(self.guid);
+        }
+        changed
+    }
+
     /// Adds a subscription (RopRegisterNotification).
     pub fn subscribe(&self, subscription: Subscription) -> Result<(), HandleError> {
-        self.emsmdb.inner.with(|engine, now| engine.subscribe(self.guid, subscription, now))
+        self.change(|engine, now| engine.subscribe(self.guid, subscription, now))
     }
 
     /// Adds a table (RopGetHierarchyTable, RopGetContentsTable). Nothing is told of it before [`Session::open_view`].
@@ -53,22 +89,22 @@ impl Session {
     /// The client set the columns of a table (RopSetColumns): see
     /// [`Engine::set_columns`](super::Engine::set_columns).
     pub fn set_columns(&self, handle: u32, columns: &[u32]) -> Result<(), HandleError> {
-        self.emsmdb.inner.with(|engine, now| engine.set_columns(self.guid, handle, columns, now))
+        self.change(|engine, now| engine.set_columns(self.guid, handle, columns, now))
     }
 
     /// The client has read rows of a table: from now on it is told of changes.
     pub fn open_view(&self, handle: u32) -> Result<(), HandleError> {
-        self.emsmdb.inner.with(|engine, now| engine.open_view(self.guid, handle, now))
+        self.change(|engine, now| engine.open_view(self.guid, handle, now))
     }
 
     /// The client has reset a table (RopResetTable): nothing is told of it until the next [`Session::open_view`].
     pub fn reset_table(&self, handle: u32) -> Result<(), HandleError> {
-        self.emsmdb.inner.with(|engine, now| engine.reset_table(self.guid, handle, now))
+        self.change(|engine, now| engine.reset_table(self.guid, handle, now))
     }
 
     /// Removes a subscription or a table (RopRelease). Says whether it was there.
     pub fn unsubscribe(&self, handle: u32) -> Result<bool, UnknownSession> {
-        self.emsmdb.inner.with(|engine, now| engine.release(self.guid, handle, now))
+        self.change(|engine, now| engine.release(self.guid, handle, now))
     }
 
     /// Queues what the host has seen itself, and the bus does not tell.
@@ -109,7 +145,7 @@ impl Session {
         self.emsmdb.inner.cancel(self.guid, wait)
     }
 
-    /// Whether replies wait.
+    /// Whether replies wait in this process; not those of a shared session that wait in memcached.
     pub fn has_replies(&self) -> bool {
         self.emsmdb.inner.with(|engine, _| engine.has_replies(self.guid))
     }
@@ -117,7 +153,24 @@ impl Session {
     /// Moves whole replies behind `out`, in order, and RopPending behind them if some are left: no more than
     /// `free_octets` ([`notification_room`](super::notification_room)) altogether. What does not fit stays in front.
     pub fn take(&self, free_octets: usize, out: &mut Vec<u8>) -> Result<Taken, UnknownSession> {
-        self.emsmdb.inner.with(|engine, now| engine.take(self.guid, free_octets, out, now))
+        match self.emsmdb.inner.keeper.is_on() {
+            true => self.touch().map(|()| Taken::default()),
+            false => self.emsmdb.inner.with(|engine, now| engine.take(self.guid, free_octets, out, now)),
+        }
+    }
+
+    /// Likewise for a session that may be shared: of one that was opened here it takes what is in `deliver:`, whoever has
+    /// appended it. That costs a round trip to memcached. Without memcached, and of a session that was opened elsewhere,
+    /// nothing is taken, and nothing lost; [`Session::take`] takes nothing that is shared.
+    pub async fn fetch(&self, free_octets: usize, out: &mut Vec<u8>) -> Result<Taken, UnknownSession> {
+        let inner = &self.emsmdb.inner;
+        if !inner.keeper.is_on() {
+            return self.take(free_octets, out);
+        }
+        match inner.keeper.fetch(inner, self.guid, free_octets, out).await {
+            Some(fetched) => fetched,
+            None => self.touch().map(|()| Taken::default()),
+        }
     }
 
     /// Ends the session: its wait is answered, its replies are dropped. Says whether it was open.

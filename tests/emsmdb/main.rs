@@ -4,10 +4,12 @@
 
 mod events;
 mod ids;
+mod logons;
 mod model;
 mod queue;
 mod rig;
 mod service;
 mod sessions;
+mod sharing;
 mod tables;
 mod waits;

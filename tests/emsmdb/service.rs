@@ -18,9 +18,9 @@ use uuid::Uuid;
 
 use super::rig::{ALL, CONTENTS, SUBSCRIPTION, cn, created, fid, folder_modified, know, new_mail, popped_up};
 
-const LIMIT: Duration = Duration::from_secs(10);
+pub(crate) const LIMIT: Duration = Duration::from_secs(10);
 
-fn knows(query: Query, reply: Reply) {
+pub(crate) fn knows(query: Query, reply: Reply) {
     reply.answer(know(&query));
 }
 
@@ -44,7 +44,7 @@ fn open(emsmdb: &Emsmdb) -> Session {
     session
 }
 
-fn mail(uid: u32) -> Event {
+pub(crate) fn mail(uid: u32) -> Event {
     Event::new(Uuid::now_v7(), ocbus::now_us(), "bob", Mailbox::new("INBOX", '/'), new_mail(uid))
 }
 
@@ -59,7 +59,7 @@ async fn outcome(session: &Session) -> WaitOutcome {
 }
 
 /// Until something is so; what makes it so is under way.
-async fn until(what: &str, mut so: impl AsyncFnMut() -> bool) {
+pub(crate) async fn until(what: &str, mut so: impl AsyncFnMut() -> bool) {
     let deadline = Instant::now() + LIMIT;
     while !so().await {
         assert!(Instant::now() < deadline, "{what}");

@@ -266,6 +266,14 @@ impl Resolver {
         self.charset
     }
 
+    /// The octets of a value, 0 if there is none.
+    pub(crate) async fn size(&self, key: String) -> Result<usize, ResolverError> {
+        match self.run(Request::Size { key }, self.deadline()).await? {
+            Response::Size(Some((octets, _))) => Ok(octets),
+            _ => Ok(0),
+        }
+    }
+
     pub(crate) async fn update<E: Edit>(&self, edit: E) -> Result<E::Outcome, ResolverError> {
         let mut update = Update::new(edit);
         let mut request = update.begin();

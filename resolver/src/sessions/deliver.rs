@@ -1,7 +1,8 @@
 //! What the calls on `deliver:`, the replies that wait for a session, do to it.
 //!
-//! OpenChange appends with memcached's own `append`, which needs no compare-and-swap and needs the key to be there;
-//! whatever it does between our read and our write makes our write fail, and we read again. It takes by reading and
+//! OpenChange appends with memcached's own `append`, which needs no compare-and-swap and needs the key to be there.
+//! We append with it too, but only to the value whose size we have just asked for, so that no more waits than may:
+//! whatever happens between the two makes our append fail, and we ask again. It takes by reading and
 //! then deleting, and loses what is appended in between. Here the value that was read is replaced by an empty one
 //! if it is still the same. Not deleted: an append of OpenChange's, which has seen the key, would fail for good.
 
@@ -44,6 +45,9 @@ pub enum Appended {
 pub struct Taken {
     /// Replies end to end, in order; [`deliver::split`] takes them apart. Empty if nothing waited.
     pub replies: Vec<u8>,
+    /// The record was there, were it empty. Once it was written to, one that is not has been forgotten, or deleted as
+    /// OpenChange does.
+    pub found: bool,
     /// memcached did not say whether they were taken out: they may come once more, and are not lost in any case.
     pub may_come_again: bool,
 }
@@ -72,6 +76,16 @@ impl Edit for Append<'_> {
 
     fn key(&self) -> String {
         deliver_key(&self.session)
+    }
+
+    fn appends(&self) -> bool {
+        true
+    }
+
+    /// The value is one reply behind the other: what waits is not read, and costs nothing.
+    fn append(&mut self, octets: usize) -> Option<(Vec<u8>, Self::Outcome)> {
+        let octets = octets.saturating_add(self.replies.len());
+        (octets <= self.limit).then(|| (self.replies.to_vec(), Ok(Appended::Waiting { octets })))
     }
 
     fn apply(&mut self, current: Option<&[u8]>) -> Result<(Change, Self::Outcome), ResolverError> {
@@ -122,15 +136,17 @@ pub(super) struct Take {
     gone: Vec<u8>,
     /// Read last.
     seen: Vec<u8>,
+    found: bool,
 }
 
 impl Take {
     pub(super) fn new(session: Uuid) -> Take {
-        Take { session, gone: Vec::new(), seen: Vec::new() }
+        Take { session, gone: Vec::new(), seen: Vec::new(), found: false }
     }
 
     fn taken(&self, may_come_again: bool) -> Taken {
-        Taken { replies: [self.gone.as_slice(), &self.seen].concat(), may_come_again }
+        let replies = [self.gone.as_slice(), &self.seen].concat();
+        Taken { replies, found: self.found, may_come_again }
     }
 }
 
@@ -144,6 +160,7 @@ impl Edit for Take {
     }
 
     fn apply(&mut self, current: Option<&[u8]>) -> Result<(Change, Taken), ResolverError> {
+        self.found |= current.is_some();
         let current = current.unwrap_or_default();
         // Usually somebody has appended. If not, we have taken it ourselves, or a resync stands in its place.
         if !current.starts_with(&self.seen) {
@@ -208,6 +225,30 @@ mod tests {
     }
 
     #[test]
+    fn what_waits_is_neither_read_nor_written_again() {
+        let edit = || Append { session: Uuid::nil(), replies: A, resync: RESYNC, limit: 30 };
+        let key = deliver_key(&Uuid::nil());
+        let version = Version { cas: 1, server: 0, dialled: 1 };
+        let mut update = Update::new(edit());
+        assert_eq!(update.begin(), Request::Size { key: key.clone() });
+        let Step::Ask(write) = update.step(Response::Size(Some((20, version)))).unwrap() else { panic!() };
+        let append = Request::Append { key: key.clone(), value: A.to_vec(), version: Some(version) };
+        assert_eq!(write, append);
+        // Somebody came first, and it is full now: it must be read, to say what is dropped.
+        let Step::Ask(again) = update.step(Response::NotDone).unwrap() else { panic!() };
+        assert_eq!(again, Request::Size { key: key.clone() });
+        let Step::Ask(read) = update.step(Response::Size(Some((21, version)))).unwrap() else { panic!() };
+        assert!(matches!(read, Request::Get { any_copy: false, .. }));
+        // Nobody has written yet.
+        let mut update = Update::new(edit());
+        let Step::Ask(write) = update.step(Response::Size(None)).unwrap() else { panic!() };
+        let expect = crate::update::Expect::Absent;
+        assert_eq!(write, Request::Put { key, value: A.to_vec(), expiry: None, expect });
+        let Step::Over(outcome) = update.step(Response::Done).unwrap() else { panic!() };
+        assert_eq!(outcome.unwrap(), Appended::Waiting { octets: 10 });
+    }
+
+    #[test]
     fn a_resync_that_does_not_fit_is_an_error_and_changes_nothing() {
         let mut edit = Append { session: Uuid::nil(), replies: A, resync: &[A, B].concat(), limit: 19 };
         let (change, outcome) = edit.apply(Some(A)).unwrap();
@@ -235,7 +276,7 @@ mod tests {
     }
 
     fn taken(replies: &[&[u8]], may_come_again: bool) -> Taken {
-        Taken { replies: replies.concat(), may_come_again }
+        Taken { replies: replies.concat(), found: true, may_come_again }
     }
 
     #[test]
@@ -288,7 +329,8 @@ mod tests {
     fn nothing_waits_and_nothing_is_written() {
         for value in [None, Some(b"".as_slice())] {
             let (change, all) = Take::new(Uuid::nil()).apply(value).unwrap();
-            assert_eq!((change, all), (Change::Keep, Taken::default()));
+            let found = value.is_some();
+            assert_eq!((change, all), (Change::Keep, Taken { found, ..Taken::default() }));
         }
     }
 }

@@ -92,6 +92,33 @@ impl Edit for Subscribe<'_> {
     }
 }
 
+/// Makes the subscriptions these.
+#[cfg(feature = "tokio")]
+pub(super) struct Replace<'a> {
+    pub(super) session: Uuid,
+    pub(super) subscriptions: &'a [Subscription],
+}
+
+#[cfg(feature = "tokio")]
+impl Edit for Replace<'_> {
+    type Outcome = Outcome<()>;
+
+    fn key(&self) -> String {
+        subscription_key(&self.session)
+    }
+
+    fn apply(&mut self, current: Option<&[u8]>) -> Result<(Change, Outcome<()>), ResolverError> {
+        let mut record = SubscriptionRecord::default();
+        let added = self.subscriptions.iter().try_for_each(|subscription| record.add(subscription.clone()));
+        match added.and_then(|()| record.encode()) {
+            Ok(_) if record.subscriptions.is_empty() => Ok((Change::Delete, Ok(()))),
+            Ok(value) if current == Some(value.as_slice()) => Ok((Change::Keep, Ok(()))),
+            Ok(value) => Ok((Change::Put { value, expiry: None }, Ok(()))),
+            Err(source) => refused(SessionsError::Invalid { key: self.key(), source }),
+        }
+    }
+}
+
 /// Takes a subscription out; the last one takes the key along.
 pub(super) struct Unsubscribe {
     pub(super) session: Uuid,

@@ -2,7 +2,7 @@ use ocbus_wire::openchange::{SessionRecord, Subscription, deliver_key, session_k
 use uuid::Uuid;
 
 use super::deliver::{Append, Peek, Take};
-use super::edit::{Register, Remove, Session, Subscribe, Subscriptions, Unsubscribe};
+use super::edit::{Register, Remove, Replace, Session, Subscribe, Subscriptions, Unsubscribe};
 use super::{Appended, MAX_DELIVER_OCTETS, SessionsError, Taken, note};
 use crate::edit::Edit;
 use crate::resolver::Resolver;
@@ -26,7 +26,8 @@ impl SessionRecords {
         SessionRecords { limit: octets.min(MAX_DELIVER_OCTETS), ..self }
     }
 
-    /// Ties a waiting session to an emsmdb session and its user.
+    /// Ties a waiting session to an emsmdb session and its user. That it is tied so already is an error, as with
+    /// OpenChange ([`SessionsError::SessionExists`]).
     pub async fn register(&self, async_session: &Uuid, record: &SessionRecord) -> Result<(), SessionsError> {
         let charset = self.resolver.charset();
         self.update(Register { async_session: *async_session, record, charset }).await
@@ -50,6 +51,16 @@ impl SessionRecords {
     /// Takes a subscription out.
     pub async fn unsubscribe(&self, session: &Uuid, handle: u32) -> Result<(), SessionsError> {
         self.update(Unsubscribe { session: *session, handle }).await
+    }
+
+    /// Makes these the subscriptions of a session, whatever the record has been, malformed or not there: for the one
+    /// who keeps them, and writes them again when memcached has forgotten. None take the key along.
+    pub async fn replace_subscriptions(
+        &self,
+        session: &Uuid,
+        subscriptions: &[Subscription],
+    ) -> Result<(), SessionsError> {
+        self.update(Replace { session: *session, subscriptions }).await
     }
 
     /// The subscriptions of a session, in the order in which they were made.
@@ -82,6 +93,11 @@ impl SessionRecords {
     /// Let it come to its end: when it is dropped in the middle, what it has taken out is lost.
     pub async fn take(&self, session: &Uuid) -> Result<Taken, SessionsError> {
         Ok(self.resolver.update(Take::new(*session)).await?)
+    }
+
+    /// How many octets wait for a session. Costs as little as can be: they are not read.
+    pub async fn waiting_octets(&self, session: &Uuid) -> Result<usize, SessionsError> {
+        Ok(self.resolver.size(deliver_key(session)).await?)
     }
 
     /// What waits for a session; it goes on waiting.

@@ -29,6 +29,17 @@ pub(super) fn write(request: &Request, octets: &mut Vec<u8>) -> Result<(), Error
             }
             build_set(key, value.as_slice(), &options)?.encode_into(octets)
         }
+        Request::Size { key } => {
+            let mut options = GetOptions::default();
+            (options.value, options.return_size, options.return_cas) = (false, true, true);
+            build_get(key, &options)?.encode_into(octets)
+        }
+        Request::Append { key, value, version } => {
+            let mut options = SetOptions::default();
+            options.mode = SetMode::Append;
+            options.compare_cas = version.map(|version| version.cas);
+            build_set(key, value.as_slice(), &options)?.encode_into(octets)
+        }
         Request::Delete { key, version } => {
             let mut options = DeleteOptions::default();
             options.compare_cas = version.map(|version| version.cas);
@@ -48,8 +59,10 @@ pub(super) fn length(request: &Request) -> usize {
     const WORDS: usize = 64;
     match request {
         Request::Get { keys, .. } => keys.iter().map(|key| key.len() + 9).sum(),
-        Request::Put { key, value, .. } => key.len() + value.len() + WORDS,
-        Request::Delete { key, .. } | Request::Touch { key, .. } => key.len() + WORDS,
+        Request::Put { key, value, .. } | Request::Append { key, value, .. } => {
+            key.len() + value.len() + WORDS
+        }
+        Request::Size { key } | Request::Delete { key, .. } | Request::Touch { key, .. } => key.len() + WORDS,
     }
 }
 
@@ -82,6 +95,9 @@ mod tests {
             Request::Delete { key: "k".to_owned(), version: None },
             Request::Delete { key: "k".to_owned(), version: Some(version) },
             Request::Touch { key: "k".to_owned(), expiry: Duration::from_secs(600) },
+            Request::Size { key: "k".to_owned() },
+            Request::Append { key: "k".to_owned(), value: b"va".to_vec(), version: Some(version) },
+            Request::Append { key: "k".to_owned(), value: b"va".to_vec(), version: None },
         ];
         let mut octets = Vec::new();
         for request in &requests {
@@ -90,7 +106,8 @@ mod tests {
             assert!(octets.len() - begin <= length(request), "{request:?}");
         }
         let expected = "mg a v c\r\nmg b v c\r\nms k 5 T61\r\nva\r\nl\r\nms k 5 ME T61\r\nva\r\nl\r\n\
-                        ms k 5 T61 C7\r\nva\r\nl\r\nmd k\r\nmd k C7\r\nmg k T601\r\n";
+                        ms k 5 T61 C7\r\nva\r\nl\r\nmd k\r\nmd k C7\r\nmg k T601\r\n\
+                        mg k c s\r\nms k 2 MA C7\r\nva\r\nms k 2 MA\r\nva\r\n";
         assert_eq!(String::from_utf8(octets).unwrap(), expected);
     }
 

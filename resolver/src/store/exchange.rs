@@ -78,6 +78,7 @@ impl<'r> Exchange<'r> {
             (_, Err(error @ Error::Server(_))) => Err(error),
             (_, Err(error)) => return Err(error),
             (Request::Get { keys, .. }, Ok(answer)) => return self.item(keys.len(), self.found(answer)?),
+            (Request::Size { .. }, Ok(answer)) => Ok(Response::Size(self.size(&answer)?)),
             (_, Ok(answer)) => match answer.rc {
                 ReturnCode::Hd => Ok(Response::Done),
                 ReturnCode::En | ReturnCode::Nf | ReturnCode::Ns | ReturnCode::Ex => Ok(Response::NotDone),
@@ -94,6 +95,18 @@ impl<'r> Exchange<'r> {
                 Ok(Some(Item { value, version: Version { cas, server: self.server, dialled: self.dialled } }))
             }
             (ReturnCode::Va, ..) => Err(Error::Protocol("a value without its version".to_owned())),
+            (ReturnCode::En, ..) => Ok(None),
+            _ => Err(of_another_kind()),
+        }
+    }
+
+    fn size(&self, answer: &MetaCommandResult) -> Result<Option<(usize, Version)>, Error> {
+        match (answer.rc, answer.size, answer.cas) {
+            (ReturnCode::Hd, Some(octets), Some(cas)) => {
+                let version = Version { cas, server: self.server, dialled: self.dialled };
+                Ok(Some((usize::try_from(octets).unwrap_or(usize::MAX), version)))
+            }
+            (ReturnCode::Hd, ..) => Err(Error::Protocol("no size or no version".to_owned())),
             (ReturnCode::En, ..) => Ok(None),
             _ => Err(of_another_kind()),
         }

@@ -81,6 +81,20 @@ impl Records {
                 }
                 done(expected)
             }
+            Request::Size { key } => {
+                Response::Size(self.get(&key, now).map(|item| (item.value.len(), item.version)))
+            }
+            Request::Append { key, value, version } => {
+                let before = self.get(&key, now).filter(|item| version.is_none_or(|v| item.version == v));
+                let Some(joined) = before.map(|item| [&item.value, value.as_slice()].concat()) else {
+                    return Response::NotDone;
+                };
+                self.last_cas += 1;
+                if let Some(record) = self.by_key.get_mut(&key) {
+                    (record.item.value, record.item.version.cas) = (joined, self.last_cas);
+                }
+                Response::Done
+            }
             Request::Delete { key, version } => {
                 let same = |item: &Item| version.is_none_or(|version| item.version == version);
                 let expected = self.get(&key, now).is_some_and(same);

@@ -161,8 +161,11 @@ impl Pool {
                 expiry: *expiry,
                 expect: Expect::Any,
             }),
+            Request::Append { key, value, .. } => {
+                Some(Request::Append { key: key.clone(), value: value.clone(), version: None })
+            }
             Request::Delete { key, .. } => Some(Request::Delete { key: key.clone(), version: None }),
-            Request::Get { .. } | Request::Touch { .. } => None,
+            Request::Get { .. } | Request::Size { .. } | Request::Touch { .. } => None,
         }
     }
 
@@ -182,7 +185,11 @@ impl Pool {
         }
         let keys = match &mut request {
             Request::Get { keys, .. } => keys.iter_mut().collect(),
-            Request::Put { key, .. } | Request::Delete { key, .. } | Request::Touch { key, .. } => vec![key],
+            Request::Size { key }
+            | Request::Put { key, .. }
+            | Request::Append { key, .. }
+            | Request::Delete { key, .. }
+            | Request::Touch { key, .. } => vec![key],
         };
         for key in keys {
             if namespace.len() + key.len() > MAX_KEY_LENGTH {

@@ -51,9 +51,12 @@ impl FolderAsker<'_> {
         let wants_parents = match parents(&event.kind) {
             Parents::Always => true,
             Parents::Never => false,
-            Parents::ForTables => {
-                self.user.sessions.iter().filter_map(|guid| sessions.get(*guid)).any(wants_parents)
-            }
+            Parents::ForTables => self
+                .user
+                .sessions
+                .iter()
+                .filter_map(|guid| sessions.get(*guid))
+                .any(|session| wants_parents(session, self.cn)),
         };
         let slots = FolderSlots {
             folder: self.folder(Some(mailbox)),
@@ -94,11 +97,12 @@ pub(super) fn forget_moved(user: &mut User, event: &Event) {
     }
 }
 
-fn wants_parents(session: &Session) -> bool {
+fn wants_parents(session: &Session, cn: &Cn) -> bool {
     session
         .tables
         .iter()
-        .any(|open| open.listens() && open.table.kind == TableKind::Hierarchy && !open.table.depth)
+        .filter(|open| open.listens() && open.table.kind == TableKind::Hierarchy && !open.table.depth)
+        .any(|open| session.cn_of(open.table.logon_id) == cn)
 }
 
 /// Asks for the event's messages, if somebody could be told of them one by one.
@@ -111,7 +115,7 @@ pub(super) fn ask_messages<'a, S: Iterator<Item = (Uuid, &'a Session)>>(
     let (folder, old_folder) =
         (pending.folders.folder.known().copied(), pending.folders.old_folder.known().copied());
     let types = message_types(&event);
-    let wanted = own().any(|(_, session)| wants_messages(session, types, [folder, old_folder]));
+    let wanted = own().any(|(_, session)| wants_messages(session, asking.cn, types, [folder, old_folder]));
     if !wanted {
         return;
     }
@@ -130,10 +134,16 @@ pub(super) fn ask_messages<'a, S: Iterator<Item = (Uuid, &'a Session)>>(
 }
 
 /// Whether a session has something open that names messages of these folders one by one.
-fn wants_messages(session: &Session, types: NotificationTypes, folders: [Option<FolderId>; 2]) -> bool {
+fn wants_messages(
+    session: &Session,
+    cn: &Cn,
+    types: NotificationTypes,
+    folders: [Option<FolderId>; 2],
+) -> bool {
     let mut subscriptions = session.subscriptions.iter();
     subscriptions.any(|subscription| {
         subscription.types.bits() & types.bits() != 0
+            && session.cn_of(subscription.logon_id) == cn
             && match subscription.scope {
                 Scope::Store | Scope::Message { .. } => true,
                 Scope::Folder(folder) => folders.contains(&Some(folder)),
@@ -142,7 +152,10 @@ fn wants_messages(session: &Session, types: NotificationTypes, folders: [Option<
         let table = &open.table;
         // Without columns there are no rows but those that are gone.
         let rows = !open.columns.is_empty() || types.contains(NotificationTypes::OBJECT_DELETED);
-        rows && open.listens() && table.kind == TableKind::Contents && folders.contains(&Some(table.folder))
+        rows && open.listens()
+            && table.kind == TableKind::Contents
+            && folders.contains(&Some(table.folder))
+            && session.cn_of(table.logon_id) == cn
     })
 }
 

@@ -339,21 +339,33 @@ impl Maker<'_> {
     }
 
     fn folder_created(&mut self) {
-        if let Some(parent) = self.found.parent {
-            let folder = self.folder;
-            let notification = Notification::FolderCreated { folder, parent, tags: Tags::default() };
-            let types = NotificationTypes::OBJECT_CREATED;
-            self.announce(Announcement::of_folders(types, &[folder, parent], notification));
-        }
+        self.announce_created();
         self.hierarchy(self.found.parent, Row::Added(self.folder));
     }
 
+    /// A notification of a new, gone or moved folder names its parent. Where the host does not have that, as may be of
+    /// what is above the top-level folders, the folder has changed: who asked is not left without a word.
+    fn announce_created(&mut self) {
+        let folder = self.folder;
+        let Some(parent) = self.found.parent else { return self.announce_modified(folder) };
+        let notification = Notification::FolderCreated { folder, parent, tags: Tags::default() };
+        let types = NotificationTypes::OBJECT_CREATED;
+        self.announce(Announcement::of_folders(types, &[folder, parent], notification));
+    }
+
+    fn announce_modified(&mut self, folder: FolderId) {
+        self.announce(Announcement::folder_modified(folder, None, None));
+    }
+
     fn folder_deleted(&mut self) {
-        if let Some(parent) = self.found.parent {
-            let folder = self.folder;
-            let notification = Notification::FolderDeleted { folder, parent };
-            let types = NotificationTypes::OBJECT_DELETED;
-            self.announce(Announcement::of_folders(types, &[folder, parent], notification));
+        let folder = self.folder;
+        match self.found.parent {
+            Some(parent) => {
+                let notification = Notification::FolderDeleted { folder, parent };
+                let types = NotificationTypes::OBJECT_DELETED;
+                self.announce(Announcement::of_folders(types, &[folder, parent], notification));
+            }
+            None => self.announce_modified(folder),
         }
         self.hierarchy(self.found.parent, Row::Deleted(self.folder));
     }
@@ -365,6 +377,12 @@ impl Maker<'_> {
             let notification = Notification::FolderMoved { folder, parent, old_folder, old_parent };
             let folders = [folder, parent, old_folder, old_parent];
             self.announce(Announcement::of_folders(NotificationTypes::OBJECT_MOVED, &folders, notification));
+        } else {
+            // Of a folder under a name that the host has no more: something new, as with messages.
+            self.announce_created();
+            if let Some(old) = old_folder.filter(|old| *old != folder) {
+                self.announce_modified(old);
+            }
         }
         match old_folder {
             Some(old) if old == folder && parent.is_some() && parent == old_parent => {
@@ -397,5 +415,49 @@ fn rows(
         tables.extend(found.iter().flatten().map(|id| TableChange::Contents { folder, row: row(*id) }));
     } else {
         tables.push(TableChange::Contents { folder, row: Row::Changed });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ocbus_wire::Mailbox;
+    use uuid::Uuid;
+
+    use super::*;
+
+    const FOLDER: FolderId = FolderId::from_u64(1);
+    const PARENT: FolderId = FolderId::from_u64(2);
+    const OLD: FolderId = FolderId::from_u64(3);
+
+    fn announced(kind: EventKind, found: &Found<'_>) -> Vec<Notification> {
+        let event = Event::new(Uuid::nil(), 0, "bob", Mailbox::new("A/B", '/'), kind);
+        let made = changes(&event, FOLDER, found, &MessageClass::default());
+        made.announcements.into_iter().map(|announcement| announcement.notification).collect()
+    }
+
+    fn rename() -> EventKind {
+        EventKind::MailboxRename { old: Mailbox::new("C", '/') }
+    }
+
+    fn modified(folder: FolderId) -> Notification {
+        folder_modified(folder, None, None)
+    }
+
+    #[test]
+    fn without_a_parent_a_folder_is_told_to_have_changed() {
+        let found = Found::default();
+        for kind in [EventKind::MailboxCreate, EventKind::MailboxDelete, rename()] {
+            assert_eq!(announced(kind.clone(), &found), [modified(FOLDER)], "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn under_a_name_that_the_host_has_forgotten_it_is_new() {
+        let found = Found { parent: Some(PARENT), ..Found::default() };
+        let created = Notification::FolderCreated { folder: FOLDER, parent: PARENT, tags: Tags::default() };
+        assert_eq!(announced(rename(), &found), [created.clone()]);
+        // Where it came from has no parent that is known.
+        let found = Found { old_folder: Some(OLD), ..found };
+        assert_eq!(announced(rename(), &found), [created, modified(OLD)]);
     }
 }

@@ -184,6 +184,9 @@ impl Engine {
                     if let Some(made) = &made {
                         for (guid, session) in own() {
                             for open in session.tables.iter().filter(|open| open.listens()) {
+                                if session.cn_of(open.table.logon_id) != cn {
+                                    continue;
+                                }
                                 asking.rows(pending, made, guid, open);
                             }
                         }
@@ -215,7 +218,7 @@ impl Engine {
             if pending.stage == Stage::Ready && !waits {
                 if let Some(pending) = user.pending.remove(at) {
                     *total -= pending.weight;
-                    tell(&pending, user, sessions, counters, config, now);
+                    tell(cn, &pending, user, sessions, counters, config, now);
                 }
                 continue;
             }

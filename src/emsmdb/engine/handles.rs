@@ -72,7 +72,7 @@ pub enum TableKind {
 }
 
 /// A table as the engine keeps it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct OpenTable {
     pub(super) table: Table,
     /// The columns that the client set; none: nobody can make a row, and none is asked.

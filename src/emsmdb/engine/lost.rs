@@ -1,6 +1,6 @@
 //! What did not fit into a full queue, as what is to be told in its place.
 
-use ocbus_wire::ropnotify::{FolderId, Notification};
+use ocbus_wire::ropnotify::{FolderId, Notification, RopNotify};
 
 /// Folders that are told one by one; more than a user has. Beyond, a change is only counted.
 const MAX_FOLDERS: usize = 8_192;
@@ -19,6 +19,8 @@ pub(super) struct Lost {
 /// A folder in which something happened that nobody was told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct LostFolder {
+    /// The logon in whose mailbox it is: another's may have a folder of the same id.
+    pub(super) logon_id: u8,
     pub(super) folder: FolderId,
     /// The latest counts, where known.
     pub(super) total: Option<u32>,
@@ -37,13 +39,14 @@ impl Lost {
     }
 
     /// Says whether there was room.
-    pub(super) fn folder(&mut self, folder: FolderId) -> bool {
-        if folder == FolderId::NONE || self.folders.iter().any(|lost| lost.folder == folder) {
+    pub(super) fn folder(&mut self, logon_id: u8, folder: FolderId) -> bool {
+        let is_it = |lost: &LostFolder| (lost.logon_id, lost.folder) == (logon_id, folder);
+        if folder == FolderId::NONE || self.folders.iter().any(is_it) {
             return true;
         }
         let room = self.folders.len() < MAX_FOLDERS;
         if room {
-            self.folders.push(LostFolder { folder, total: None, unread: None });
+            self.folders.push(LostFolder { logon_id, folder, total: None, unread: None });
         }
         room
     }
@@ -64,7 +67,8 @@ impl Lost {
     }
 
     /// Takes note of a notification. Says whether there was room for its folders.
-    pub(super) fn note(&mut self, handle: u32, notification: &Notification) -> bool {
+    pub(super) fn note(&mut self, reply: &RopNotify) -> bool {
+        let RopNotify { handle, logon_id, ref notification } = *reply;
         match notification {
             Notification::HierarchyTable(_)
             | Notification::ContentsTable(_)
@@ -73,8 +77,9 @@ impl Lost {
                 true
             }
             Notification::FolderModified { folder, total, unread, .. } => {
-                let room = self.folder(*folder);
-                if let Some(lost) = self.folders.iter_mut().find(|lost| lost.folder == *folder) {
+                let room = self.folder(logon_id, *folder);
+                let is_it = |lost: &&mut LostFolder| (lost.logon_id, lost.folder) == (logon_id, *folder);
+                if let Some(lost) = self.folders.iter_mut().find(is_it) {
                     (lost.total, lost.unread) = (*total, *unread);
                 }
                 room
@@ -84,16 +89,19 @@ impl Lost {
             | Notification::MessageCreated { folder, .. }
             | Notification::MessageDeleted { folder, .. }
             | Notification::MessageModified { folder, .. }
-            | Notification::SearchComplete { folder } => self.folder(*folder),
+            | Notification::SearchComplete { folder } => self.folder(logon_id, *folder),
             Notification::MessageMoved { folder, old_folder, .. }
             | Notification::MessageCopied { folder, old_folder, .. } => {
-                self.folder(*folder) & self.folder(*old_folder)
+                self.folder(logon_id, *folder) & self.folder(logon_id, *old_folder)
             }
             Notification::FolderCreated { folder, parent, .. }
-            | Notification::FolderDeleted { folder, parent } => self.folder(*folder) & self.folder(*parent),
+            | Notification::FolderDeleted { folder, parent } => {
+                self.folder(logon_id, *folder) & self.folder(logon_id, *parent)
+            }
             Notification::FolderMoved { folder, parent, old_folder, old_parent }
             | Notification::FolderCopied { folder, parent, old_folder, old_parent } => {
-                [folder, parent, old_folder, old_parent].map(|folder| self.folder(*folder)) == [true; 4]
+                [folder, parent, old_folder, old_parent].map(|folder| self.folder(logon_id, *folder))
+                    == [true; 4]
             }
             _ => true,
         }

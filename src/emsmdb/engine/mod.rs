@@ -30,10 +30,12 @@ mod error;
 mod flow;
 mod folders;
 mod handles;
+mod logons;
 mod lost;
 mod pending;
 mod query;
 mod queue;
+mod relay;
 mod session;
 mod sessions;
 mod statistics;
@@ -44,7 +46,9 @@ pub(crate) use config::count;
 pub use config::{ConfigError, EngineConfig, SecondWait};
 pub use error::{HandleError, OpenError, UnknownSession};
 pub use handles::{MAX_COLUMNS, NewSession, Subscription, Table, TableKind};
+pub use logons::{LogonError, MAX_LOGONS};
 pub use query::{Answer, MessageRef, Query, QueryId, TableRow, What};
+pub use relay::Handles;
 pub use session::Taken;
 pub use statistics::Statistics;
 pub use wait::{Completed, Parked, WaitId, WaitOutcome};
@@ -133,20 +137,13 @@ impl Engine {
             return Err(refused);
         }
         tracing::debug!(event = "session_opened", user = %new.cn, session = %new.guid);
-        if !self.users.contains_key(&new.cn) {
-            self.user_changes.push_back(UserChange::Joined(new.cn.clone()));
-        }
-        let user = self.users.entry(new.cn.clone()).or_default();
-        user.sessions.push(new.guid);
-        if let Some(leaves_at) = user.leaves_at.take() {
-            self.graces.remove(&(leaves_at, new.cn.clone()));
-        }
+        self.join(new.guid, &new.cn);
         self.sessions.open(new, self.config.idle, now);
         Ok(())
     }
 
     fn refusal(&self, new: &NewSession) -> Option<OpenError> {
-        let of_user = self.users.get(&new.cn).map_or(0, |user| user.sessions.len());
+        let of_user = self.users.get(&new.cn).map_or(0, |user| self.own_sessions(user, &new.cn));
         if self.stopping {
             Some(OpenError::Stopping)
         } else if self.sessions.contains(new.guid) {
@@ -162,19 +159,10 @@ impl Engine {
 
     /// Closes a session; its parked wait is answered with [`WaitOutcome::UnknownSession`]. Says whether there was one.
     pub fn close(&mut self, session: Uuid, now: Duration) -> bool {
-        let Some(cn) = self.sessions.close(session) else { return false };
-        tracing::debug!(event = "session_closed", user = %cn, session = %session);
-        let Some(user) = self.users.get_mut(&cn) else { return true };
-        user.sessions.retain(|guid| *guid != session);
-        if user.sessions.is_empty() {
-            // Nobody is left to be told.
-            self.pending -= user.pending.iter().map(|pending| pending.weight).sum::<usize>();
-            user.pending.clear();
-            self.queries.forget(&cn);
-            user.folders = Folders::default();
-            let leaves_at = now.saturating_add(self.config.grace);
-            user.leaves_at = Some(leaves_at);
-            self.graces.insert((leaves_at, cn));
+        let Some(closed) = self.sessions.close(session) else { return false };
+        tracing::debug!(event = "session_closed", user = %closed.cn, session = %session);
+        for cn in closed.cns() {
+            self.part(session, &cn, now);
         }
         true
     }

@@ -377,7 +377,7 @@ const CHANGED: u16 = 1;
 const RESTRICTION_CHANGED: u16 = 7;
 
 fn note(lost: &mut Lost, reply: &RopNotify, by_folder: bool) {
-    if !lost.note(reply.handle, &reply.notification) {
+    if !lost.note(reply) {
         tracing::warn!(event = "resync_incomplete", "more folders changed than one resync names");
     }
     let is_table = NotificationTypes::from_bits(reply.flags()).contains(NotificationTypes::TABLE_MODIFIED);

@@ -7,6 +7,7 @@ use ocbus_wire::ropnotify::{
 
 use super::changes::Announcement;
 use super::handles::OpenTable;
+use super::logons::cn_of;
 use super::lost::Lost;
 use super::queue::{Appended, Bounds, Queue};
 use super::{Subscription, TableKind, WaitId};
@@ -15,6 +16,8 @@ use super::{Subscription, TableKind, WaitId};
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) cn: Cn,
+    /// Other mailboxes that it shows, by their logons.
+    pub(super) logons: Vec<(u8, Cn)>,
     pub(super) index: u16,
     /// The last call.
     pub(super) touched: Duration,
@@ -25,6 +28,10 @@ pub(super) struct Session {
     pub(super) queue: Queue,
     /// The parked wait, and when its time is over.
     pub(super) parked: Option<(WaitId, Duration)>,
+    /// What is queued is handed on by the host, and fetched elsewhere.
+    pub(super) relayed: bool,
+    /// The host was told that there is something to hand on.
+    pub(super) relay_due: bool,
 }
 
 /// What was fetched.
@@ -88,6 +95,33 @@ pub(super) fn table_changed(kind: TableKind) -> Notification {
 }
 
 impl Session {
+    pub(super) fn new(cn: Cn, index: u16, now: Duration, timer: Duration) -> Session {
+        Session {
+            cn,
+            logons: Vec::new(),
+            index,
+            touched: now,
+            timer,
+            subscriptions: Vec::new(),
+            tables: Vec::new(),
+            queue: Queue::default(),
+            parked: None,
+            relayed: false,
+            relay_due: false,
+        }
+    }
+
+    /// One with the same subscriptions and tables, for which nothing waits.
+    pub(super) fn without_replies(&self) -> Session {
+        let (subscriptions, tables) = (self.subscriptions.clone(), self.tables.clone());
+        Session {
+            subscriptions,
+            tables,
+            logons: self.logons.clone(),
+            ..Session::new(self.cn.clone(), self.index, self.touched, self.timer)
+        }
+    }
+
     pub(super) fn table(&self, handle: u32) -> Option<&OpenTable> {
         self.tables.iter().find(|open| open.table.handle == handle)
     }
@@ -100,10 +134,19 @@ impl Session {
         self.subscriptions.iter().find(|subscription| subscription.handle == handle)
     }
 
-    /// Tells each subscription that asked for it.
-    pub(super) fn announce(&mut self, announcement: &Announcement, bounds: &Bounds, tally: &mut Tally) {
-        let Session { subscriptions, queue, .. } = self;
+    /// Tells each subscription to this user's mailbox that asked for it.
+    pub(super) fn announce(
+        &mut self,
+        cn: &Cn,
+        announcement: &Announcement,
+        bounds: &Bounds,
+        tally: &mut Tally,
+    ) {
+        let Session { cn: own, logons, subscriptions, queue, .. } = self;
         for subscription in subscriptions.iter().filter(|subscription| announcement.is_for(subscription)) {
+            if cn_of(own, logons, subscription.logon_id) != cn {
+                continue;
+            }
             let reply = RopNotify {
                 handle: subscription.handle,
                 logon_id: subscription.logon_id,
@@ -133,18 +176,19 @@ impl Session {
         tally.count(self.queue.append(&reply, true, bounds));
     }
 
-    /// Says of each of the client's tables and of these folders that they have changed.
-    pub(super) fn resync(&mut self, folders: &[FolderId], bounds: &Bounds, tally: &mut Tally) {
+    /// Says of each of the client's tables of this user's mailbox, and of these folders, that they have changed.
+    pub(super) fn resync(&mut self, cn: &Cn, folders: &[FolderId], bounds: &Bounds, tally: &mut Tally) {
         let listening: Vec<(u32, TableKind)> = self
             .tables
             .iter()
-            .filter(|open| open.listens())
+            .filter(|open| open.listens() && self.cn_of(open.table.logon_id) == cn)
             .map(|open| (open.table.handle, open.table.kind))
             .collect();
         for (handle, kind) in listening {
             self.tell_table(handle, table_changed(kind), bounds, tally);
         }
-        let scopes = self.subscriptions.iter().filter_map(|subscription| match subscription.scope {
+        let own = self.subscriptions.iter().filter(|subscription| self.cn_of(subscription.logon_id) == cn);
+        let scopes = own.filter_map(|subscription| match subscription.scope {
             Scope::Folder(folder) => Some(folder),
             Scope::Store | Scope::Message { .. } => None,
         });
@@ -153,7 +197,7 @@ impl Session {
         named.sort_unstable();
         named.dedup();
         for folder in named {
-            self.announce(&Announcement::folder_modified(folder, None, None), bounds, tally);
+            self.announce(cn, &Announcement::folder_modified(folder, None, None), bounds, tally);
         }
     }
 
@@ -185,6 +229,18 @@ impl Session {
         Taken { replies, pending, octets: out.len() - begun }
     }
 
+    /// Moves the next reply behind `out`, whatever its size. Says whether there was one.
+    pub(super) fn next_into(&mut self, out: &mut Vec<u8>, bounds: &Bounds) -> bool {
+        if self.queue.first_len().is_none()
+            && let Some(lost) = self.queue.lost.take()
+        {
+            self.write_lost(*lost, bounds);
+        }
+        let found = self.queue.first_len().is_some();
+        self.queue.pop_into(out);
+        found
+    }
+
     /// Writes the resync for what did not fit into the queue, which is empty by now. What does not fit again stays.
     fn write_lost(&mut self, lost: Lost, bounds: &Bounds) {
         let Session { subscriptions, tables, queue, .. } = self;
@@ -202,9 +258,9 @@ impl Session {
             }
         }
         for folder in lost.folders {
-            for subscription in
-                subscriptions.iter().filter(|subscription| hears_of_folder(subscription, folder.folder))
-            {
+            for subscription in subscriptions.iter().filter(|subscription| {
+                subscription.logon_id == folder.logon_id && hears_of_folder(subscription, folder.folder)
+            }) {
                 let notification = folder_modified(folder.folder, folder.total, folder.unread);
                 let Subscription { handle, logon_id, .. } = *subscription;
                 full =

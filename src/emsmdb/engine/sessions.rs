@@ -3,7 +3,6 @@
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
-use ocbus_resolver::Cn;
 use uuid::Uuid;
 
 use super::queue::Bounds;
@@ -16,6 +15,10 @@ pub(super) struct Sessions {
     /// When each session is to be looked at next: no later than its wait or its life ends.
     timers: BTreeSet<(Duration, Uuid)>,
     completed: VecDeque<Completed>,
+    /// Relayed sessions with something to hand on, each once.
+    pub(super) relays: VecDeque<Uuid>,
+    /// Relayed sessions that have ended.
+    pub(super) ended: VecDeque<Uuid>,
     last_wait: u64,
     pub(super) tally: Tally,
     pub(super) waits: Waits,
@@ -60,19 +63,14 @@ impl Sessions {
         self.by_guid.get(&guid)
     }
 
+    pub(super) fn get_mut(&mut self, guid: Uuid) -> Option<&mut Session> {
+        self.by_guid.get_mut(&guid)
+    }
+
     pub(super) fn open(&mut self, new: NewSession, idle: Duration, now: Duration) {
         let NewSession { guid, cn, index } = new;
         let timer = now.saturating_add(idle);
-        let session = Session {
-            cn,
-            index,
-            touched: now,
-            timer,
-            subscriptions: Vec::new(),
-            tables: Vec::new(),
-            queue: super::queue::Queue::default(),
-            parked: None,
-        };
+        let session = Session::new(cn, index, now, timer);
         self.timers.insert((timer, guid));
         self.by_guid.insert(guid, session);
     }
@@ -84,14 +82,17 @@ impl Sessions {
         Ok(session)
     }
 
-    /// Takes a session away, and answers its wait. Says whose it was.
-    pub(super) fn close(&mut self, guid: Uuid) -> Option<Cn> {
+    /// Takes a session away, and answers its wait.
+    pub(super) fn close(&mut self, guid: Uuid) -> Option<Session> {
         let session = self.by_guid.remove(&guid)?;
         self.timers.remove(&(session.timer, guid));
         if let Some((wait, _)) = session.parked {
             self.complete(wait, guid, WaitOutcome::UnknownSession);
         }
-        Some(session.cn)
+        if session.relayed {
+            self.ended.push_back(guid);
+        }
+        Some(session)
     }
 
     fn complete(&mut self, wait: WaitId, session: Uuid, outcome: WaitOutcome) {
@@ -103,7 +104,7 @@ impl Sessions {
         self.completed.pop_front()
     }
 
-    /// Changes a session's queue, and wakes its wait if something is in it then.
+    /// Changes a session's queue, and wakes its wait if something is in it then; or says that it is to be handed on.
     pub(super) fn tell(&mut self, guid: Uuid, now: Duration, change: impl FnOnce(&mut Session, &mut Tally)) {
         let Some(session) = self.by_guid.get_mut(&guid) else { return };
         let overflows = self.tally.overflows;
@@ -115,10 +116,22 @@ impl Sessions {
         if session.queue.is_empty() {
             return;
         }
-        if let Some((wait, _)) = session.parked.take() {
-            session.touched = session.touched.max(now);
-            self.complete(wait, guid, WaitOutcome::EventPending);
+        if session.relayed {
+            if !std::mem::replace(&mut session.relay_due, true) {
+                self.relays.push_back(guid);
+            }
+            return;
         }
+        self.wake(guid, now);
+    }
+
+    /// Answers a session's wait, as something can be fetched. Says whether one was parked.
+    pub(super) fn wake(&mut self, guid: Uuid, now: Duration) -> bool {
+        let Some(session) = self.by_guid.get_mut(&guid) else { return false };
+        let Some((wait, _)) = session.parked.take() else { return false };
+        session.touched = session.touched.max(now);
+        self.complete(wait, guid, WaitOutcome::EventPending);
+        true
     }
 
     /// Parks a wait. The queue is looked at under the same call that parks: nothing comes in between.
@@ -126,7 +139,7 @@ impl Sessions {
         let Ok(session) = self.touch(guid, now) else {
             return self.answer(WaitOutcome::UnknownSession);
         };
-        if !session.queue.is_empty() {
+        if !session.relayed && !session.queue.is_empty() {
             return self.answer(WaitOutcome::EventPending);
         }
         let older = session.parked;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use ocbus_resolver::Cn;
 use ocbus_wire::EventKind;
 use ocbus_wire::ropnotify::{FolderId, FolderRow, MessageRow, Notification, TableEvent};
 use uuid::Uuid;
@@ -17,6 +18,7 @@ use super::{EngineConfig, Statistics, TableKind, User};
 
 /// Tells the user's sessions what happened.
 pub(super) fn tell(
+    cn: &Cn,
     pending: &Pending,
     user: &mut User,
     sessions: &mut Sessions,
@@ -43,13 +45,15 @@ pub(super) fn tell(
     for guid in &user.sessions {
         sessions.tell(*guid, now, |session, tally| {
             for announcement in &made.announcements {
-                session.announce(announcement, &bounds, tally);
+                session.announce(cn, announcement, &bounds, tally);
             }
             for change in &made.tables {
                 let concerned: Vec<u32> = session
                     .tables
                     .iter()
-                    .filter(|open| open.listens() && shows(open, change))
+                    .filter(|open| {
+                        open.listens() && shows(open, change) && session.cn_of(open.table.logon_id) == cn
+                    })
                     .map(|open| open.table.handle)
                     .collect();
                 for handle in concerned {
@@ -60,7 +64,7 @@ pub(super) fn tell(
                 }
             }
             if resync_of_all || lost_track {
-                session.resync(&ids, &bounds, tally);
+                session.resync(cn, &ids, &bounds, tally);
             }
         });
     }

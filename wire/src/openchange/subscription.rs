@@ -27,7 +27,7 @@ const PROPERTY_OCTETS: usize = 4;
 /// 22  u16 k
 /// 24  k times u32: property tags
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct Subscription {
     /// The handle of the notification, one of a kind in its session.
     pub handle: u32,

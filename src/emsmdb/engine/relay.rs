@@ -1,0 +1,162 @@
+//! Sessions whose replies are not fetched here, but handed on by the host: to a record that other processes append to
+//! and take from as well ([`Sharing`](crate::emsmdb::Sharing)).
+//!
+//! The queue of such a session is only the way there. It ends no wait: what is in it cannot be fetched yet. The host
+//! takes it ([`Engine::take_relay`]), stores it, and says then that it can be ([`Engine::wake`]).
+
+use std::time::Duration;
+
+use ocbus_resolver::Cn;
+use ocbus_wire::ropnotify::FolderId;
+use uuid::Uuid;
+
+use super::handles::OpenTable;
+use super::queue::Bounds;
+use super::session::{Session, Tally};
+use super::{Engine, Subscription, Table, UnknownSession};
+
+/// The octets of a resync that stands in for a full record, at most.
+const MAX_RESYNC_OCTETS: usize = 256 * 1024;
+
+/// What a session has open, as another process is to know it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Handles {
+    /// In the order in which they were made.
+    pub subscriptions: Vec<Subscription>,
+    /// Tables of which something is told, and their columns.
+    pub tables: Vec<(Table, Vec<u32>)>,
+}
+
+impl Engine {
+    /// Lets the host hand on what is queued for a session. Says whether there is one.
+    pub fn relay(&mut self, session: Uuid) -> bool {
+        let found = self.sessions.get_mut(session);
+        found.map(|session| session.relayed = true).is_some()
+    }
+
+    /// The next session with something to hand on; [`Engine::take_relay`] gives it.
+    pub fn next_relay(&mut self) -> Option<Uuid> {
+        self.sessions.relays.pop_front()
+    }
+
+    /// Moves whole replies of a relayed session behind `out`, in order, until `octets` or more are there. Says whether some
+    /// are left: then the session comes by [`Engine::next_relay`] again.
+    pub fn take_relay(&mut self, session: Uuid, octets: usize, out: &mut Vec<u8>) -> bool {
+        let bounds = Bounds::from(&self.config);
+        let Some(found) = self.sessions.get_mut(session) else { return false };
+        let enough = out.len().saturating_add(octets);
+        while out.len() < enough && found.next_into(out, &bounds) {}
+        found.relay_due = !found.queue.is_empty();
+        let left = found.relay_due;
+        if left {
+            self.sessions.relays.push_back(session);
+        }
+        left
+    }
+
+    /// Replies of a relayed session can be fetched where the host has stored them: its wait is answered. Says whether one
+    /// was parked.
+    pub fn wake(&mut self, session: Uuid, now: Duration) -> bool {
+        self.sessions.wake(session, now)
+    }
+
+    /// The client of a relayed session has fetched so many replies; its call counts as one. The session's index, and the
+    /// handles that it has open, each with its logon.
+    pub fn fetched(
+        &mut self,
+        session: Uuid,
+        replies: usize,
+        now: Duration,
+    ) -> Result<(u16, Vec<(u32, u8)>), UnknownSession> {
+        self.counters.taken += u64::try_from(replies).unwrap_or(u64::MAX);
+        let session = self.sessions.touch(session, now)?;
+        let tables = session.tables.iter().map(|open| (open.table.handle, open.table.logon_id));
+        let subscriptions = session.subscriptions.iter().map(|of| (of.handle, of.logon_id));
+        Ok((session.index, subscriptions.chain(tables).collect()))
+    }
+
+    /// Tells a session to look at whatever it has open: replies of it were lost.
+    pub fn resync(&mut self, session: Uuid, now: Duration) {
+        let bounds = Bounds::from(&self.config);
+        self.counters.resyncs += 1;
+        for (cn, folders) in self.folders_of(session) {
+            self.sessions.tell(session, now, |session, tally| session.resync(&cn, &folders, &bounds, tally));
+        }
+    }
+
+    /// The replies that make a client look at whatever it has open, without queueing them. Empty if nothing is.
+    pub fn resync_replies(&self, session: Uuid) -> Vec<u8> {
+        let Some(found) = self.sessions.get(session) else { return Vec::new() };
+        let bounds =
+            Bounds { octets: MAX_RESYNC_OCTETS, replies: self.config.queue_replies, rows_per_table: 0 };
+        let mut scratch = found.without_replies();
+        for (cn, folders) in self.folders_of(session) {
+            scratch.resync(&cn, &folders, &bounds, &mut Tally::default());
+        }
+        let mut out = Vec::new();
+        while scratch.next_into(&mut out, &bounds) && out.len() < MAX_RESYNC_OCTETS {}
+        out
+    }
+
+    /// The mailboxes that a session shows, and the folders of each that are known.
+    fn folders_of(&self, session: Uuid) -> Vec<(Cn, Vec<FolderId>)> {
+        let cns = self.sessions.get(session).map(Session::cns).unwrap_or_default();
+        let known = |cn: &Cn| self.users.get(cn).map(|user| user.folders.ids()).unwrap_or_default();
+        cns.into_iter().map(|cn| (cn.clone(), known(&cn))).collect()
+    }
+
+    /// What a session has open in its own mailbox. (Who reads it elsewhere knows of no logons, and would take another
+    /// mailbox's for it.)
+    pub fn handles(&self, session: Uuid) -> Option<Handles> {
+        let session = self.sessions.get(session)?;
+        let is_own = |logon_id| *session.cn_of(logon_id) == session.cn;
+        let told = session.tables.iter().filter(|open| open.listens() && is_own(open.table.logon_id));
+        let own = session.subscriptions.iter().filter(|subscription| is_own(subscription.logon_id));
+        Some(Handles {
+            subscriptions: own.copied().collect(),
+            tables: told.map(|open| (open.table, open.columns.to_vec())).collect(),
+        })
+    }
+
+    /// Makes this what a session has open, as another process has written it down. A table that stays as it is keeps what
+    /// was asked for it. More than [`handles_per_session`](super::EngineConfig::handles_per_session) are left out.
+    pub fn replace_handles(&mut self, session: Uuid, handles: Handles) {
+        let max = self.config.handles_per_session;
+        let mut serial = self.last_serial;
+        let Some(found) = self.sessions.get_mut(session) else { return };
+        let mut before = std::mem::take(&mut found.tables);
+        found.subscriptions = handles.subscriptions;
+        found.subscriptions.truncate(max);
+        let room = max - found.subscriptions.len();
+        for (table, columns) in handles.tables.into_iter().take(room) {
+            let same = |open: &OpenTable| open.table == table && *open.columns == *columns;
+            let open = match before.iter().position(same) {
+                Some(at) => before.swap_remove(at),
+                None => {
+                    serial += 1;
+                    OpenTable { table, columns: columns.into(), view: true, serial }
+                }
+            };
+            found.tables.push(open);
+        }
+        for gone in before {
+            found.queue.release(gone.table.handle);
+        }
+        self.last_serial = serial;
+    }
+
+    /// The next relayed session that has ended, by [`Engine::close`] or because nobody called it.
+    pub fn next_ended(&mut self) -> Option<Uuid> {
+        self.sessions.ended.pop_front()
+    }
+
+    /// Whose mailbox a session shows.
+    pub fn user_of(&self, session: Uuid) -> Option<&Cn> {
+        self.sessions.get(session).map(|session| &session.cn)
+    }
+
+    /// The sessions of a user.
+    pub fn sessions_of(&self, cn: &Cn) -> &[Uuid] {
+        self.users.get(cn).map_or(&[], |user| &user.sessions)
+    }
+}

@@ -1,0 +1,169 @@
+//! What is still to be done for the records of one session. No I/O, no clock.
+
+use std::sync::Arc;
+
+use ocbus_resolver::Cn;
+use tokio::sync::{Mutex, oneshot};
+use uuid::Uuid;
+
+use super::front::Front;
+
+/// One session that is shared.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) cn: Cn,
+    /// Opened here (emsmdb), and not found in the records (asyncemsmdb): the records are ours to write and to remove.
+    pub(super) owner: bool,
+    /// The asynchronous sessions that belong to it.
+    pub(super) asyncs: Vec<Uuid>,
+    /// Of these, those of which `session:` is to be written.
+    pub(super) register: Vec<Uuid>,
+    /// `subscription:` is to be written.
+    pub(super) handles: bool,
+    /// Its queue is to be handed on.
+    pub(super) relay: bool,
+    /// What was written there last, in a number.
+    pub(super) written: Option<u64>,
+    /// `deliver:` is to be looked at: something that can be fetched may be there, and its wait is parked.
+    pub(super) look: bool,
+    /// It is over: the records are to be removed.
+    pub(super) ended: bool,
+    /// Somebody works for it, or will.
+    pub(super) busy: bool,
+    /// The last call on memcached failed.
+    pub(super) failing: bool,
+    /// Taken out of the queue, and perhaps not in `deliver:` yet.
+    pub(super) unsent: Vec<u8>,
+    /// How often was appended.
+    pub(super) appended: u64,
+    /// How often had been when `deliver:` was taken last.
+    pub(super) fetched: u64,
+    /// Who waits until all is written, or was tried to be.
+    pub(super) waiting: Vec<oneshot::Sender<()>>,
+    pub(super) front: Arc<Mutex<Front>>,
+}
+
+/// One step for one session.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Job {
+    /// Remove its records.
+    Remove { asyncs: Vec<Uuid> },
+    /// Nothing of it is ours: it is only to be forgotten.
+    Forget,
+    /// Write `session:`.
+    Register { async_session: Uuid, cn: Cn },
+    /// Write `subscription:`.
+    Handles,
+    /// Append to `deliver:`, these octets first.
+    Relay { unsent: Vec<u8> },
+    /// Look at `deliver:`, and, for one that is not ours, whether `session:` is there still.
+    Look { joined: Option<Uuid> },
+}
+
+impl Shared {
+    pub(super) fn new(cn: Cn, owner: bool) -> Shared {
+        Shared {
+            cn,
+            owner,
+            asyncs: Vec::new(),
+            register: Vec::new(),
+            handles: false,
+            written: None,
+            relay: false,
+            look: false,
+            ended: false,
+            busy: false,
+            failing: false,
+            unsent: Vec::new(),
+            appended: 0,
+            fetched: 0,
+            waiting: Vec::new(),
+            front: Arc::default(),
+        }
+    }
+
+    /// The next thing to do, which then counts as done: what fails is put back by [`Shared::again`].
+    pub(super) fn next(&mut self) -> Option<Job> {
+        if self.ended {
+            return Some(match self.owner {
+                true => Job::Remove { asyncs: self.asyncs.clone() },
+                false => Job::Forget,
+            });
+        }
+        if let Some(async_session) = self.register.pop() {
+            return Some(Job::Register { async_session, cn: self.cn.clone() });
+        }
+        if std::mem::take(&mut self.handles) {
+            return Some(Job::Handles);
+        }
+        if self.relay || !self.unsent.is_empty() {
+            return Some(Job::Relay { unsent: self.unsent.clone() });
+        }
+        let joined = self.asyncs.last().copied().filter(|_| !self.owner);
+        std::mem::take(&mut self.look).then_some(Job::Look { joined })
+    }
+
+    /// A step failed: it is to be done again, and so is what memcached may have forgotten by then.
+    pub(super) fn again(&mut self) {
+        self.failing = true;
+        self.look = true;
+        self.rewrite();
+        self.waiting.clear();
+    }
+
+    /// memcached may have forgotten what we have written.
+    pub(super) fn rewrite(&mut self) {
+        if self.owner && !self.ended {
+            self.register.clone_from(&self.asyncs);
+            self.handles = true;
+            self.written = None;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shared(owner: bool) -> Shared {
+        let mut shared = Shared::new("bob".parse().unwrap(), owner);
+        shared.asyncs.push(Uuid::from_u128(1));
+        shared
+    }
+
+    #[test]
+    fn what_others_need_to_know_is_written_before_they_are_told_of_anything() {
+        let mut shared = shared(true);
+        shared.register.push(Uuid::from_u128(1));
+        (shared.handles, shared.relay, shared.look) = (true, true, true);
+        let cn = shared.cn.clone();
+        assert_eq!(shared.next(), Some(Job::Register { async_session: Uuid::from_u128(1), cn }));
+        assert_eq!(shared.next(), Some(Job::Handles));
+        assert_eq!(shared.next(), Some(Job::Relay { unsent: Vec::new() }));
+        shared.relay = false;
+        assert_eq!(shared.next(), Some(Job::Look { joined: None }));
+        assert_eq!(shared.next(), None);
+    }
+
+    #[test]
+    fn behind_a_failure_all_of_ours_is_written_again() {
+        let mut ours = shared(true);
+        ours.unsent = vec![1];
+        ours.again();
+        assert!(matches!(ours.next(), Some(Job::Register { .. })));
+        assert_eq!(ours.next(), Some(Job::Handles));
+        assert_eq!(ours.next(), Some(Job::Relay { unsent: vec![1] }), "kept until it is there for certain");
+        let mut joined = shared(false);
+        joined.again();
+        assert_eq!(joined.next(), Some(Job::Look { joined: Some(Uuid::from_u128(1)) }));
+        assert_eq!(joined.next(), None);
+    }
+
+    #[test]
+    fn only_who_has_opened_a_session_removes_its_records() {
+        let (mut ours, mut joined) = (shared(true), shared(false));
+        (ours.ended, joined.ended) = (true, true);
+        assert_eq!(ours.next(), Some(Job::Remove { asyncs: vec![Uuid::from_u128(1)] }));
+        assert_eq!(joined.next(), Some(Job::Forget));
+    }
+}
