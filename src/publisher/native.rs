@@ -13,6 +13,7 @@ use ocbus_wire::sp::Protocol;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::MAX_JOBS;
 use super::endpoint::{Dialled, Job, left, next, outcome_of};
 use super::probe::probe;
 use crate::sockets::Call;
@@ -93,8 +94,11 @@ pub(super) async fn run(endpoint: Endpoint, mut jobs: mpsc::Receiver<Job>) {
     }
 }
 
+/// What has come, as far as there is room; the rest stays in its queue, which then refuses more.
 fn take_all(jobs: &mut mpsc::Receiver<Job>, waiting: &mut VecDeque<Waiting>) {
-    while let Ok(job) = jobs.try_recv() {
+    while waiting.len() < MAX_JOBS
+        && let Ok(job) = jobs.try_recv()
+    {
         waiting.push_back(job.into());
     }
 }
@@ -206,7 +210,9 @@ async fn send_all(
                 }
                 take_all(jobs, waiting);
             }
-            Some(job) = jobs.recv(), if !failed && !calls.is_empty() => waiting.push_back(job.into()),
+            Some(job) = jobs.recv(), if !failed && !calls.is_empty() && waiting.len() < MAX_JOBS => {
+                waiting.push_back(job.into());
+            }
         }
     }
     drop(under_way);
