@@ -2,7 +2,7 @@
 //!
 //! A batch goes in under one lock and wakes its reader once, when all of it is there; the reader takes several at a
 //! time. tokio's `broadcast` takes three locks for each event and wakes at the first one, so that both sides then
-//! meet at each of the others: that was two thirds of what an event cost from its socket to its reader.
+//! meet at each of the others. docs/performance.md ("Publisher to subscriber") has what that costs.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -30,7 +30,7 @@ use endpoint::Job;
 /// that had nothing to send for the longest time end early.
 const MAX_ENDPOINTS: usize = 4096;
 
-/// Jobs that wait for one endpoint.
+/// Jobs that wait for one endpoint, in its queue and in its task each.
 const MAX_JOBS: usize = 1024;
 
 /// How a publisher sends. `docs/settings.md` has the same as a table.

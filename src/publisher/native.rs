@@ -94,7 +94,7 @@ pub(super) async fn run(endpoint: Endpoint, mut jobs: mpsc::Receiver<Job>) {
     }
 }
 
-/// What does not get in waits in the queue, which is bounded too.
+/// What has come, as far as there is room; the rest stays in its queue, which then refuses more.
 fn take_all(jobs: &mut mpsc::Receiver<Job>, waiting: &mut VecDeque<Waiting>) {
     while waiting.len() < MAX_JOBS
         && let Ok(job) = jobs.try_recv()
@@ -218,7 +218,9 @@ async fn send_all(
                 }
                 take_all(jobs, waiting);
             }
-            Some(job) = jobs.recv(), if !failed && !calls.is_empty() && waiting.len() < MAX_JOBS => waiting.push_back(job.into()),
+            Some(job) = jobs.recv(), if !failed && !calls.is_empty() && waiting.len() < MAX_JOBS => {
+                waiting.push_back(job.into());
+            }
         }
     }
     drop(under_way);

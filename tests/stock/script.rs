@@ -12,8 +12,10 @@ fn the_script_tells_deliveries_by_lda_and_lmtp() {
     assert!(dovecot.deliver_lda("bob", &sent, Some("Entwürfe/2026")).unwrap().is_ok());
     let expected: [&[&str]; 2] =
         [&["MailboxCreate Entwürfe/2026"], &[r#"MessageNew Entwürfe/2026 1 "Grüße \"x\"\\ folded" ()"#]];
-    assert_eq!(posts(&server, 0), expected);
-    let event = posted(&server.requests()[1]).remove(0);
+    // Dovecot 2.4 makes INBOX as well.
+    let made = posts(&server, 0).into_iter().filter(|post| post != &["MailboxCreate INBOX"]);
+    assert_eq!(made.collect::<Vec<_>>(), expected);
+    let event = posted(server.requests().last().unwrap()).remove(0);
     let mailbox = event.mailbox.as_ref().unwrap();
     assert_eq!((mailbox.storage_name.as_str(), mailbox.list_separator), ("Entw&APw-rfe.2026", '.'));
     assert!(event.uidvalidity.is_some_and(|uidvalidity| uidvalidity > 0));
