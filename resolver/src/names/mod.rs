@@ -1,6 +1,8 @@
 //! Host names to addresses, never waiting longer than the caller has time. (The system's `getaddrinfo` has no
 //! deadline: with a name server that is down, a delivery would wait for it for 10 s and more.)
 
+#[cfg(feature = "tokio")]
+pub(crate) mod dial;
 mod dns;
 
 use std::io;

@@ -144,7 +144,8 @@ impl AsyncConnections {
     async fn dial(&self, deadline: Instant) -> Result<Open, ResolverError> {
         let deadline = deadline.min(Instant::now() + self.connecting);
         let addresses = self.find(deadline).await?;
-        let dialled = by(deadline, AsyncConnection::dial(&self.server, addresses, self.keepalive)).await;
+        let dialled = AsyncConnection::dial(&self.server, addresses, self.keepalive, deadline);
+        let dialled = by(deadline, dialled).await;
         let connection = dialled.ok_or_else(|| self.timed_out())?;
         let connection = connection.map_err(|error| self.failed(Error::Io(error)))?;
         self.open.fetch_add(1, Ordering::AcqRel);
