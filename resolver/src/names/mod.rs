@@ -4,6 +4,7 @@
 #[cfg(feature = "tokio")]
 pub(crate) mod dial;
 mod dns;
+pub(crate) mod known;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
