@@ -8,12 +8,12 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::UnixStream;
 use tokio::time::{sleep, timeout};
 
 use crate::cn::Cn;
 use crate::config::{Config, Server};
-use crate::names::addresses_by;
+use crate::names::{addresses_by, dial};
 
 /// Along the lists by last use. (`hash`, along the hash table, also holds locks of items, as observed of 1.6.18: when
 /// a reader stood still, other connections' gets hung.)
@@ -258,14 +258,8 @@ async fn connect(server: &Server, deadline: Instant) -> io::Result<Box<dyn Strea
         Server::Socket { path, .. } => return Ok(Box::new(UnixStream::connect(path).await?)),
         Server::Tcp { host, port, .. } => (host, *port),
     };
-    let mut failure = io::Error::new(io::ErrorKind::NotFound, "no address");
-    for address in addresses_by(host, port, deadline).await? {
-        match TcpStream::connect(address).await {
-            Ok(stream) => return Ok(Box::new(stream)),
-            Err(error) => failure = error,
-        }
-    }
-    Err(failure)
+    let addresses = addresses_by(host, port, deadline).await?;
+    Ok(Box::new(dial::connect(&addresses, deadline).await?))
 }
 
 /// A key as it is; metadump shows `:` as `%3A`.

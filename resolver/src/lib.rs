@@ -26,6 +26,7 @@ mod names;
 mod resolver;
 mod selection;
 mod sessions;
+mod share;
 mod store;
 #[cfg_attr(not(feature = "tokio"), allow(dead_code, reason = "as above"))]
 mod update;

@@ -5,11 +5,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::sync::SemaphorePermit;
 use tokio::time::{Instant, timeout};
 
 use super::request::{MAX_LINE, Reading, Request, read, words};
-use super::shared::Shared;
+use super::shared::{Large, Shared};
 use super::store::MAX_VALUE;
 use super::{meta, text};
 
@@ -24,9 +23,17 @@ const FLUSH: usize = 64 * 1024;
 
 /// Serves a client until it goes, or until it breaks a limit.
 pub(super) async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin, shared: &Shared) -> io::Result<()> {
-    let mut client =
-        Client { stream, shared, input: vec![0; USUAL], begin: 0, end: 0, out: Vec::new(), begun: None };
-    let mut large: Option<SemaphorePermit<'_>> = None;
+    let mut client = Client {
+        stream,
+        shared,
+        input: vec![0; USUAL],
+        begin: 0,
+        end: 0,
+        out: Vec::new(),
+        large_out: Large::none(shared),
+        begun: None,
+    };
+    let mut large = Large::none(shared);
     loop {
         match client.step().await? {
             Next::Go => {}
@@ -34,12 +41,11 @@ pub(super) async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin, shared: &
             Next::Read { least } => {
                 // All that it asked for is answered before it is waited for.
                 client.flush().await?;
-                // For what has come, not for what is claimed.
-                if client.end - client.begin >= USUAL && large.is_none() {
-                    large = Some(shared.large(least).await?);
-                }
-                if least <= USUAL && large.is_some() && client.shrink() {
-                    large = None;
+                // Once so much has come, not for what is claimed. The next request may be larger than the last.
+                if client.end - client.begin >= USUAL {
+                    large.hold(least).await?;
+                } else if least <= USUAL && client.shrink() {
+                    large.let_go();
                 }
                 if client.read(least).await? == 0 {
                     return Ok(());
@@ -57,6 +63,8 @@ struct Client<'s, S> {
     begin: usize,
     end: usize,
     out: Vec<u8>,
+    /// Of answers that are longer than usual.
+    large_out: Large<'s>,
     /// When a request was found that is not whole yet.
     begun: Option<Instant>,
 }
@@ -117,6 +125,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<'_, S> {
         match *request {
             Request::Get { keys, versions } => {
                 for key in words(keys) {
+                    self.make_room(key).await?;
                     let item = shared.store().get(key, now_ms);
                     if let Some(item) = item {
                         text::value(key, &item, versions, &mut self.out);
@@ -139,6 +148,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<'_, S> {
                 text::line(&mut self.out, "END");
             }
             Request::MetaGet { key, flags } => {
+                self.make_room(key).await?;
                 meta::get(key, flags, &mut shared.store(), now_ms, &mut self.out);
             }
             Request::MetaPut { key, value, flags } => {
@@ -156,6 +166,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<'_, S> {
             _ => text::answer(request, &mut shared.store(), now_ms, &mut self.out),
         }
         Ok(Next::Go)
+    }
+
+    /// Leave to answer with the value of a key, where that is large: it is held until the answer is taken.
+    async fn make_room(&mut self, key: &[u8]) -> io::Result<()> {
+        let length = self.shared.store().length(key);
+        match length > FLUSH {
+            true => self.large_out.hold(self.out.len() + length).await,
+            false => Ok(()),
+        }
     }
 
     /// Reads what is there, at least one octet; 0 at the end. Room for more than usual is made as octets come.
@@ -185,8 +204,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<'_, S> {
 
     /// Lets memory for a large request go; says whether it could.
     fn shrink(&mut self) -> bool {
-        if self.end - self.begin > USUAL {
-            return false;
+        if self.input.len() <= USUAL || self.end - self.begin > USUAL {
+            return self.input.len() <= USUAL;
         }
         self.input.copy_within(self.begin..self.end, 0);
         (self.begin, self.end) = (0, self.end - self.begin);
@@ -224,10 +243,61 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<'_, S> {
         in_time(self.shared.config.patience, self.stream.write_all(&self.out)).await?;
         self.out.clear();
         self.out.shrink_to(FLUSH);
+        self.large_out.let_go();
         Ok(())
     }
 }
 
 async fn in_time<T>(limit: Duration, step: impl Future<Output = io::Result<T>>) -> io::Result<T> {
     timeout(limit, step).await.unwrap_or_else(|_| Err(ErrorKind::TimedOut.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::embedded::EmbeddedConfig;
+
+    /// How much leave is taken after a client has said something, in KiB, when nothing changes any more.
+    async fn taken(shared: &Arc<Shared>, said: &[u8]) -> usize {
+        let all = shared.large.available_permits();
+        // Answers of more than a kilobyte are not taken.
+        let (mut client, server) = tokio::io::duplex(1024);
+        let serving = Arc::clone(shared);
+        let task = tokio::spawn(async move { serve(server, &serving).await });
+        client.write_all(said).await.unwrap();
+        let mut before = (all, 0);
+        while before.1 < 20 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            let left = shared.large.available_permits();
+            before = if left == before.0 { (left, before.1 + 1) } else { (left, 0) };
+        }
+        drop(client);
+        let _ = task.await.unwrap();
+        assert_eq!(shared.large.available_permits(), all, "all is given back");
+        all - before.0
+    }
+
+    #[tokio::test]
+    async fn memory_for_each_request_and_answer_is_asked_for() {
+        let shared = Arc::new(Shared::new(EmbeddedConfig::default()));
+        let set = |length: usize, there: usize| {
+            let mut octets = format!("ms a {length}\r\n").into_bytes();
+            octets.resize(octets.len() + there, b'x');
+            octets
+        };
+        assert_eq!(taken(&shared, b"mn\r\n").await, 0);
+        assert_eq!(taken(&shared, &set(1_000_000, 100)).await, 0, "what is claimed takes nothing");
+        assert!(taken(&shared, &set(1_000_000, 100_000)).await >= 976);
+        // Behind a request that is a little longer than usual.
+        let first = [set(20_000, 20_000), b"\r\n".to_vec()].concat();
+        let both = [first, set(1_000_000, 900_000)].concat();
+        assert!(taken(&shared, &both).await >= 976, "the larger one, too");
+        let stored = [set(1_000_000, 1_000_000), b"\r\n".to_vec()].concat();
+        assert_eq!(taken(&shared, &stored).await, 0);
+        for get in [b"mg a v\r\n".as_slice(), b"get b a\r\n"] {
+            assert!(taken(&shared, get).await >= 976, "an answer that nobody takes");
+        }
+    }
 }

@@ -11,8 +11,39 @@ use super::statistics::EmbeddedStatistics;
 use super::store::Store;
 use super::text::VERSION;
 
-/// Memory for requests that are longer than usual, of all clients together, in KiB.
+/// Memory for requests and answers that are longer than usual, of all clients together, in KiB.
 const LARGE_KIB: usize = 64 * 1024;
+
+/// A client's leave to take memory beyond the usual.
+#[derive(Debug)]
+pub(super) struct Large<'s> {
+    shared: &'s Shared,
+    permit: Option<SemaphorePermit<'s>>,
+}
+
+impl<'s> Large<'s> {
+    pub(super) fn none(shared: &'s Shared) -> Large<'s> {
+        Large { shared, permit: None }
+    }
+
+    /// Waits for leave to have so many octets in all, for as long as its patience; an error where others have it.
+    pub(super) async fn hold(&mut self, octets: usize) -> io::Result<()> {
+        let held = self.permit.as_ref().map_or(0, SemaphorePermit::num_permits);
+        let Some(more @ 1..) = (octets / 1024 + 1).checked_sub(held) else { return Ok(()) };
+        let more = u32::try_from(more).unwrap_or(u32::MAX);
+        let shared = self.shared;
+        match (timeout(shared.config.patience, shared.large.acquire_many(more)).await, &mut self.permit) {
+            (Ok(Ok(permit)), Some(held)) => held.merge(permit),
+            (Ok(Ok(permit)), none) => *none = Some(permit),
+            _ => return Err(io::Error::new(ErrorKind::OutOfMemory, "too many large requests at once")),
+        }
+        Ok(())
+    }
+
+    pub(super) fn let_go(&mut self) {
+        self.permit = None;
+    }
+}
 
 /// What all connections of an embedded resolver share.
 #[derive(Debug)]
@@ -21,7 +52,7 @@ pub(super) struct Shared {
     store: Mutex<Store>,
     started: Instant,
     started_ms: u64,
-    large: Semaphore,
+    pub(super) large: Semaphore,
     told_binary: AtomicBool,
     pub(super) connections: AtomicU64,
     pub(super) accepted: AtomicU64,
@@ -56,15 +87,6 @@ impl Shared {
 
     pub(super) fn store(&self) -> MutexGuard<'_, Store> {
         self.store.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Leave to take memory for a request of so many octets.
-    pub(super) async fn large(&self, octets: usize) -> io::Result<SemaphorePermit<'_>> {
-        let kib = u32::try_from(octets / 1024 + 1).unwrap_or(u32::MAX);
-        match timeout(self.config.patience, self.large.acquire_many(kib)).await {
-            Ok(Ok(permit)) => Ok(permit),
-            _ => Err(io::Error::new(ErrorKind::OutOfMemory, "too many large requests at once")),
-        }
     }
 
     /// Says once that a client speaks what we do not.

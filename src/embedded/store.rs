@@ -143,6 +143,11 @@ impl Store {
         item
     }
 
+    /// The length of a value, if there is one, before memory is taken to answer with it.
+    pub(super) fn length(&self, key: &[u8]) -> usize {
+        self.items.get(key).map_or(0, |item| item.value.len())
+    }
+
     /// A record whose end becomes another; its version stays.
     pub(super) fn touch(&mut self, key: &[u8], expiry: Expiry, now_ms: u64) -> Option<Item> {
         self.counts.gets += 1;

@@ -2,11 +2,13 @@
 
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use simple_dns::rdata::RData;
 use simple_dns::{CLASS, Name, Packet, PacketFlag, QCLASS, QTYPE, Question, RCODE, TYPE};
 use uuid::Uuid;
+
+use crate::share::shares;
 
 /// Name servers that are asked, as the system's resolver has it.
 const MAX_SERVERS: usize = 3;
@@ -64,11 +66,8 @@ pub(super) fn look_up(host: &str, servers: &Servers, deadline: Instant) -> io::R
     let unknown = || io::Error::new(ErrorKind::NotFound, format!("no name server knows '{host}'"));
     let mut last = unknown();
     for name in servers.names(host) {
-        for (at, server) in servers.addresses.iter().enumerate() {
-            // A dead server may take its share of the time, not all of it.
-            let share = u32::try_from(servers.addresses.len() - at).unwrap_or(1);
-            let left = deadline.saturating_duration_since(Instant::now()) / share;
-            match ask(&name, *server, left) {
+        for (server, until) in shares(&servers.addresses, deadline) {
+            match ask(&name, *server, until) {
                 Ok(addresses) if !addresses.is_empty() => return Ok(addresses),
                 // It has answered that there is none: the others would too.
                 Ok(_) => {
@@ -82,8 +81,7 @@ pub(super) fn look_up(host: &str, servers: &Servers, deadline: Instant) -> io::R
     Err(last)
 }
 
-fn ask(name: &str, server: SocketAddr, limit: Duration) -> io::Result<Vec<IpAddr>> {
-    let deadline = Instant::now() + limit;
+fn ask(name: &str, server: SocketAddr, deadline: Instant) -> io::Result<Vec<IpAddr>> {
     let any: IpAddr = match server {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
@@ -150,6 +148,8 @@ fn address(data: &RData<'_>) -> Option<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
+
     use simple_dns::ResourceRecord;
     use simple_dns::rdata::A;
 

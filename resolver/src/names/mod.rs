@@ -1,7 +1,10 @@
 //! Host names to addresses, never waiting longer than the caller has time. (The system's `getaddrinfo` has no
 //! deadline: with a name server that is down, a delivery would wait for it for 10 s and more.)
 
+#[cfg(feature = "tokio")]
+pub(crate) mod dial;
 mod dns;
+pub(crate) mod known;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

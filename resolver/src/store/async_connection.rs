@@ -1,5 +1,6 @@
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
+use std::time::Instant;
 
 use memcache::exp::Error;
 use rustix::net::sockopt;
@@ -9,6 +10,7 @@ use tokio::net::{TcpStream, UnixStream};
 use super::buffer::Buffer;
 use super::exchange::Exchange;
 use crate::config::Server;
+use crate::names::dial::connect;
 
 /// One connection to a memcached, for a task. Its caller sees to the time limits.
 ///
@@ -63,9 +65,10 @@ impl AsyncConnection {
         server: &Server,
         addresses: &[SocketAddr],
         keepalive: bool,
+        deadline: Instant,
     ) -> io::Result<AsyncConnection> {
         let stream = match server {
-            Server::Tcp { .. } => Stream::Tcp(tcp(addresses, keepalive).await?),
+            Server::Tcp { .. } => Stream::Tcp(tcp(addresses, keepalive, deadline).await?),
             Server::Socket { path, .. } => Stream::Unix(UnixStream::connect(path).await?),
         };
         Ok(AsyncConnection { stream, buffer: Buffer::new() })
@@ -115,21 +118,13 @@ impl AsyncConnection {
     }
 }
 
-async fn tcp(addresses: &[SocketAddr], keepalive: bool) -> io::Result<TcpStream> {
-    let mut last = io::Error::new(ErrorKind::NotFound, "the host has no address");
-    for address in addresses {
-        match TcpStream::connect(address).await {
-            Ok(stream) => {
-                stream.set_nodelay(true)?;
-                if keepalive {
-                    sockopt::set_socket_keepalive(&stream, true)?;
-                }
-                return Ok(stream);
-            }
-            Err(error) => last = error,
-        }
+async fn tcp(addresses: &[SocketAddr], keepalive: bool, deadline: Instant) -> io::Result<TcpStream> {
+    let stream = connect(addresses, deadline).await?;
+    stream.set_nodelay(true)?;
+    if keepalive {
+        sockopt::set_socket_keepalive(&stream, true)?;
     }
-    Err(last)
+    Ok(stream)
 }
 
 #[cfg(test)]
@@ -169,8 +164,9 @@ mod tests {
         let put = Request::Put { key: "k".to_owned(), value, expiry: None, expect: Expect::Any };
         let mut requests = vec![get; READS];
         requests.resize(READS + WRITES, put);
+        let soon = Instant::now() + Duration::from_secs(5);
         let server = Server::Socket { path: path.to_str().unwrap().to_owned(), weight: 1 };
-        let mut connection = AsyncConnection::dial(&server, &[], false).await.unwrap();
+        let mut connection = AsyncConnection::dial(&server, &[], false, soon).await.unwrap();
         let mut exchange = Exchange::new(&requests, 0);
         let octets = exchange.begin(1, 1).unwrap();
         let limit = Duration::from_secs(10);

@@ -1,11 +1,12 @@
 use std::future::Future;
 use std::io::ErrorKind;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use memcache::exp::Error;
-use tokio::sync::{OnceCell, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::time::timeout_at;
 
 use super::async_connection::AsyncConnection;
@@ -14,6 +15,7 @@ use super::failed;
 use crate::config::{Config, Server};
 use crate::error::ResolverError;
 use crate::names::addresses_by;
+use crate::names::known::Known;
 use crate::update::{Request, Response};
 
 /// Connections to one server at most, where `--POOL-MAX` says nothing.
@@ -35,7 +37,8 @@ pub(super) struct AsyncConnections {
     exchanging: Duration,
     /// Connections that stay open, used or not.
     least: usize,
-    addresses: OnceCell<Vec<std::net::SocketAddr>>,
+    /// One task looks up, and the others wait for what it finds.
+    addresses: tokio::sync::Mutex<Known>,
     /// The one that was used last is at the end, and is used next.
     idle: Mutex<Vec<(Open, Instant)>>,
     /// In use at most.
@@ -76,7 +79,7 @@ impl AsyncConnections {
             connecting: shortest(&[timeouts.connect()]),
             exchanging: shortest(&[timeouts.poll(), timeouts.send(), timeouts.receive()]),
             least: size(config.pool_min).unwrap_or(0).min(most),
-            addresses: OnceCell::new(),
+            addresses: tokio::sync::Mutex::default(),
             idle: Mutex::new(Vec::new()),
             slots: Semaphore::new(most),
             open: Arc::default(),
@@ -85,13 +88,18 @@ impl AsyncConnections {
         }
     }
 
-    /// Resolves the server's name, once.
-    pub(super) async fn find(&self, deadline: Instant) -> Result<&[std::net::SocketAddr], ResolverError> {
-        let Server::Tcp { host, port, .. } = &self.server else { return Ok(&[]) };
-        let found = self.addresses.get_or_try_init(|| addresses_by(host, *port, deadline));
-        let found = by(deadline, found).await.ok_or_else(|| self.timed_out())?;
+    /// Resolves the server's name: once, and again when none of its addresses has answered.
+    pub(super) async fn find(&self, deadline: Instant) -> Result<Vec<SocketAddr>, ResolverError> {
+        let Server::Tcp { host, port, .. } = &self.server else { return Ok(Vec::new()) };
+        let mut known = by(deadline, self.addresses.lock()).await.ok_or_else(|| self.timed_out())?;
+        if let Some(good) = known.good() {
+            return Ok(good.to_vec());
+        }
+        let until = known.until(Instant::now(), deadline);
+        let found = by(until, addresses_by(host, *port, until)).await;
+        let found = found.unwrap_or_else(|| Err(ErrorKind::TimedOut.into()));
         let name = |source| ResolverError::Name { server: self.server.to_string(), source };
-        found.map(Vec::as_slice).map_err(name)
+        known.looked_up(found).map(<[SocketAddr]>::to_vec).map_err(name)
     }
 
     /// Answers to requests, in their order: as many as came until one failed in a way that ended the connection,
@@ -144,9 +152,15 @@ impl AsyncConnections {
     async fn dial(&self, deadline: Instant) -> Result<Open, ResolverError> {
         let deadline = deadline.min(Instant::now() + self.connecting);
         let addresses = self.find(deadline).await?;
-        let dialled = by(deadline, AsyncConnection::dial(&self.server, addresses, self.keepalive)).await;
-        let connection = dialled.ok_or_else(|| self.timed_out())?;
-        let connection = connection.map_err(|error| self.failed(Error::Io(error)))?;
+        let dialled = AsyncConnection::dial(&self.server, &addresses, self.keepalive, deadline);
+        let dialled = by(deadline, dialled).await.unwrap_or_else(|| Err(ErrorKind::TimedOut.into()));
+        if dialled.is_err()
+            // Whoever has it looks up just now.
+            && let Ok(mut known) = self.addresses.try_lock()
+        {
+            known.doubt();
+        }
+        let connection = dialled.map_err(|error| self.failed(Error::Io(error)))?;
         self.open.fetch_add(1, Ordering::AcqRel);
         let number = self.dialled.fetch_add(1, Ordering::AcqRel) + 1;
         Ok(Open { connection, number, open: Arc::clone(&self.open) })

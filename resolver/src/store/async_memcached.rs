@@ -83,7 +83,8 @@ impl AsyncMemcached {
         if pool.reads_copies(request) {
             let mut reading = pool.reading(place, random());
             while let Some(server) = reading.next() {
-                reading.note(self.run_on(server, request, deadline).await);
+                let until = reading.until(Instant::now(), deadline);
+                reading.note(self.run_on(server, request, until).await);
             }
             return reading.result();
         }

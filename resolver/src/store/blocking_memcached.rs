@@ -30,7 +30,8 @@ impl BlockingMemcached {
         if self.pool.reads_copies(request) {
             let mut reading = self.pool.reading(place, random());
             while let Some(server) = reading.next() {
-                reading.note(self.ask(server, request, deadline));
+                let until = reading.until(Instant::now(), deadline);
+                reading.note(self.ask(server, request, until));
             }
             return reading.result();
         }

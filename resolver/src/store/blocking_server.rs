@@ -1,5 +1,4 @@
 use std::io;
-use std::net::SocketAddr;
 use std::time::Instant;
 
 use memcache::exp::Error;
@@ -10,6 +9,7 @@ use super::failed;
 use crate::config::{Config, Server, Timeouts};
 use crate::error::ResolverError;
 use crate::names::addresses;
+use crate::names::known::Known;
 use crate::update::{Request, Response};
 
 /// One memcached and the connection to it that is kept. The look-up and what follows it share what is left of one
@@ -21,8 +21,7 @@ pub(super) struct BlockingServer {
     place: usize,
     timeouts: Timeouts,
     keepalive: bool,
-    /// Resolved at first use and kept: a name costs at most one answered look-up in a process.
-    addresses: Vec<SocketAddr>,
+    addresses: Known,
     connection: Option<Connection>,
     /// Connections so far. The one that is kept is the last.
     dialled: u64,
@@ -35,7 +34,7 @@ impl BlockingServer {
             place,
             timeouts: config.timeouts,
             keepalive: config.tcp_keepalive,
-            addresses: Vec::new(),
+            addresses: Known::default(),
             connection: None,
             dialled: 0,
         }
@@ -77,10 +76,13 @@ impl BlockingServer {
     }
 
     fn dial(&mut self, limits: Limits) -> Result<Connection, ExchangeError> {
-        if let (true, Server::Tcp { host, port, .. }) = (self.addresses.is_empty(), &self.server) {
-            self.addresses = addresses(host, *port, Some(limits.deadline)).map_err(ExchangeError::Name)?;
+        if let (None, Server::Tcp { host, port, .. }) = (self.addresses.good(), &self.server) {
+            let until = self.addresses.until(Instant::now(), limits.deadline);
+            let found = addresses(host, *port, Some(until));
+            self.addresses.looked_up(found).map_err(ExchangeError::Name)?;
         }
-        let connection = Connection::dial(&self.server, &self.addresses, self.keepalive, limits)?;
+        let dialled = Connection::dial(&self.server, self.addresses.all(), self.keepalive, limits);
+        let connection = dialled.inspect_err(|_| self.addresses.doubt())?;
         self.dialled += 1;
         Ok(connection)
     }

@@ -11,6 +11,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockop
 use super::buffer::Buffer;
 use super::exchange::Exchange;
 use crate::config::{Server, Timeouts};
+use crate::share::shares;
 
 /// What is handed to the system at once. Of more, each part could wait for as long as the socket's time limit: a unix
 /// socket's begins anew with each buffer (32 KiB).
@@ -102,8 +103,10 @@ impl Write for Stream {
 
 fn tcp(addresses: &[SocketAddr], keepalive: bool, limits: Limits) -> Result<Stream, Error> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
-    for address in addresses {
-        match TcpStream::connect_timeout(address, limits.connect()?) {
+    for (address, until) in shares(addresses, limits.deadline) {
+        // One that hangs leaves time for the next.
+        let limit = Limits { deadline: until, ..limits }.connect()?;
+        match TcpStream::connect_timeout(address, limit) {
             Ok(stream) => {
                 stream.set_nodelay(true)?;
                 if keepalive {
@@ -191,6 +194,20 @@ mod tests {
         while stream.read(&mut octets).is_ok_and(|read| read > 0) {
             std::thread::sleep(Duration::from_millis(10));
         }
+    }
+
+    #[cfg(feature = "tokio")]
+    #[test]
+    fn an_address_in_a_black_hole_leaves_time_for_the_next() {
+        let hole = crate::names::dial::tests::Blackhole::new();
+        let live = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addresses = [hole.address, live.local_addr().unwrap()];
+        let server = Server::Tcp { host: "cache".to_owned(), port: 1, weight: 1 };
+        let begun = Instant::now();
+        let deadline = begun + Duration::from_millis(400);
+        let limits = Limits { deadline, timeouts: Timeouts::default() };
+        Connection::dial(&server, &addresses, false, limits).unwrap();
+        assert!(begun.elapsed() < Duration::from_millis(350), "{:?}", begun.elapsed());
     }
 
     #[test]

@@ -1,5 +1,8 @@
+use std::time::Instant;
+
 use crate::config::ConfigError;
 use crate::error::ResolverError;
+use crate::share::share;
 use crate::update::{Item, Response};
 
 /// A look-up that any copy of a record may answer: which server is asked next, and what counts in the end.
@@ -28,6 +31,11 @@ impl Reading {
     pub(super) fn next(&mut self) -> Option<usize> {
         self.asked = self.left.pop();
         self.asked
+    }
+
+    /// When the server that is asked must have answered: one that hangs leaves time for the others.
+    pub(super) fn until(&self, now: Instant, deadline: Instant) -> Instant {
+        share(now, deadline, self.left.len() + 1)
     }
 
     /// What the server that was asked has answered.

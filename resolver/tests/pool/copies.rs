@@ -31,6 +31,19 @@ async fn copies_are_written_and_read_when_their_server_is_gone() {
     assert!(error.is_one_server(), "what is written is never made of a copy: {error}");
 }
 
+#[tokio::test]
+async fn a_copy_is_read_in_time_where_its_server_hangs() {
+    let three = Three::start(" --BINARY-PROTOCOL --NUMBER-OF-REPLICAS=1");
+    let resolver = connect(&three.config, LIMIT).await;
+    let mut plugin = blocking(&three.config);
+    let user = three.users[1][0].clone();
+    resolver.register(&user, registration("tcp://h:1")).await.unwrap();
+    three.servers[1].stop();
+    let found = plugin.lookup(&user, Instant::now() + LIMIT).unwrap();
+    assert_eq!(found.native.len(), 1, "within the deadline of one call");
+    assert_eq!(resolver.lookup(&user).await.unwrap().native.len(), 1);
+}
+
 /// Keys that each server was asked for since.
 fn asked(three: &Three, before: &[u64]) -> Vec<u64> {
     let now = three.servers.iter().map(|server| server.stats()["cmd_get"]);
