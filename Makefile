@@ -16,6 +16,11 @@ moduledir ?= $(or $(shell sed -n 's/^dovecot_moduledir=//p' /usr/lib/dovecot/dov
 # The C library: see capi/link. libdir as Debian has it, where dpkg says so.
 libdir ?= $(PREFIX)/lib$(addprefix /,$(if $(filter /usr,$(PREFIX)),$(shell dpkg-architecture -qDEB_HOST_MULTIARCH 2>/dev/null)))
 includedir ?= $(PREFIX)/include
+# Both are among the folders that systemd looks at, for /usr and for /usr/local.
+unitdir ?= $(PREFIX)/lib/systemd/system
+sysusersdir ?= $(PREFIX)/lib/sysusers.d
+# The commented settings of the daemon, and Dovecot's Lua script.
+datadir ?= $(PREFIX)/share/ocbus
 version := $(shell sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"$$/\1/p' Cargo.toml)
 capi = $(target)/release/capi
 LINK = CARGOFLAGS='$(CARGOFLAGS)' capi/link
@@ -32,7 +37,7 @@ run_as_root = CARGO_TARGET_$(host)_RUNNER='$(sudo)'
 endif
 
 .NOTPARALLEL:
-.PHONY: help demo test lint bench soak build build-capi install install-capi fmt advisories clean
+.PHONY: help demo test lint bench soak build build-capi install install-ocbus install-capi fmt advisories clean
 .DEFAULT_GOAL := help
 
 help:
@@ -45,6 +50,7 @@ help:
 	@echo '  make bench       what the plugin costs a delivery, beside Dovecot alone and its own push driver'
 	@echo '  make build       the command, the plugin and libocbus.so, for release'
 	@echo '  make install     to $$(DESTDIR)$(PREFIX)/bin, $$(DESTDIR)$(libdir) and $$(DESTDIR)$(moduledir);'
+	@echo '                   packaging/ to $(datadir), $(unitdir) and $(sysusersdir);'
 	@echo '                   make install-capi: libocbus.so.0, ocbus.h and ocbus.pc alone'
 	@echo '  make advisories  asks the RustSec database about our dependencies (needs the network)'
 	@echo '  make fmt, make clean'
@@ -95,14 +101,24 @@ build-capi:
 
 # The plugin is put in place by a rename: writing into a .so that a running lmtp has loaded crashes it.
 # Dovecot does not load the temporary, whose name does not end in .so.
-install: build install-capi
-	install -D -m 0755 $(target)/release/ocbus '$(DESTDIR)$(PREFIX)/bin/.ocbus.new'
+# OCBUS_BUILT names another folder with the command and the plugin, as the test of this does.
+install: install-ocbus install-capi
+install-ocbus: built := $(or $(OCBUS_BUILT),$(target)/release)
+install-ocbus: $(if $(OCBUS_BUILT),,build)
+	install -D -m 0755 '$(built)/ocbus' '$(DESTDIR)$(PREFIX)/bin/.ocbus.new'
 	mv -f '$(DESTDIR)$(PREFIX)/bin/.ocbus.new' '$(DESTDIR)$(PREFIX)/bin/ocbus'
-	install -D -m 0644 $(target)/release/libopenchange_plugin.so '$(DESTDIR)$(moduledir)/.$(plugin).new'
+	install -D -m 0644 '$(built)/libopenchange_plugin.so' '$(DESTDIR)$(moduledir)/.$(plugin).new'
 	mv -f '$(DESTDIR)$(moduledir)/.$(plugin).new' '$(DESTDIR)$(moduledir)/$(plugin)'
-	[ ! -e $(target)/release/$(settings) ] || { \
-	    install -D -m 0644 $(target)/release/$(settings) '$(DESTDIR)$(moduledir)/settings/.$(settings).new' && \
+	[ ! -e '$(built)/$(settings)' ] || { \
+	    install -D -m 0644 '$(built)/$(settings)' '$(DESTDIR)$(moduledir)/settings/.$(settings).new' && \
 	    mv -f '$(DESTDIR)$(moduledir)/settings/.$(settings).new' '$(DESTDIR)$(moduledir)/settings/$(settings)'; }
+
+	install -D -m 0644 packaging/ocbus.toml '$(DESTDIR)$(datadir)/ocbus.toml'
+	install -D -m 0644 packaging/dovecot/openchange.lua '$(DESTDIR)$(datadir)/openchange.lua'
+	install -D -m 0644 packaging/systemd/ocbus.sysusers '$(DESTDIR)$(sysusersdir)/ocbus.conf'
+	install -d '$(DESTDIR)$(unitdir)'
+	sed -e 's|/usr/local/bin/|$(PREFIX)/bin/|' packaging/systemd/ocbus.service > '$(DESTDIR)$(unitdir)/ocbus.service'
+	chmod 0644 '$(DESTDIR)$(unitdir)/ocbus.service'
 
 # OCBUS_CAPI names another folder of capi/link, as the test of this does.
 install-capi: capi := $(or $(OCBUS_CAPI),$(capi))

@@ -101,9 +101,7 @@ impl Kind {
         match self {
             Kind::Bare => DovecotOptions::new(&[]),
             Kind::Notify => DovecotOptions::new(&["notify"]),
-            Kind::OxDriver => DovecotOptions::new(&["notify", "push_notification"])
-                .setting("push_notification_driver", &format!("ox:url={http}"))
-                .extra("mail_attribute_dict = file:%h/attributes"),
+            Kind::OxDriver => DovecotOptions::stock_ox(http),
             Kind::HandedOver(_) | Kind::HandedOverDead(_) => DovecotOptions::new(&["notify", "openchange"])
                 .setting("openchange_resolver", memcached)
                 .setting("openchange_bus", bus),

@@ -113,10 +113,9 @@ fn ox(port: u16) -> DovecotOptions {
     options()
         .protocol_plugins("lda", &["notify", "push_notification"])
         .protocol_plugins("lmtp", &["notify", "push_notification"])
-        .setting(
-            "push_notification_driver",
-            &format!("ox:url=http://login:pass@127.0.0.1:{port}/preliminary/http-notify/v1/notify user_from_metadata"),
-        )
+        .push_by_ox(&format!(
+            "http://login:pass@127.0.0.1:{port}/preliminary/http-notify/v1/notify user_from_metadata"
+        ))
 }
 
 fn deliver(dovecot: &Dovecot, user: &str) {

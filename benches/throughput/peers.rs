@@ -1,4 +1,4 @@
-//! NATS, Redis and libnanomsg, spoken to by bare sockets.
+//! NATS and Redis, spoken to by bare sockets; NATS through its C client, and libnanomsg.
 
 use std::fmt::Write as _;
 use std::io::{Read as _, Write as _};
@@ -12,7 +12,7 @@ const LIMIT: Duration = Duration::from_secs(20);
 /// Octets of one write.
 const WRITE: usize = 64 << 10;
 
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
 }
 
@@ -106,6 +106,7 @@ impl Pair {
 
 pub(crate) struct Nats {
     pair: Pair,
+    port: u16,
     _server: Server,
 }
 
@@ -128,7 +129,11 @@ impl Nats {
             stream.write_all(b"PONG\r\n").unwrap();
             stream
         };
-        Nats { pair: Pair { subscribe: client("SUB bob 1\r\n"), publish: client("") }, _server: server }
+        Nats { pair: Pair { subscribe: client("SUB bob 1\r\n"), publish: client("") }, port, _server: server }
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
     }
 
     fn sizes(octets: usize) -> (Vec<u8>, usize) {
@@ -144,6 +149,31 @@ impl Nats {
     pub(crate) fn singles(&mut self, count: usize, octets: usize) -> Vec<u64> {
         let (sent, received) = Nats::sizes(octets);
         self.pair.singles(count, &sent, received, 0)
+    }
+}
+
+/// A program in C, linked to a client library.
+pub(crate) struct Program(std::path::PathBuf);
+
+impl Program {
+    pub(crate) fn build(sandbox: &Sandbox, name: &str, library: &str) -> Program {
+        let source = format!("{}/benches/peers/{name}.c", env!("CARGO_MANIFEST_DIR"));
+        let program = sandbox.path().join(format!("{name}-peer"));
+        let mut compiler = Command::new("cc");
+        compiler.args(["-O2", "-o"]).arg(&program).args([source.as_str(), library, "-lpthread"]);
+        assert!(compiler.status().unwrap().success(), "{source} does not compile: scripts/setup bench");
+        Program(program)
+    }
+
+    /// Messages a second, and the nanoseconds of each alone. Its `port`: where its server is, or where it may be one itself.
+    pub(crate) fn run(&self, port: u16, messages: usize, octets: usize, singles: usize) -> (f64, Vec<u64>) {
+        let arguments = [usize::from(port), messages, octets, singles].map(|number| number.to_string());
+        let output = Command::new(&self.0).args(arguments).stderr(Stdio::inherit()).output().unwrap();
+        assert!(output.status.success());
+        let text = String::from_utf8(output.stdout).unwrap();
+        let mut lines = text.lines();
+        let rate = lines.next().unwrap().parse().unwrap();
+        (rate, lines.map(|line| line.parse().unwrap()).collect())
     }
 }
 
@@ -193,33 +223,5 @@ impl Redis {
     pub(crate) fn singles(&mut self, count: usize, octets: usize) -> Vec<u64> {
         let (sent, received) = Redis::sizes(octets);
         self.pair.singles(count, &sent, received, 4)
-    }
-}
-
-pub(crate) struct Nanomsg(std::path::PathBuf);
-
-impl Nanomsg {
-    pub(crate) fn build(sandbox: &Sandbox) -> Nanomsg {
-        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/peers/nanomsg.c");
-        let program = sandbox.path().join("nanomsg");
-        let status = Command::new("cc")
-            .args(["-O2", "-o"])
-            .arg(&program)
-            .args([source, "-lnanomsg", "-lpthread"])
-            .status()
-            .unwrap();
-        assert!(status.success(), "{source} does not compile: scripts/setup bench");
-        Nanomsg(program)
-    }
-
-    pub(crate) fn run(&self, messages: usize, octets: usize, singles: usize) -> (f64, Vec<u64>) {
-        let arguments =
-            [usize::from(free_port()), messages, octets, singles].map(|number| number.to_string());
-        let output = Command::new(&self.0).args(arguments).stderr(Stdio::inherit()).output().unwrap();
-        assert!(output.status.success());
-        let text = String::from_utf8(output.stdout).unwrap();
-        let mut lines = text.lines();
-        let rate = lines.next().unwrap().parse().unwrap();
-        (rate, lines.map(|line| line.parse().unwrap()).collect())
     }
 }

@@ -20,6 +20,7 @@
 //! ```
 
 mod filter;
+mod queue;
 mod seen;
 mod subscription;
 
@@ -31,8 +32,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use ocbus_wire::Event;
-use tokio::sync::broadcast;
 
+use queue::Queue;
 use seen::Seen;
 
 /// Ids that a bus remembers by default: a sender that sends again does so within seconds.
@@ -66,7 +67,7 @@ struct Subscriptions {
 struct Entry {
     id: u64,
     filter: Filter,
-    queue: broadcast::Sender<Arc<Event>>,
+    queue: Arc<Queue>,
 }
 
 #[derive(Debug, Default)]
@@ -92,6 +93,15 @@ pub struct Statistics {
     pub unheard: u64,
     /// Events that slow subscriptions lost; each loss was told by a resync.
     pub lost: u64,
+}
+
+/// What became of events whose ids were new.
+#[derive(Debug, Clone, Copy, Default)]
+struct Offered {
+    /// Queues that got one; one event counts once for each.
+    delivered: usize,
+    /// Events that passed nobody's filter.
+    unheard: usize,
 }
 
 /// What became of one event.
@@ -135,9 +145,10 @@ impl Bus {
             return Published { delivered: 0, duplicate: true };
         }
         let subscriptions = self.shared.subscriptions.read().unwrap_or_else(PoisonError::into_inner);
-        let delivered = subscriptions.offer(event);
-        self.count_published(1, usize::from(delivered == 0), delivered);
-        Published { delivered, duplicate: false }
+        let offered = subscriptions.offer(&[Arc::new(event)]);
+        drop(subscriptions);
+        self.count_published(1, offered);
+        Published { delivered: offered.delivered, duplicate: false }
     }
 
     /// Gives the events, in order, to every subscription whose filter they pass, as [`Bus::publish`] does with each;
@@ -149,25 +160,27 @@ impl Bus {
             events.retain(|event| seen.insert(event.id));
         }
         let duplicates = told - events.len();
-        let (published, mut unheard, mut delivered) = (events.len(), 0, 0);
+        let events: Vec<Arc<Event>> = events.into_iter().map(Arc::new).collect();
+        let mut all = Offered::default();
         {
             let subscriptions = self.shared.subscriptions.read().unwrap_or_else(PoisonError::into_inner);
-            for event in events {
-                let to = subscriptions.offer(event);
-                unheard += usize::from(to == 0);
-                delivered += to;
+            // Most batches are one user's.
+            for run in events.chunk_by(|one, next| one.user == next.user) {
+                let offered = subscriptions.offer(run);
+                all.delivered += offered.delivered;
+                all.unheard += offered.unheard;
             }
         }
         self.shared.counters.duplicates.fetch_add(wide(duplicates), Ordering::Relaxed);
-        self.count_published(published, unheard, delivered);
+        self.count_published(events.len(), all);
         duplicates
     }
 
-    fn count_published(&self, published: usize, unheard: usize, delivered: usize) {
+    fn count_published(&self, published: usize, offered: Offered) {
         let counters = &self.shared.counters;
         counters.published.fetch_add(wide(published), Ordering::Relaxed);
-        counters.unheard.fetch_add(wide(unheard), Ordering::Relaxed);
-        counters.delivered.fetch_add(wide(delivered), Ordering::Relaxed);
+        counters.unheard.fetch_add(wide(offered.unheard), Ordering::Relaxed);
+        counters.delivered.fetch_add(wide(offered.delivered), Ordering::Relaxed);
     }
 
     /// A subscription whose queue holds 256 events.
@@ -175,10 +188,9 @@ impl Bus {
         self.subscribe_with_queue(filter, DEFAULT_QUEUE)
     }
 
-    /// A subscription whose queue holds `events` events, rounded up to a power of two; at least 1, at most
-    /// 65,536. The queue's slots are set aside at once.
+    /// A subscription whose queue holds `events` events; at least 1, at most 65,536. It takes room as they come.
     pub fn subscribe_with_queue(&self, filter: Filter, events: usize) -> Subscription {
-        let (queue, receiver) = broadcast::channel(events.clamp(1, 65_536));
+        let (queue, reader) = Queue::new(events.clamp(1, 65_536));
         let mut subscriptions = self.shared.subscriptions.write().unwrap_or_else(PoisonError::into_inner);
         subscriptions.last_id += 1;
         let id = subscriptions.last_id;
@@ -187,7 +199,7 @@ impl Bus {
             Some(user) => subscriptions.by_user.entry(user.to_owned()).or_default().push(entry),
             None => subscriptions.of_all.push(entry),
         }
-        Subscription::new(self.clone(), id, filter, receiver)
+        Subscription::new(self.clone(), id, filter, reader)
     }
 
     /// What has happened so far.
@@ -228,15 +240,23 @@ fn wide(count: usize) -> u64 {
 }
 
 impl Subscriptions {
-    /// Puts the event into the queue of whoever wants it; gives how many that are.
-    fn offer(&self, event: Event) -> usize {
-        let event = Arc::new(event);
-        self.offered(&event)
-            .filter(|entry| entry.filter.passes(&event))
-            .filter(|entry| entry.queue.send(Arc::clone(&event)).is_ok())
-            .count()
+    /// Puts events of one user into the queues of those who want them.
+    fn offer(&self, events: &[Arc<Event>]) -> Offered {
+        let Some(first) = events.first() else { return Offered::default() };
+        let mut delivered = 0;
+        let mut heard = vec![false; events.len()];
+        for entry in self.offered(first) {
+            let wanted = events.iter().zip(&mut heard).filter_map(|(event, heard)| {
+                let passes = entry.filter.passes(event);
+                *heard |= passes;
+                passes.then_some(event)
+            });
+            delivered += entry.queue.push(wanted);
+        }
+        Offered { delivered, unheard: heard.iter().filter(|heard| !**heard).count() }
     }
 
+    /// Whom events of this one's user may concern.
     fn offered(&self, event: &Event) -> impl Iterator<Item = &Entry> {
         // A resync for all users has none, and concerns every subscription.
         let everyone = event.user.is_empty().then(|| self.by_user.values().flatten());

@@ -1,10 +1,9 @@
 use std::sync::Arc;
 
 use ocbus_wire::{Event, ResyncReason};
-use tokio::sync::broadcast;
-use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use uuid::Uuid;
 
+use super::queue::{Next, Reader};
 use super::{Bus, Filter};
 use crate::now_us;
 
@@ -14,46 +13,42 @@ pub struct Subscription {
     bus: Bus,
     id: u64,
     filter: Filter,
-    queue: broadcast::Receiver<Arc<Event>>,
+    events: Reader,
 }
 
 impl Subscription {
-    pub(super) fn new(
-        bus: Bus,
-        id: u64,
-        filter: Filter,
-        queue: broadcast::Receiver<Arc<Event>>,
-    ) -> Subscription {
-        Subscription { bus, id, filter, queue }
+    pub(super) fn new(bus: Bus, id: u64, filter: Filter, events: Reader) -> Subscription {
+        Subscription { bus, id, filter, events }
     }
 
     /// The next event, waiting for it. Where events were lost, one resync stands in their place. `None` cannot
     /// happen while this subscription lives; it is there so that the loop over it reads well.
     pub async fn recv(&mut self) -> Option<Arc<Event>> {
-        match self.queue.recv().await {
-            Ok(event) => Some(event),
-            Err(RecvError::Lagged(lost)) => Some(self.resync(lost)),
-            Err(RecvError::Closed) => None,
-        }
+        let next = self.events.next().await;
+        Some(self.told(next))
     }
 
     /// The next event if one is there.
     pub fn try_recv(&mut self) -> Option<Arc<Event>> {
-        match self.queue.try_recv() {
-            Ok(event) => Some(event),
-            Err(TryRecvError::Lagged(lost)) => Some(self.resync(lost)),
-            Err(TryRecvError::Empty | TryRecvError::Closed) => None,
-        }
+        let next = self.events.try_next()?;
+        Some(self.told(next))
     }
 
     /// Events that wait.
     pub fn len(&self) -> usize {
-        self.queue.len()
+        self.events.len()
     }
 
     /// Whether none waits.
     pub fn is_empty(&self) -> bool {
-        self.queue.is_empty()
+        self.len() == 0
+    }
+
+    fn told(&self, next: Next) -> Arc<Event> {
+        match next {
+            Next::Event(event) => event,
+            Next::Lost(lost) => self.resync(lost),
+        }
     }
 
     fn resync(&self, lost: u64) -> Arc<Event> {

@@ -66,6 +66,12 @@ impl Endpoints {
         self.aside_until.get_mut(index).and_then(Option::take).is_some()
     }
 
+    /// How many servers there are, and how many of them failed and have not answered since.
+    pub(in crate::registration) fn aside(&self) -> (u64, u64) {
+        let aside = self.aside_until.iter().filter(|until| until.is_some()).count();
+        (self.aside_until.len() as u64, aside as u64)
+    }
+
     fn set_aside(&mut self, index: usize, now: Instant) {
         if let Some(until) = self.aside_until.get_mut(index) {
             *until = Some(now + self.retry);
@@ -89,12 +95,13 @@ mod tests {
         assert!(!endpoints.failed(2, now));
         assert_eq!(endpoints.order(now), [0, 1]);
         assert_eq!(endpoints.order(now), [0, 1]);
+        assert_eq!(endpoints.aside(), (3, 1));
         let later = now + RETRY;
         assert_eq!(endpoints.order(later), [2, 1, 0], "checked first");
         assert!(!endpoints.order(later).contains(&2), "by one request only");
         assert!(endpoints.answered(2));
         assert!(!endpoints.answered(2));
-        assert_eq!(endpoints.order(later).len(), 3);
+        assert_eq!((endpoints.order(later).len(), endpoints.aside()), (3, (3, 0)));
     }
 
     #[test]

@@ -29,6 +29,14 @@ impl Mailboxes {
         }
     }
 
+    /// How many servers there are, and how many of them are left aside.
+    pub(super) fn aside(&self) -> (u64, u64) {
+        match self {
+            Mailboxes::Doveadm(doveadm) => doveadm.aside(),
+            Mailboxes::Imap(imap) => imap.aside(),
+        }
+    }
+
     /// Does all of them, in one request where that can be; an outcome for each.
     pub(super) async fn run(&self, requests: &[Request]) -> Vec<Outcome> {
         match self {

@@ -69,18 +69,30 @@ pub struct RegistrarStatistics {
     pub registered: u64,
     /// Those that this daemon could not register.
     pub failing: u64,
+    /// Those that another daemon looks after.
+    pub elsewhere: u64,
+    /// Of those registered by this daemon, the permanent ones.
+    pub permanent: u64,
     /// Registrations made.
     pub set: u64,
     /// Registrations taken back.
     pub unset: u64,
+    /// Registrations that were as they should be when they were looked at.
+    pub kept: u64,
     /// Registrations that were gone, or another's, when they were looked at.
     pub lost: u64,
+    /// Attempts for users whom Dovecot does not know.
+    pub unknown: u64,
     /// Attempts that failed for one user.
     pub failed: u64,
     /// Times that Dovecot went away.
     pub outages: u64,
     /// Users beyond what is kept.
     pub refused: u64,
+    /// Dovecot's servers, by the settings.
+    pub endpoints: u64,
+    /// Those of them that failed and have not answered since.
+    pub endpoints_aside: u64,
 }
 
 impl Registrar {
@@ -148,23 +160,28 @@ impl Registrar {
 
     /// What has been done so far, and how it stands.
     pub fn statistics(&self) -> RegistrarStatistics {
-        let core = self.shared.core();
-        let counts = core.counts();
-        let mut statistics = RegistrarStatistics {
+        let (counts, tally) = {
+            let core = self.shared.core();
+            (core.counts(), core.tally(now()))
+        };
+        let (endpoints, endpoints_aside) = self.shared.config.mailboxes.aside();
+        RegistrarStatistics {
+            users: tally.users,
+            registered: tally.registered,
+            failing: tally.failing,
+            elsewhere: tally.elsewhere,
+            permanent: tally.permanent,
             set: counts.set,
             unset: counts.unset,
+            kept: counts.kept,
             lost: counts.lost,
+            unknown: counts.unknown,
             failed: counts.failed,
             outages: counts.outages,
             refused: counts.refused,
-            ..RegistrarStatistics::default()
-        };
-        for entry in core.list(now()) {
-            statistics.users += 1;
-            statistics.registered += u64::from(entry.state == State::Registered);
-            statistics.failing += u64::from(entry.state == State::Failed);
+            endpoints,
+            endpoints_aside,
         }
-        statistics
     }
 
     /// Ends: others may take its users over at once. Registrations stay as they are.

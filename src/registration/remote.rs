@@ -162,6 +162,7 @@ impl Remote {
             let answer = self.begin(Method::GET, &path).await?;
             match answer.status().as_u16() {
                 200 => Ok(answer.into_body()),
+                404 => Err(self.refused(404, "it has no traces: expected an `ocbus serve` of this version")),
                 status => Err(self.fault(status, &self.body(answer.into_body()).await?)),
             }
         };

@@ -21,6 +21,7 @@ pub struct DovecotOptions {
     pub(super) protocol_plugins: BTreeMap<String, Vec<String>>,
     plugin_file: Option<PathBuf>,
     pub(super) settings: BTreeMap<String, String>,
+    pub(super) push: Option<PushDriver>,
     pub(super) separator: char,
     pub(super) debug: bool,
     pub(super) mail_location: MailLocation,
@@ -31,6 +32,15 @@ pub struct DovecotOptions {
     pub(super) metadata: bool,
     pub(super) master: Option<(String, String)>,
     pub(super) users: Vec<(String, String)>,
+}
+
+/// One of Dovecot's own push drivers.
+#[derive(Debug, Clone)]
+pub(super) enum PushDriver {
+    /// A script, whose settings are the options' own.
+    Lua { script: String },
+    /// Behind the URL may stand the driver's options, in 2.3's spelling.
+    Ox { url: String },
 }
 
 /// Where mails are: 2.3 has it in one setting, 2.4 in several.
@@ -52,6 +62,7 @@ impl DovecotOptions {
             protocol_plugins: BTreeMap::new(),
             plugin_file: None,
             settings: BTreeMap::new(),
+            push: None,
             separator: '/',
             debug: false,
             mail_location: MailLocation {
@@ -69,20 +80,25 @@ impl DovecotOptions {
     }
 
     /// A stock Dovecot, without our plugin, that runs a Lua script (`packaging/dovecot/openchange.lua`) for what
-    /// happens in mailboxes.
+    /// happens in mailboxes. Its [`setting`](Self::setting)s are the script's.
     #[must_use]
     pub fn stock_lua(script: &str) -> Self {
-        Self::new(&["notify", "push_notification", "mail_lua", "push_notification_lua"])
-            .setting("push_notification_driver", &format!("lua:file={script}"))
+        let plugins = ["notify", "push_notification", "mail_lua", "push_notification_lua"];
+        Self { push: Some(PushDriver::Lua { script: script.to_owned() }), ..Self::new(&plugins) }
     }
 
     /// A stock Dovecot, without our plugin, whose own OX driver tells `url` of deliveries to registered users
-    /// ([`Dovecot::register_ox`](super::Dovecot::register_ox)).
+    /// ([`Dovecot::register_ox`](super::Dovecot::register_ox)). Behind the URL may stand ` user_from_metadata`.
     #[must_use]
     pub fn stock_ox(url: &str) -> Self {
-        Self::new(&["notify", "push_notification"])
-            .setting("push_notification_driver", &format!("ox:url={url}"))
-            .extra("mail_attribute_dict = file:%h/dovecot-attributes")
+        Self::new(&["notify", "push_notification"]).push_by_ox(url)
+    }
+
+    /// Has the OX driver tell `url`, as [`stock_ox`](Self::stock_ox), wherever `push_notification` is among the plugins.
+    #[must_use]
+    pub fn push_by_ox(mut self, url: &str) -> Self {
+        self.push = Some(PushDriver::Ox { url: url.to_owned() });
+        self
     }
 
     /// Other `mail_plugins` for one protocol: `lda`, `lmtp`, `imap` or `doveadm`.
@@ -99,7 +115,7 @@ impl DovecotOptions {
         self
     }
 
-    /// A setting of the `plugin` section. Its value goes to Dovecot as it is, but for Dovecot's `%` variables.
+    /// A setting of the `plugin` section; 2.4 has it outside of any, or in the Lua driver's own. Its value goes to Dovecot as it is, but for Dovecot's `%` variables.
     #[must_use]
     pub fn setting(mut self, name: &str, value: &str) -> Self {
         self.settings.insert(name.to_owned(), value.to_owned());
@@ -220,7 +236,8 @@ impl DovecotOptions {
             .chain(self.protocol_plugins.values().flatten())
             .any(|name| name == "openchange");
         let settings = installed.join(SETTINGS_FILE);
-        if version == Version::V24 && !self.settings.is_empty() && !settings.is_file() {
+        let ours = self.push.is_none() && !self.settings.is_empty();
+        if version == Version::V24 && ours && !settings.is_file() {
             return Err(SandboxError::MissingSettings { path: settings });
         }
         let file = match &self.plugin_file {

@@ -1,6 +1,6 @@
 //! The text of a private Dovecot's settings, in the grammars of 2.3 and of 2.4.
 
-use super::dovecot_conf::MailLocation;
+use super::dovecot_conf::{MailLocation, PushDriver};
 use super::{DovecotOptions, MAIL_UID, SandboxError};
 use std::fmt::Write as _;
 use std::path::Path;
@@ -57,16 +57,7 @@ impl DovecotOptions {
             Version::V23 => self.users_23(folder),
             Version::V24 => self.users_24(folder),
         });
-        // 2.4 has no section for what plugins are set to.
-        let (open, close) = match version {
-            Version::V23 => ("plugin {\n", "}\n"),
-            Version::V24 => ("", ""),
-        };
-        text.push_str(open);
-        for (name, value) in &self.settings {
-            writeln!(text, "  {name} = {}", quoted(name, value)?).map_err(unwritable)?;
-        }
-        text.push_str(close);
+        text.push_str(&self.plugin_settings(version)?);
         if let Some((api_key, password)) = &self.doveadm_http {
             let (api_key, password) =
                 (quoted("doveadm_api_key", api_key)?, quoted("doveadm_password", password)?);
@@ -79,13 +70,15 @@ impl DovecotOptions {
             )
             .map_err(unwritable)?;
         }
-        if self.metadata {
+        if self.metadata || matches!(self.push, Some(PushDriver::Ox { .. })) {
             text.push_str(match version {
                 Version::V23 => "mail_attribute_dict = file:%h/dovecot-attributes\n",
                 Version::V24 => {
                     "mail_attribute {\n  dict file {\n    path = %{home}/dovecot-attributes\n  }\n}\n"
                 }
             });
+        }
+        if self.metadata {
             text.push_str("protocol imap {\n  imap_metadata = yes\n}\n");
         }
         for (protocol, plugins) in &self.protocol_plugins {
@@ -96,6 +89,53 @@ impl DovecotOptions {
         text.push_str(if version == Version::V23 { old } else { new });
         text.push_str(&self.extra);
         Ok(text)
+    }
+
+    /// What plugins are set to, Dovecot's push drivers among them. 2.4 has no section for all of them.
+    fn plugin_settings(&self, version: Version) -> Result<String, SandboxError> {
+        let mut settings = String::new();
+        for (name, value) in &self.settings {
+            writeln!(settings, "  {name} = {}", quoted(name, value)?).map_err(unwritable)?;
+        }
+        let driver = |value: &str| quoted("push_notification_driver", value);
+        Ok(match (version, &self.push) {
+            (Version::V23, None) => format!("plugin {{\n{settings}}}\n"),
+            (Version::V23, Some(push)) => {
+                let driver = match push {
+                    PushDriver::Lua { script } => driver(&format!("lua:file={script}"))?,
+                    PushDriver::Ox { url } => driver(&format!("ox:url={url}"))?,
+                };
+                format!("plugin {{\n  push_notification_driver = {driver}\n{settings}}}\n")
+            }
+            (Version::V24, None) => settings,
+            (Version::V24, Some(PushDriver::Lua { script })) => {
+                let script = quoted("lua_file", script)?;
+                format!(
+                    "push_notification openchange {{
+  driver = lua
+  lua_file = {script}
+  lua_settings {{
+{settings}  }}
+}}
+"
+                )
+            }
+            (Version::V24, Some(PushDriver::Ox { url })) => {
+                let (url, from_metadata) = match url.strip_suffix(" user_from_metadata") {
+                    Some(url) => (url, "yes"),
+                    None => (url.as_str(), "no"),
+                };
+                let url = quoted("push_notification_ox_url", url)?;
+                format!(
+                    "push_notification ox {{
+  driver = ox
+  ox_url = {url}
+  ox_user_from_metadata = {from_metadata}
+}}
+{settings}"
+                )
+            }
+        })
     }
 
     fn mail_23(&self) -> String {

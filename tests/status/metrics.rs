@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
+use ocbus::sandbox::{DovecotOptions, Sandbox, free_port};
 use ocbus::subscriber::SubscriberConfig;
 
 use super::House;
@@ -77,14 +78,22 @@ async fn known_traffic_is_counted_right() {
     let port = house.daemon.port();
     assert_eq!(ask(port, &request("POST", "/v1/events", "", b"{}")).status, 401);
     assert_eq!(ask(port, &request("GET", "/bob", "", b"")).status, 404);
+    let mut seen = None;
     until("everything has ended", || {
         let scrape = Scrape::of(&house);
-        scrape.get("ocbus_events_delivered_total{}")
-            + scrape.get("ocbus_events_dropped_total{reason=unheard}")
-            >= 5.0
-            && scrape.samples.get("ocbus_registered_users{}").is_some_and(|users| *users > 0.0)
+        let ended = scrape.get("ocbus_events_delivered_total{}")
+            + scrape.get("ocbus_events_dropped_total{reason=unheard}");
+        // Who is registered is counted now and then: perhaps before the second was.
+        let counted = |way: &str| scrape.samples.get(&format!("ocbus_registrations{{endpoint={way}}}"));
+        let ways = [counted("native"), counted("legacy")];
+        // The page asks the resolver each second: an answer may have been late.
+        let well = scrape.get("ocbus_healthy{part=resolver}") > 0.0;
+        let done = ended >= 5.0 && well && ways.iter().all(|way| way.is_some_and(|count| *count >= 1.0));
+        seen = Some(scrape);
+        done
     });
-    let scrape = Scrape::of(&house);
+    // What was waited for and what is looked at are one scrape.
+    let scrape = seen.unwrap();
     let wanted = [
         ("ocbus_events_accepted_total{kind=MessageNew,source=ox}", 4.0),
         ("ocbus_events_accepted_total{kind=FlagsSet,source=http}", 1.0),
@@ -133,7 +142,9 @@ async fn known_traffic_is_counted_right() {
 
 #[test]
 fn each_metric_is_described_and_each_description_is_of_a_metric() {
-    let house = House::new();
+    let house = House::with(
+        "registration.by = 'doveadm'\nregistration.endpoints = ['http://127.0.0.1:1']\nregistration.api_key = 'x'",
+    );
     until("users are counted", || house.get("/metrics").body.contains("ocbus_registered_users "));
     house.notify("bob", 1);
     let scrape = Scrape::of(&house);
@@ -148,6 +159,49 @@ fn each_metric_is_described_and_each_description_is_of_a_metric() {
     let gone: Vec<&String> =
         documented.difference(&scrape.families).filter(|name| *name != "ocbus_events_sent").collect();
     assert!(gone.is_empty(), "no such metric: {gone:?}");
+}
+
+#[test]
+fn registrations_with_dovecot_are_counted_by_outcome() {
+    let sandbox = Sandbox::new().unwrap();
+    let options = DovecotOptions::new(&["notify"]).doveadm_http("s3cr3t", "dovepass").metadata();
+    let dovecot = sandbox.dovecot(options.users(&[("bob", "b"), ("carol", "c")])).unwrap();
+    let house = House::with(&format!(
+        "registration.by = 'doveadm'
+registration.endpoints = ['http://127.0.0.1:{}', 'http://127.0.0.1:{}']
+registration.api_key = 's3cr3t'
+registration.permanent = ['bob', 'carol', 'nobody']",
+        free_port().unwrap(),
+        dovecot.doveadm_port()
+    ));
+    let mut seen = None;
+    until("both are set, and the third is not known", || {
+        let scrape = Scrape::of(&house);
+        let done = scrape.get("ocbus_registrar_registrations_total{outcome=set}") >= 2.0
+            && scrape.get("ocbus_registrar_registrations_total{outcome=unknown-user}") >= 1.0
+            && scrape.get("ocbus_registrar_users{state=registered}") >= 2.0;
+        seen = Some(scrape);
+        done
+    });
+    let scrape = seen.unwrap();
+    let wanted = [
+        ("ocbus_registrar_registrations_total{outcome=set}", 2.0),
+        ("ocbus_registrar_registrations_total{outcome=unset}", 0.0),
+        ("ocbus_registrar_registrations_total{outcome=lost}", 0.0),
+        ("ocbus_registrar_users{state=registered}", 2.0),
+        ("ocbus_registrar_users{state=failing}", 1.0),
+        ("ocbus_registrar_users{state=elsewhere}", 0.0),
+        ("ocbus_registrar_permanent_users{}", 2.0),
+        ("ocbus_registrar_endpoints{state=used}", 1.0),
+        ("ocbus_registrar_endpoints{state=aside}", 1.0),
+        ("ocbus_registrar_outages_total{}", 0.0),
+    ];
+    for (sample, value) in wanted {
+        assert!((scrape.get(sample) - value).abs() < 1e-9, "{sample}: {} for {value}", scrape.get(sample));
+    }
+    let page = house.get("/").body;
+    assert!(page.contains("<dt>Registered with Dovecot</dt><dd class=\"figure\">2</dd>"), "{page}");
+    assert!(page.contains("2 permanent · 1 failing · 0 by other daemons · 1 of 2 servers aside"), "{page}");
 }
 
 #[test]

@@ -77,6 +77,7 @@ fn without_scripts_the_page_has_everything_too() {
     for wanted in [">bob</th>", "<th scope=\"col\">Mailbox</th>", "http-equiv=\"refresh\""] {
         assert!(answer.body.contains(wanted), "{wanted}: {}", answer.body);
     }
+    assert!(!answer.body.contains("Registered with Dovecot"), "without [registration] nobody is");
     assert!(!answer.body.contains("hello 7") && !answer.body.contains("alice@"), "no content");
     let head = answer.head.to_lowercase();
     for wanted in ["default-src 'none'", "frame-ancestors 'none'", "nosniff", "no-store", "no-referrer"] {

@@ -8,11 +8,16 @@ use ocbus::subscriber::SubscriberConfig;
 use serde_json::Value;
 
 use super::House;
+use super::support::http::HttpServer;
 use super::support::{LIMIT, listen, until};
 
 fn command(house: &House, arguments: &[&str], credentials: &str) -> Command {
+    at(&house.daemon.url(""), arguments, credentials)
+}
+
+fn at(url: &str, arguments: &[&str], credentials: &str) -> Command {
     let mut command = Command::new(built_command().unwrap());
-    command.args(["--color", "never", "trace", "--daemon", &house.daemon.url("")]).args(arguments);
+    command.args(["--color", "never", "trace", "--daemon", url]).args(arguments);
     command.env("OCBUS_CREDENTIALS", credentials).stdin(Stdio::null());
     command
 }
@@ -87,4 +92,15 @@ fn what_goes_wrong_is_one_line_and_a_status() {
     house.daemon.wait(Duration::from_secs(10)).unwrap();
     let (status, told) = run(&house, &["bob"], "login:pass");
     assert_eq!((status, told.lines().count()), (1, 1), "{told}");
+}
+
+#[test]
+fn a_daemon_without_traces_is_said_to_be_one() {
+    let older = HttpServer::new();
+    older.answer(404);
+    let output = at(&older.url(""), &["bob"], "login:pass").output().unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), told.lines().count()), (Some(1), 1), "{told}");
+    assert!(told.contains("it has no traces: expected an `ocbus serve` of this version"), "{told}");
+    assert!(!told.contains("[registration]"), "{told}");
 }

@@ -149,6 +149,17 @@ fn numbers(view: &View) -> String {
         }
     };
     html.push_str(&tile("Registered users", &figure, &below));
+    if let Some(registrar) = &view.registrar {
+        let below = format!(
+            "{} permanent · {} failing · {} by other daemons · {} of {} servers aside",
+            count(registrar.permanent),
+            count(registrar.failing),
+            count(registrar.elsewhere),
+            count(registrar.endpoints_aside),
+            count(registrar.endpoints)
+        );
+        html.push_str(&tile("Registered with Dovecot", &count(registrar.registered), &below));
+    }
     let below = format!(
         "{} sends failed · {} events nobody listened for",
         count(rates.hour.failed),

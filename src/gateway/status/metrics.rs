@@ -17,6 +17,7 @@ use prometheus_client::registry::{Registry, Unit};
 use super::registered::Found;
 use crate::gateway::http::{Count, Health, HttpStatistics, Refusal};
 use crate::outbox::{COUNTED_KINDS, LATENCY_BOUNDS_US, Reason, SendOutcome, Source, Statistics};
+use crate::registration::RegistrarStatistics;
 
 const TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -26,6 +27,8 @@ pub(super) struct Snapshot {
     pub(super) outbox: Statistics,
     pub(super) http: HttpStatistics,
     pub(super) registered: Arc<Found>,
+    /// `None`: nobody is registered with Dovecot.
+    pub(super) registrar: Option<RegistrarStatistics>,
     pub(super) health: Health,
     pub(super) started_us: u64,
     pub(super) streams: u64,
@@ -117,6 +120,9 @@ impl Collector for Snapshot {
         self.process(&mut to)?;
         self.events(&mut to)?;
         self.outbox(&mut to)?;
+        if let Some(registrar) = &self.registrar {
+            Snapshot::registrar(registrar, &mut to)?;
+        }
         self.http(&mut to)
     }
 }
@@ -209,6 +215,52 @@ impl Snapshot {
         to.gauge("ocbus_lookup_queue", "Users who wait for a look-up", None, float(outbox.lookup_queue))?;
         let outage = float(u64::from(outbox.resolver_outage));
         to.gauge("ocbus_resolver_outage", "1: the resolver is out of reach", None, outage)
+    }
+
+    fn registrar(registrar: &RegistrarStatistics, to: &mut Writer<'_>) -> fmt::Result {
+        let RegistrarStatistics { registered, failing, elsewhere, .. } = *registrar;
+        // Those who come or go, and those who were unregistered by hand.
+        let other = registrar.users.saturating_sub(registered + failing + elsewhere);
+        let states =
+            [("registered", registered), ("failing", failing), ("elsewhere", elsewhere), ("other", other)];
+        to.gauges(
+            "ocbus_registrar_users",
+            "Users to be registered with Dovecot, by how they stand at this daemon",
+            states.map(|(state, count)| ([("state", state)], count)),
+        )?;
+        let permanent = float(registrar.permanent);
+        to.gauge(
+            "ocbus_registrar_permanent_users",
+            "Permanent users among those registered",
+            None,
+            permanent,
+        )?;
+        let outcomes = [
+            ("set", registrar.set),
+            ("unset", registrar.unset),
+            ("kept", registrar.kept),
+            ("lost", registrar.lost),
+            ("unknown-user", registrar.unknown),
+            ("failed", registrar.failed),
+            ("too-many", registrar.refused),
+        ];
+        to.counters(
+            "ocbus_registrar_registrations",
+            "What came of looking at, making and taking back registrations",
+            outcomes.map(|(outcome, count)| ([("outcome", outcome)], count)),
+        )?;
+        to.counter(
+            "ocbus_registrar_outages",
+            "Times that all of Dovecot's servers failed",
+            registrar.outages,
+        )?;
+        let (all, aside) = (registrar.endpoints, registrar.endpoints_aside);
+        let servers = [("used", all.saturating_sub(aside)), ("aside", aside)];
+        to.gauges(
+            "ocbus_registrar_endpoints",
+            "Dovecot's servers, by whether they are asked",
+            servers.map(|(state, count)| ([("state", state)], count)),
+        )
     }
 
     fn http(&self, to: &mut Writer<'_>) -> fmt::Result {

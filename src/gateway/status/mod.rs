@@ -30,6 +30,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::http::{self, Gateway, Health};
 use crate::now_us;
+use crate::registration::Registrar;
 use rates::Rates;
 use recorder::Recorder;
 use registered::Registered;
@@ -161,6 +162,7 @@ impl Status {
             statistics,
             http,
             registered,
+            registrar: gateway.registrar().map(Registrar::statistics),
         }
     }
 
@@ -195,6 +197,7 @@ async fn scrape(State(status): State<Status>) -> Response {
         outbox: inner.gateway.outbox().statistics(),
         http: inner.gateway.statistics(),
         registered,
+        registrar: inner.gateway.registrar().map(Registrar::statistics),
         health,
         started_us: inner.started_us,
         streams: inner.streams.load(Ordering::Relaxed),

@@ -8,6 +8,7 @@ use super::recorder::{Endpoint, Fault, Seen};
 use super::registered::Found;
 use crate::gateway::http::{Health, HttpStatistics};
 use crate::outbox::Statistics;
+use crate::registration::RegistrarStatistics;
 
 /// Endpoints that are shown.
 const SHOWN: usize = 50;
@@ -20,6 +21,8 @@ pub(super) struct View {
     pub(super) statistics: Statistics,
     pub(super) http: HttpStatistics,
     pub(super) registered: Arc<Found>,
+    /// Where users are registered with Dovecot.
+    pub(super) registrar: Option<RegistrarStatistics>,
     pub(super) rates: Growth,
     /// The newest first.
     pub(super) events: Vec<Seen>,

@@ -94,14 +94,33 @@ pub(super) struct Counts {
     pub(super) set: u64,
     /// Registrations taken back.
     pub(super) unset: u64,
+    /// Registrations that were as they should be when they were looked at.
+    pub(super) kept: u64,
     /// Registrations that had been there and were not any more, or not ours.
     pub(super) lost: u64,
+    /// Tasks for users whom Dovecot does not know.
+    pub(super) unknown: u64,
     /// Tasks that failed for one user.
     pub(super) failed: u64,
     /// Times that Dovecot went away.
     pub(super) outages: u64,
     /// Users beyond [`MAX_USERS`].
     pub(super) refused: u64,
+}
+
+/// Users by how they stand.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Tally {
+    /// All that are known.
+    pub(super) users: u64,
+    /// Registered by this daemon.
+    pub(super) registered: u64,
+    /// Not registered, though this daemon tried.
+    pub(super) failing: u64,
+    /// Another daemon's.
+    pub(super) elsewhere: u64,
+    /// Of those registered, the permanent ones.
+    pub(super) permanent: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -238,6 +257,7 @@ impl Core {
             Outcome::Found { ours: true } => {
                 user.settle(Known::Set, now);
                 user.not_before = Some(now.at + pace.reconcile.mul_f64(jitter));
+                self.counts.kept += 1;
             }
             Outcome::Found { ours: false } => {
                 user.settle(Known::Absent, now);
@@ -263,6 +283,7 @@ impl Core {
                 user.settle(Known::Absent, now);
                 user.not_before = Some(now.at + pace.reconcile.mul_f64(jitter));
                 user.fault = Some("Dovecot knows no such user".to_owned());
+                self.counts.unknown += 1;
             }
             Outcome::Failed(why) => {
                 self.counts.failed += 1;

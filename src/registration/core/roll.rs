@@ -6,7 +6,7 @@ use ocbus_resolver::Cn;
 use serde::{Deserialize, Serialize};
 
 use super::user::{Known, User};
-use super::{Core, MAX_USERS, Now};
+use super::{Core, MAX_USERS, Now, Tally};
 
 /// How long a daemon remembers whose session has ended under another's care, beyond the grace period: that one may
 /// die before it has taken the registration back. In grace periods.
@@ -244,6 +244,20 @@ impl Core {
         self.users.iter().map(|(cn, user)| self.entry(now, cn, user)).collect()
     }
 
+    /// How many there are of each kind.
+    pub(in crate::registration) fn tally(&self, now: Now) -> Tally {
+        let mut tally = Tally::default();
+        for (cn, user) in &self.users {
+            let state = self.state(now, self.is_mine(cn), user);
+            tally.users += 1;
+            tally.registered += u64::from(state == State::Registered);
+            tally.failing += u64::from(state == State::Failed);
+            tally.elsewhere += u64::from(state == State::Elsewhere);
+            tally.permanent += u64::from(state == State::Registered && user.is_permanent());
+        }
+        tally
+    }
+
     /// One user.
     pub(in crate::registration) fn find(&self, now: Now, cn: &Cn) -> Option<Entry> {
         self.users.get(cn).map(|user| self.entry(now, cn, user))
@@ -251,15 +265,7 @@ impl Core {
 
     fn entry(&self, now: Now, cn: &Cn, user: &User) -> Entry {
         let mine = self.is_mine(cn);
-        let wanted = user.wanted(now.at, self.pace.grace);
-        let state = match user.known {
-            _ if !mine => State::Elsewhere,
-            Known::Set | Known::Unknown if !wanted => State::Leaving,
-            _ if user.barred => State::Barred,
-            _ if user.fault.is_some() => State::Failed,
-            Known::Set => State::Registered,
-            _ => State::Pending,
-        };
+        let state = self.state(now, mine, user);
         Entry {
             user: cn.to_string(),
             permanent: user.is_permanent(),
@@ -269,6 +275,18 @@ impl Core {
             since_us: user.since_us,
             last_event_us: user.last_event_us,
             fault: user.fault.clone(),
+        }
+    }
+
+    fn state(&self, now: Now, mine: bool, user: &User) -> State {
+        let wanted = user.wanted(now.at, self.pace.grace);
+        match user.known {
+            _ if !mine => State::Elsewhere,
+            Known::Set | Known::Unknown if !wanted => State::Leaving,
+            _ if user.barred => State::Barred,
+            _ if user.fault.is_some() => State::Failed,
+            Known::Set => State::Registered,
+            _ => State::Pending,
         }
     }
 

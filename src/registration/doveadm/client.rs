@@ -139,6 +139,11 @@ impl Doveadm {
         endpoints.join(", ")
     }
 
+    /// How many servers there are, and how many of them are left aside.
+    pub(in crate::registration) fn aside(&self) -> (u64, u64) {
+        self.shared.endpoints().aside()
+    }
+
     /// A user's value under `key` on the mailbox `""`; empty when there is none.
     pub async fn get(&self, user: &str, key: &str) -> Result<Result<Value, CommandError>, DoveadmError> {
         self.one(Command::Get { user, key }).await

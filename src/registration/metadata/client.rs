@@ -147,6 +147,11 @@ impl Imap {
         endpoints.join(", ")
     }
 
+    /// How many servers there are, and how many of them are left aside.
+    pub(in crate::registration) fn aside(&self) -> (u64, u64) {
+        self.shared.endpoints().aside()
+    }
+
     /// A user's value under `key` on the mailbox `""`; empty when there is none.
     pub async fn get(&self, user: &str, key: &str) -> Result<String, ImapError> {
         self.run(user, key, Act::Get).await
