@@ -2,6 +2,8 @@
 //! real memcached.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, missing_docs)]
 
+#[path = "registration/state_file.rs"]
+mod state_file;
 #[path = "registration/values.rs"]
 mod values;
 

@@ -1,6 +1,7 @@
 //! The registrar: tasks on tokio around the decisions of `core`.
 
 use std::collections::{HashMap, HashSet};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -56,7 +57,19 @@ struct Shared {
     changed: watch::Sender<u64>,
     /// We have had our place among the daemons.
     has_met: AtomicBool,
+    file: Mutex<Kept>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// How it stands with the file of users. Held while it is read or written, so that the last writer has the last word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kept {
+    /// What is in it is not known yet, and must not be lost.
+    Unread,
+    /// It could not be read; that has been said.
+    Unreadable,
+    /// It is ours. With the generation that was written last; `None`: that one is not, and that has been said.
+    Ours(Option<u64>),
 }
 
 /// What the registrar has done since it started, and how it stands.
@@ -101,14 +114,6 @@ impl Registrar {
         let mut core = Core::new(&config.daemon, config.pace);
         let now = now();
         core.set_listed(now, &config.listed);
-        if let Some(path) = &config.state_file {
-            match keep::read(path) {
-                Ok(users) => users.iter().for_each(|(cn, by_hand)| core.recall(now, cn, *by_hand)),
-                Err(error) => {
-                    tracing::warn!(event = "users_unreadable", path = %path.display(), reason = %error, "not recalled");
-                }
-            }
-        }
         let shared = Arc::new(Shared {
             config,
             id: Uuid::now_v7(),
@@ -118,8 +123,10 @@ impl Registrar {
             wake: Notify::new(),
             changed: watch::Sender::new(0),
             has_met: AtomicBool::new(false),
+            file: Mutex::new(Kept::Unread),
             tasks: Mutex::new(Vec::new()),
         });
+        shared.turn_file().await;
         // Whose users are ours is known before the first of them is touched.
         let mut lonely = None;
         shared.meet(&mut lonely).await;
@@ -184,7 +191,8 @@ impl Registrar {
         }
     }
 
-    /// Ends: others may take its users over at once. Registrations stay as they are.
+    /// Ends: others may take its users over at once. Registrations stay as they are. The file is written first:
+    /// whoever gives up waiting for the resolver has lost nothing.
     pub async fn stop(&self) {
         let shared = &self.shared;
         let tasks = std::mem::take(&mut *shared.tasks.lock().unwrap_or_else(PoisonError::into_inner));
@@ -192,11 +200,11 @@ impl Registrar {
             task.abort();
             let _ = task.await;
         }
+        shared.turn_file().await;
         let config = &shared.config;
         if let Err(error) = shared.resolver.resign(&config.group, &config.daemon, shared.id).await {
             tracing::warn!(event = "resign_failed", reason = %error, "others wait until the lease is over");
         }
-        shared.write_file().await;
     }
 
     /// Everybody of whom this daemon knows.
@@ -392,24 +400,75 @@ impl Shared {
         }
         let mut ticks = interval(KEEP_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut written = 0;
         loop {
             ticks.tick().await;
-            let generation = self.core().generation();
-            if generation != written {
-                self.write_file().await;
-                written = generation;
+            self.turn_file().await;
+        }
+    }
+
+    /// Reads the file if that has not worked yet, else writes it if something has changed.
+    async fn turn_file(self: &Arc<Shared>) {
+        if self.config.state_file.is_none() {
+            return;
+        }
+        let shared = Arc::clone(self);
+        // A disk may be slow. A panic in it leaves things as they were.
+        let _ = tokio::task::spawn_blocking(move || {
+            let Some(path) = &shared.config.state_file else { return };
+            let mut file = shared.file.lock().unwrap_or_else(PoisonError::into_inner);
+            *file = match *file {
+                Kept::Unread | Kept::Unreadable => shared.read_file(path, *file),
+                Kept::Ours(written) => shared.write_file(path, written),
+            };
+        })
+        .await;
+    }
+
+    fn read_file(&self, path: &Path, was: Kept) -> Kept {
+        let shown = path.display();
+        match keep::read(path) {
+            Ok(kept) => {
+                if kept.odd > 0 {
+                    let lines = kept.odd;
+                    tracing::warn!(event = "users_odd", path = %shown, lines, "lines that name nobody are dropped");
+                }
+                if was == Kept::Unreadable {
+                    tracing::info!(event = "users_recalled", path = %shown, users = kept.users.len(), "readable again");
+                }
+                let mut core = self.core();
+                kept.users.iter().for_each(|(cn, by_hand)| core.recall(now(), cn, *by_hand));
+                drop(core);
+                self.wake.notify_one();
+                Kept::Ours(Some(0))
+            }
+            Err(error) => {
+                if was == Kept::Unread {
+                    tracing::error!(event = "users_unreadable", path = %shown, reason = %error,
+                        "who was registered by hand is not known; the file is left as it is, and tried again");
+                }
+                Kept::Unreadable
             }
         }
     }
 
-    async fn write_file(&self) {
-        let Some(path) = self.config.state_file.clone() else { return };
-        let kept = self.core().kept();
-        let shown = path.display().to_string();
-        let result = tokio::task::spawn_blocking(move || keep::write(&path, &kept)).await;
-        if let Err(error) = result.map_err(std::io::Error::other).and_then(|written| written) {
-            tracing::warn!(event = "users_unwritable", path = %shown, reason = %error, "not kept");
+    fn write_file(&self, path: &Path, written: Option<u64>) -> Kept {
+        let (generation, kept) = {
+            let core = self.core();
+            let generation = core.generation();
+            if written == Some(generation) {
+                return Kept::Ours(written);
+            }
+            (generation, core.kept())
+        };
+        match keep::write(path, &kept) {
+            Ok(()) => Kept::Ours(Some(generation)),
+            Err(error) => {
+                if written.is_some() {
+                    let shown = path.display();
+                    tracing::warn!(event = "users_unwritable", path = %shown, reason = %error, "not kept; tried again");
+                }
+                Kept::Ours(None)
+            }
         }
     }
 }

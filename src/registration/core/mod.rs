@@ -255,6 +255,8 @@ impl Core {
         }
         match outcome {
             Outcome::Found { ours: true } => {
+                // What outlives us has it now.
+                self.generation += u64::from(was != Known::Set);
                 user.settle(Known::Set, now);
                 user.not_before = Some(now.at + pace.reconcile.mul_f64(jitter));
                 self.counts.kept += 1;
