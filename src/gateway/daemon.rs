@@ -155,10 +155,19 @@ impl Daemon {
         }
         listeners.shutdown().await;
         drop(handover);
-        if let Some(registrar) = gateway.registrar() {
-            registrar.stop().await;
-        }
-        gateway.outbox().drain(end.saturating_duration_since(Instant::now())).await;
+        // Side by side: a resolver that hangs costs the registrar as long as it costs the outbox.
+        let registrar = async {
+            let Some(registrar) = gateway.registrar() else { return };
+            if tokio::time::timeout_at(end, registrar.stop()).await.is_err() {
+                tracing::warn!(
+                    event = "resign_failed",
+                    reason = "not within drain_s",
+                    "others wait for the lease's end"
+                );
+            }
+        };
+        let left = end.saturating_duration_since(Instant::now());
+        tokio::join!(registrar, gateway.outbox().drain(left));
         // The drain has asked it who listens.
         drop(embedded);
     }
