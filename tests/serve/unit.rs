@@ -26,3 +26,12 @@ fn the_socket_can_be_given_to_its_group() {
     assert!(allowed(&["chown", "@chown", "@privileged", "@system-service"]));
     assert!(!allowed(&["mount", "@mount", "@privileged"]) && !allowed(&["setuid", "@setuid", "@privileged"]));
 }
+
+#[test]
+fn a_start_that_fails_is_tried_again_for_as_long_as_it_takes() {
+    assert_eq!(values("Restart"), ["always"]);
+    let unit = UNIT.split("[Service]").next().unwrap();
+    assert!(unit.contains("\nStartLimitIntervalSec=0\n"), "in [Unit], where systemd looks for it: {unit}");
+    // Dovecot's start waits for ours.
+    assert_eq!(values("TimeoutStartSec"), ["30"]);
+}
