@@ -132,12 +132,10 @@ impl Daemon {
 
     /// Reads the settings anew, with secrets and certificates. All or nothing: after an error the old ones hold.
     pub fn reload(&self, path: &Path) -> Result<(Changes, Vec<String>), SettingsError> {
-        let mut loaded = Loaded::read(path)?;
-        let (settings, changes) = self.gateway.settings().settings.take_over(&loaded.settings);
-        loaded.settings = settings;
+        let (loaded, changes) = self.gateway.settings().reread(path)?;
         let warnings = loaded.warnings.clone();
         if let (Some(registrar), Some(config)) = (self.gateway.registrar(), &loaded.registration) {
-            registrar.set_permanent(config.permanent());
+            registrar.renew(config.clone());
         }
         self.gateway.set_settings(loaded);
         Ok((changes, warnings))

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use ocbus_resolver::{Census, Cn, Config, MemoryStore, Registration, Resolver};
@@ -45,7 +45,8 @@ pub struct Registrar {
 
 #[derive(Debug)]
 struct Shared {
-    config: RegistrationConfig,
+    /// As the settings have it now. What makes up this daemon's place among the others does not change.
+    config: RwLock<Arc<RegistrationConfig>>,
     /// This process, among those that ever had the same name.
     id: Uuid,
     resolver: Resolver,
@@ -115,7 +116,7 @@ impl Registrar {
         let now = now();
         core.set_listed(now, &config.listed);
         let shared = Arc::new(Shared {
-            config,
+            config: RwLock::new(Arc::new(config)),
             id: Uuid::now_v7(),
             resolver,
             sessions,
@@ -141,8 +142,8 @@ impl Registrar {
     }
 
     /// The name of this daemon among the others.
-    pub fn daemon(&self) -> &str {
-        &self.shared.config.daemon
+    pub fn daemon(&self) -> String {
+        self.shared.config().daemon.clone()
     }
 
     /// A session came or went of which the resolver does not know.
@@ -151,10 +152,19 @@ impl Registrar {
         self.shared.wake.notify_one();
     }
 
-    /// Other permanent users than before, as the settings have them now.
-    pub fn set_permanent(&self, users: &HashSet<Cn>) {
-        self.shared.core().set_listed(now(), users);
-        self.shared.wake.notify_one();
+    /// Goes on by other settings: other servers, secrets, limits and permanent users. What failed by the former ones is
+    /// tried again at once. Of `daemon`, `group`, `lease`, `state_file`, `value` and `login` the former ones hold.
+    pub fn renew(&self, config: RegistrationConfig) {
+        let shared = &self.shared;
+        let mut held = shared.config.write().unwrap_or_else(PoisonError::into_inner);
+        let config = Arc::new(config.in_place_of(&held));
+        *held = Arc::clone(&config);
+        drop(held);
+        let mut core = shared.core();
+        core.renew(now(), config.pace);
+        core.set_listed(now(), &config.listed);
+        drop(core);
+        shared.wake.notify_one();
     }
 
     /// An event of a user was seen: for the list. It is passed over when the list is just being made.
@@ -171,7 +181,7 @@ impl Registrar {
             let core = self.shared.core();
             (core.counts(), core.tally(now()))
         };
-        let (endpoints, endpoints_aside) = self.shared.config.mailboxes.aside();
+        let (endpoints, endpoints_aside) = self.shared.config().mailboxes.aside();
         RegistrarStatistics {
             users: tally.users,
             registered: tally.registered,
@@ -201,7 +211,7 @@ impl Registrar {
             let _ = task.await;
         }
         shared.turn_file().await;
-        let config = &shared.config;
+        let config = shared.config();
         if let Err(error) = shared.resolver.resign(&config.group, &config.daemon, shared.id).await {
             tracing::warn!(event = "resign_failed", reason = %error, "others wait until the lease is over");
         }
@@ -255,6 +265,10 @@ impl Registrar {
 }
 
 impl Shared {
+    fn config(&self) -> Arc<RegistrationConfig> {
+        Arc::clone(&self.config.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
     fn core(&self) -> MutexGuard<'_, Core> {
         // The core is asked again and again: what one panic left undone is seen by the next look.
         self.core.lock().unwrap_or_else(PoisonError::into_inner)
@@ -262,17 +276,18 @@ impl Shared {
 
     /// Carries tasks to Dovecot and outcomes back, so many at once.
     async fn work(self: Arc<Shared>) {
-        let most = self.config.pool_size * self.config.batch;
         let mut under_way = 0;
         let mut batches = JoinSet::new();
         let mut users: HashMap<Id, Vec<Cn>> = HashMap::new();
         loop {
+            let config = self.config();
+            let most = config.pool_size * config.batch;
             let (tasks, wake_at) = {
                 let mut core = self.core();
-                let tasks = core.next(now(), most - under_way);
+                let tasks = core.next(now(), most.saturating_sub(under_way));
                 (tasks, core.wake_at().filter(|_| under_way < most))
             };
-            for batch in in_batches(tasks, self.config.batch) {
+            for batch in in_batches(tasks, config.batch) {
                 under_way += batch.len();
                 let names = batch.iter().map(|task| task.user.clone()).collect();
                 let shared = Arc::clone(&self);
@@ -309,22 +324,21 @@ impl Shared {
     }
 
     async fn carry(&self, batch: &[Task]) -> Vec<Outcome> {
+        let config = self.config();
         let request = |task: &Task| Request {
-            login: self.config.login.of(&task.user),
-            value: self.config.value.of(&task.user),
+            login: config.login.of(&task.user),
+            value: config.value.of(&task.user),
             act: task.act,
         };
         let requests: Vec<Request> = batch.iter().map(request).collect();
-        self.config.mailboxes.run(&requests).await
+        config.mailboxes.run(&requests).await
     }
 
     /// Asks the resolver who has a session, again and again.
     async fn enumerate(self: Arc<Shared>) {
-        let mut ticks = interval(self.config.sessions);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut complained = false;
         loop {
-            ticks.tick().await;
+            let begun = Instant::now();
             let (present, failure) = match &self.sessions {
                 Sessions::Told => return,
                 Sessions::Memory(store) => (store.registered().into_iter().collect(), None),
@@ -338,12 +352,13 @@ impl Shared {
             complained = failure.is_some();
             self.core().sessions(now(), &present, failure.is_none());
             self.wake.notify_one();
+            sleep_until(begun + self.config().sessions).await;
         }
     }
 
     /// Says that we live, and sees who else does; three times in a lease.
     async fn keep_meeting(self: Arc<Shared>, mut lonely: Option<Instant>) {
-        let mut ticks = interval(self.config.lease / 3);
+        let mut ticks = interval(self.config().lease / 3);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         ticks.tick().await;
         loop {
@@ -355,7 +370,8 @@ impl Shared {
     /// One meeting. `lonely`: since when the others cannot be seen. After a lease all users are ours: better two
     /// daemons for a user than none.
     async fn meet(&self, lonely: &mut Option<Instant>) {
-        let RegistrationConfig { group, daemon, lease, .. } = &self.config;
+        let config = self.config();
+        let RegistrationConfig { group, daemon, lease, .. } = &*config;
         let registration =
             Registration { endpoint: daemon, legacy: None, subscriber: self.id, lease: *lease };
         let meeting = async {
@@ -395,7 +411,7 @@ impl Shared {
     }
 
     async fn keep_file(self: Arc<Shared>) {
-        if self.config.state_file.is_none() {
+        if self.config().state_file.is_none() {
             return;
         }
         let mut ticks = interval(KEEP_EVERY);
@@ -408,13 +424,14 @@ impl Shared {
 
     /// Reads the file if that has not worked yet, else writes it if something has changed.
     async fn turn_file(self: &Arc<Shared>) {
-        if self.config.state_file.is_none() {
+        if self.config().state_file.is_none() {
             return;
         }
         let shared = Arc::clone(self);
         // A disk may be slow. A panic in it leaves things as they were.
         let _ = tokio::task::spawn_blocking(move || {
-            let Some(path) = &shared.config.state_file else { return };
+            let config = shared.config();
+            let Some(path) = &config.state_file else { return };
             let mut file = shared.file.lock().unwrap_or_else(PoisonError::into_inner);
             *file = match *file {
                 Kept::Unread | Kept::Unreadable => shared.read_file(path, *file),

@@ -172,9 +172,17 @@ pub struct RegistrationConfig {
 }
 
 impl RegistrationConfig {
-    /// Who is permanent.
-    pub fn permanent(&self) -> &HashSet<Cn> {
-        &self.listed
+    /// The same, but for what cannot change while a daemon runs: its place among the others, and whose value is whose.
+    pub(super) fn in_place_of(self, former: &RegistrationConfig) -> RegistrationConfig {
+        RegistrationConfig {
+            value: former.value.clone(),
+            login: former.login.clone(),
+            daemon: former.daemon.clone(),
+            group: former.group.clone(),
+            lease: former.lease,
+            state_file: former.state_file.clone(),
+            ..self
+        }
     }
 
     /// What is done by it, without any secret.

@@ -46,6 +46,16 @@ pub enum SettingsError {
     },
 }
 
+impl SettingsError {
+    /// The same, of settings of which these keep their former values until a restart.
+    pub(in crate::gateway) fn with_kept(mut self, keys: &[&str]) -> SettingsError {
+        if let SettingsError::Unusable { reason, .. } = &mut self {
+            *reason = format!("{reason}; until a restart {} cannot change", keys.join(", "));
+        }
+        self
+    }
+}
+
 fn prefix(key: &str) -> String {
     if key.is_empty() { String::new() } else { format!("{key}: ") }
 }

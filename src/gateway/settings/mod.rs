@@ -197,7 +197,19 @@ impl Loaded {
         }
     }
 
-    /// Reads what settings name.
+    /// Reads the file anew, as far as its settings can change without a start. All or nothing: what only a start can
+    /// change stays as it is here, and must be right together with all that is new.
+    pub(in crate::gateway) fn reread(&self, path: &Path) -> Result<(Loaded, Changes), SettingsError> {
+        let new = Loaded::read(path)?;
+        let (merged, changes) = self.settings.take_over(&new.settings);
+        if changes.restart.is_empty() {
+            return Ok((new, changes));
+        }
+        let loaded = Loaded::of(merged, path).map_err(|error| error.with_kept(&changes.restart))?;
+        Ok((loaded, changes))
+    }
+
+    /// Reads what settings name, and looks whether they are right together.
     fn of(settings: Settings, path: &Path) -> Result<Loaded, SettingsError> {
         let mut warnings = Vec::new();
         let unusable =
