@@ -33,6 +33,13 @@ pub struct HandOverConfig {
     pub group: Option<String>,
 }
 
+impl HandOverConfig {
+    /// The number of the socket's group, if one is set.
+    pub fn group(&self) -> Result<Option<u32>, HandOverError> {
+        self.group.as_deref().map(group::id).transpose()
+    }
+}
+
 impl Default for HandOverConfig {
     fn default() -> HandOverConfig {
         let listen = Endpoint::Ipc { path: "/run/ocbus/bus.sock".to_owned() };
@@ -104,7 +111,7 @@ impl HandOver {
         if config.mode > 0o777 {
             return Err(HandOverError::Mode(config.mode));
         }
-        let group = config.group.as_deref().map(group::id).transpose()?;
+        let group = config.group()?;
         let options = IpcOptions { mode: Some(config.mode), group, idle: Some(IDLE) };
         let counters = Arc::new(Counters::default());
         let receiver = Receiver { outbox, counters: Arc::clone(&counters) };

@@ -382,6 +382,13 @@ fn read(
     beside: &Path,
     warnings: &mut Vec<String>,
 ) -> Result<Secret, RegistrationError> {
+    let key = match (source, key) {
+        (SecretSource::File(_), "api_key") => "api_key_file",
+        (SecretSource::Environment(_), "api_key") => "api_key_env",
+        (SecretSource::File(_), "password") => "password_file",
+        (SecretSource::Environment(_), "password") => "password_env",
+        _ => key,
+    };
     source.read(beside, warnings).map_err(|error| wrong(key, error))
 }
 

@@ -61,7 +61,9 @@ async fn what_stands_under_the_key_harms_nobody_else_and_is_put_right() {
             is_registered(&registrar, "frank").await;
             assert_eq!(registrar.statistics().outages, 0);
             registrar.stop().await;
-            ["ann", "bob", "eve", "frank", "mallory", "zoe"].map(|user| unset(&dovecot, user));
+            for user in ["ann", "bob", "eve", "frank", "mallory", "zoe"] {
+                unset(&dovecot, user);
+            }
         }
     }
 }

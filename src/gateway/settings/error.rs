@@ -5,7 +5,7 @@ use std::path::PathBuf;
 #[non_exhaustive]
 pub enum SettingsError {
     /// The file cannot be read.
-    #[error("{}: {source}", .path.display())]
+    #[error("settings {}: {source}: expected a file in TOML (--config)", .path.display())]
     Read {
         /// The file.
         path: PathBuf,

@@ -154,6 +154,18 @@ fn one_line(text: &str) -> String {
     text.replace("unknown field", "unknown key").replace("unknown variant", "unknown value").replace('`', "'")
 }
 
+/// Whether the ledger can be made there.
+fn writable(folder: &Path) -> Result<(), String> {
+    let right = "expected a folder that is there and that the daemon may write to";
+    let shown = folder.display();
+    match std::fs::metadata(folder) {
+        Ok(found) if !found.is_dir() => Err(format!("'{shown}' is no folder: {right}")),
+        Ok(_) => rustix::fs::access(folder, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK)
+            .map_err(|error| format!("'{shown}': {}: {right}", std::io::Error::from(error))),
+        Err(error) => Err(format!("'{shown}': {error}: {right}")),
+    }
+}
+
 /// Settings with all that they name: secrets, certificates.
 #[derive(Debug)]
 pub struct Loaded {
@@ -225,7 +237,14 @@ impl Loaded {
         if plain || settings.registration.has_plain_secret() {
             warnings.extend(readable_by_others(path));
         }
-        settings.outbox.config().check().map_err(|error| unusable("outbox".to_owned(), error.to_string()))?;
+        let outbox = settings.outbox.config();
+        outbox.check().map_err(|error| unusable("outbox".to_owned(), error.to_string()))?;
+        if let Some(folder) = &outbox.state_dir {
+            writable(folder).map_err(|why| unusable("outbox.state_dir".to_owned(), why))?;
+        }
+        if let Some(handover) = settings.handover.config() {
+            handover.group().map_err(|error| unusable("handover.group".to_owned(), error.to_string()))?;
+        }
         if settings.http.credentials.is_empty() {
             let others = settings.http.reached_by_others();
             if let Some(address) = others.filter(|_| !settings.http.trusted_networks.only_this_host()) {
