@@ -98,10 +98,10 @@ impl Daemon {
             None => None,
         };
         let gateway = Gateway::new(loaded, outbox, resolver, registrar);
-        let more = gateway.registrar().cloned().map(registration::router).unwrap_or_default();
+        let users = gateway.registrar().cloned().map(registration::router).unwrap_or_default();
         let (stop, stopped) = watch::channel(false);
         let status = Status::start(&gateway, stopped.clone());
-        let router = http::router(&gateway, more.merge(status.router()));
+        let router = http::router(&gateway, status.router(), users);
         let (mut listeners, mut addresses) = (JoinSet::new(), Vec::new());
         for (address, listener) in bound {
             addresses.push(address);

@@ -204,6 +204,8 @@ pub struct CredentialSettings {
     pub name: String,
     /// What it is.
     pub kind: CredentialKind,
+    /// What it is good for.
+    pub may: Rights,
 }
 
 /// What a credential consists of.
@@ -246,6 +248,7 @@ struct RawCredential {
     bearer: Option<Secret>,
     bearer_file: Option<PathBuf>,
     bearer_env: Option<String>,
+    may: Option<Vec<May>>,
 }
 
 impl TryFrom<RawCredential> for CredentialSettings {
@@ -275,7 +278,16 @@ impl TryFrom<RawCredential> for CredentialSettings {
                 ));
             }
         };
-        Ok(CredentialSettings { name, kind })
+        let may = match raw.may.as_deref() {
+            None => Rights::ALL,
+            Some([]) => return Err(format!("'{name}': may: nothing: expected some of send, look, register")),
+            Some(may) => Rights {
+                send: may.contains(&May::Send),
+                look: may.contains(&May::Look),
+                register: may.contains(&May::Register),
+            },
+        };
+        Ok(CredentialSettings { name, kind, may })
     }
 }
 

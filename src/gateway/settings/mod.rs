@@ -10,11 +10,13 @@ mod http;
 mod secret;
 mod sections;
 mod summary;
+#[cfg(test)]
+mod tests;
 mod values;
 
 pub use changes::Changes;
 pub use error::SettingsError;
-pub use http::{CredentialKind, CredentialSettings, HttpSettings, TlsSettings};
+pub use http::{CredentialKind, CredentialSettings, HttpSettings, May, Rights, TlsSettings, UrlPath};
 pub(crate) use secret::readable_by_others;
 pub use secret::{Secret, SecretError, SecretSource};
 pub use sections::{

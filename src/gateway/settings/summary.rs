@@ -24,7 +24,7 @@ impl Loaded {
             lines.push("listens to no HTTP".to_owned());
         }
         for credential in &http.credentials {
-            let place = credential.secret().place();
+            let place = format!("{}, {}", credential.secret().place(), credential.may);
             lines.push(match &credential.kind {
                 CredentialKind::Basic { login, .. } => {
                     format!("takes requests of {}: login {login}, password {place}", credential.name)
