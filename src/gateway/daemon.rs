@@ -100,7 +100,7 @@ impl Daemon {
         let gateway = Gateway::new(loaded, outbox, resolver, registrar);
         let users = gateway.registrar().cloned().map(registration::router).unwrap_or_default();
         let (stop, stopped) = watch::channel(false);
-        let status = Status::start(&gateway, stopped.clone());
+        let status = Status::start(&gateway, handover.as_ref().map(HandOver::tally), stopped.clone());
         let router = http::router(&gateway, status.router(), users);
         let (mut listeners, mut addresses) = (JoinSet::new(), Vec::new());
         for (address, listener) in bound {

@@ -131,8 +131,24 @@ impl HandOver {
 
     /// What has come so far.
     pub fn statistics(&self) -> Statistics {
+        self.tally().statistics()
+    }
+
+    /// Whoever wants to know that without the socket.
+    pub fn tally(&self) -> Tally {
+        Tally(Arc::clone(&self.counters))
+    }
+}
+
+/// The counters of a socket, which outlive it.
+#[derive(Debug, Clone)]
+pub struct Tally(Arc<Counters>);
+
+impl Tally {
+    /// What has come so far.
+    pub fn statistics(&self) -> Statistics {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        Statistics { batches: read(&self.counters.batches), malformed: read(&self.counters.malformed) }
+        Statistics { batches: read(&self.0.batches), malformed: read(&self.0.malformed) }
     }
 }
 
@@ -167,11 +183,27 @@ impl Receiver {
     fn note_malformed(&self, count: usize, reason: Option<&str>) {
         let add = u64::try_from(count).unwrap_or(u64::MAX);
         let count = self.counters.malformed.fetch_add(add, Ordering::Relaxed).saturating_add(add);
-        // One line for the first, then at each power of two.
-        if let Some(reason) = reason
-            && count.is_power_of_two()
-        {
-            tracing::warn!(event = "batch_refused", reason, count, "what was handed over could not be read");
+        // One line for the first, then whenever there are twice as many.
+        let before = count - add;
+        if add == 0 || (before > 0 && before.ilog2() == count.ilog2()) {
+            return;
+        }
+        match reason {
+            Some(reason) => {
+                tracing::warn!(
+                    event = "batch_refused",
+                    reason,
+                    count,
+                    "what was handed over could not be read"
+                );
+            }
+            None => {
+                tracing::warn!(
+                    event = "events_skipped",
+                    count,
+                    "events that were handed over could not be read"
+                );
+            }
         }
     }
 }

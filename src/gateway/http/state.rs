@@ -186,8 +186,12 @@ impl Gateway {
     }
 
     pub(super) fn count(&self, count: Count) {
+        self.add(count, 1);
+    }
+
+    pub(super) fn add(&self, count: Count, more: u64) {
         if let Some(counter) = self.counter(count) {
-            counter.fetch_add(1, Ordering::Relaxed);
+            counter.fetch_add(more, Ordering::Relaxed);
         }
     }
 

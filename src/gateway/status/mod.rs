@@ -29,6 +29,7 @@ use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::http::{self, Gateway, Health};
+use crate::handover::Tally;
 use crate::now_us;
 use crate::registration::Registrar;
 use rates::Rates;
@@ -48,6 +49,7 @@ pub struct Status(Arc<Inner>);
 
 struct Inner {
     gateway: Gateway,
+    handover: Option<Tally>,
     started_us: u64,
     seen: Mutex<Seen>,
     registered: Registered,
@@ -66,7 +68,7 @@ struct Seen {
 
 impl Status {
     /// Watches a gateway's outbox from now on, until `stop` says so. Within a tokio runtime.
-    pub fn start(gateway: &Gateway, stop: watch::Receiver<bool>) -> Status {
+    pub fn start(gateway: &Gateway, handover: Option<Tally>, stop: watch::Receiver<bool>) -> Status {
         let now = now_us();
         let seen = Seen {
             recorder: Recorder::default(),
@@ -76,6 +78,7 @@ impl Status {
         };
         let status = Status(Arc::new(Inner {
             gateway: gateway.clone(),
+            handover,
             started_us: now,
             seen: Mutex::new(seen),
             registered: Registered::default(),
@@ -198,6 +201,7 @@ async fn scrape(State(status): State<Status>) -> Response {
         http: inner.gateway.statistics(),
         registered,
         registrar: inner.gateway.registrar().map(Registrar::statistics),
+        handover: inner.handover.as_ref().map(Tally::statistics),
         health,
         started_us: inner.started_us,
         streams: inner.streams.load(Ordering::Relaxed),
