@@ -26,7 +26,7 @@ pub(in crate::gateway) use answer::Refusal;
 pub use gate::Peer;
 pub(in crate::gateway) use gate::Ticket;
 use gate::{Gate, Need};
-pub(in crate::gateway) use health::{Health, look};
+pub(in crate::gateway) use health::{Health, Reach, look};
 pub use state::{Count, Gateway, HttpStatistics};
 
 use axum::Router;

@@ -15,7 +15,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::registered::Found;
-use crate::gateway::http::{Count, Health, HttpStatistics, Refusal};
+use crate::gateway::http::{Count, Health, HttpStatistics, Reach, Refusal};
 use crate::outbox::{COUNTED_KINDS, LATENCY_BOUNDS_US, Reason, SendOutcome, Source, Statistics};
 use crate::registration::RegistrarStatistics;
 
@@ -140,7 +140,7 @@ impl Snapshot {
             "ocbus_healthy",
             "1: all is well; as /healthz tells it",
             [
-                ([("part", "resolver")], u64::from(self.health.resolver)),
+                ([("part", "resolver")], u64::from(self.health.resolver == Reach::All)),
                 ([("part", "outbox")], u64::from(!self.health.full)),
             ],
         )?;

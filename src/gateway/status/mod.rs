@@ -28,7 +28,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::http::{self, Gateway, Health};
+use super::http::{self, Gateway, Health, Reach};
 use crate::handover::Tally;
 use crate::now_us;
 use crate::registration::Registrar;
@@ -73,7 +73,7 @@ impl Status {
         let seen = Seen {
             recorder: Recorder::default(),
             rates: Rates::default(),
-            health: Health { resolver: true, full: false },
+            health: Health { resolver: Reach::All, full: false },
             health_since_us: now,
         };
         let status = Status(Arc::new(Inner {
