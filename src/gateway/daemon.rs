@@ -130,6 +130,14 @@ impl Daemon {
         &self.gateway
     }
 
+    /// Comes when a listener has ended, which none does by itself.
+    pub(super) async fn a_listener_ended(&mut self) {
+        match self.listeners.is_empty() {
+            true => std::future::pending().await,
+            false => drop(self.listeners.join_next().await),
+        }
+    }
+
     /// Reads the settings anew, with secrets and certificates. All or nothing: after an error the old ones hold.
     pub fn reload(&self, path: &Path) -> Result<(Changes, Vec<String>), SettingsError> {
         let (loaded, changes) = self.gateway.settings().reread(path)?;

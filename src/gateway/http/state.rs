@@ -221,6 +221,14 @@ impl Gateway {
         self.0.outbox.statistics().held_octets >= limit.saturating_sub(1024)
     }
 
+    /// Takes the locks on which all events wait, and gives them back.
+    pub(in crate::gateway) fn look_at_locks(&self) {
+        self.0.outbox.statistics();
+        if let Some(registrar) = &self.0.registrar {
+            registrar.statistics();
+        }
+    }
+
     /// One more connection, unless there are `most`. It counts until the guard is dropped.
     pub(super) fn enter(&self, most: u64) -> Option<Entered> {
         let enter = |open: u64| (open < most).then_some(open + 1);
