@@ -1,6 +1,13 @@
 //! Which of several equal servers is asked: in turn, those that failed a moment ago left aside.
 
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
+
+/// Whether a URL's host is this machine, by its name or number.
+pub(in crate::registration) fn is_local(host: &str) -> bool {
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || host.parse().is_ok_and(|address: IpAddr| address.is_loopback())
+}
 
 /// The state of each server, by its index.
 #[derive(Debug)]

@@ -16,6 +16,7 @@ use tokio_rustls::rustls::ClientConfig;
 
 use super::core::Pace;
 use super::doveadm::{Auth, Doveadm, DoveadmConfig};
+use super::endpoints::is_local;
 use super::metadata::{Imap, ImapConfig, ImapEndpoint, Login};
 use super::reach::Mailboxes;
 use super::template::Template;
@@ -407,11 +408,6 @@ fn http_endpoint(text: &str) -> Result<Uri, RegistrationError> {
             format!("'{}': expected http://host:port or https://host:port", text.escape_debug()),
         )
     })
-}
-
-fn is_local(host: &str) -> bool {
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    host == "localhost" || host.parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback())
 }
 
 fn passwords(path: &Path, warnings: &mut Vec<String>) -> Result<HashMap<String, Secret>, RegistrationError> {

@@ -127,7 +127,7 @@ fn numbers(view: &View) -> String {
         _ => "nothing acknowledged yet".to_owned(),
     };
     let half = quantile(&outbox.latency, 50).map_or_else(|| "–".to_owned(), |half| format!("≤ {half}"));
-    html.push_str(&tile("Commit to receipt", &half, &below));
+    html.push_str(&tile("Event to receipt", &half, &below));
     let users = if outbox.waiting_users == 1 { "user" } else { "users" };
     let below = format!(
         "of {} {users} · {} of {}",

@@ -198,7 +198,7 @@ impl Snapshot {
         to.counter("ocbus_resyncs", "Resyncs made in the place of dropped events", outbox.resyncs)?;
         to.histogram(
             "ocbus_delivery_latency",
-            "From an event's own time (Dovecot's commit) to a native endpoint's acknowledgement",
+            "From an event's own time to a native endpoint's acknowledgement",
             &outbox.latency,
             outbox.latency_sum_us,
         )
