@@ -2,6 +2,11 @@
 //! real memcached.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, missing_docs)]
 
+#[path = "registration/state_file.rs"]
+mod state_file;
+#[path = "registration/values.rs"]
+mod values;
+
 use std::collections::HashSet;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener};
@@ -490,7 +495,37 @@ fn the_command_lists_registers_and_unregisters_at_the_daemon() {
     let log = daemon.wait_log("registration.permanent", LIMIT).unwrap();
     assert!(!log.contains("s3cr3t") && !log.contains("word"), "{log}");
     daemon.kill();
-    assert!(ocbus(port, &[]).2.contains("Connection refused"));
+    let told = ocbus(port, &[]).2;
+    assert!(
+        told.contains("Connection refused") && told.contains("is `ocbus serve` running there?"),
+        "{told}"
+    );
+}
+
+#[test]
+fn another_key_of_dovecots_is_taken_over_without_a_restart() {
+    let sandbox = Sandbox::new().unwrap();
+    let memcached = sandbox.memcached().unwrap();
+    let dovecot = sandbox.dovecot(options()).unwrap();
+    let key = sandbox.path().join("key");
+    let write = |text: &str| std::fs::write(&key, text).unwrap();
+    write("former");
+    let settings = format!(
+        "resolver = '{}'\n[registration]\n{}permanent = ['bob']\nretry_s = 3600\n",
+        memcached.configuration(),
+        doveadm(&dovecot)
+            .replace("retry_s = 1\n", "")
+            .replace("api_key = 's3cr3t'", &format!("api_key_file = '{}'", key.display())),
+    );
+    let mut daemon = sandbox.daemon(&settings).unwrap();
+    daemon.wait_log("event=\"dovecot_away\"", LIMIT).unwrap();
+    assert_eq!(value(&dovecot, "bob"), "");
+    // The settings are the same; what they name is not. Nobody waits for retry_s.
+    write("s3cr3t");
+    daemon.reload(&settings).unwrap();
+    until("bob is registered", LIMIT, || value(&dovecot, "bob") == "user=bob");
+    let log = daemon.wait_log("event=\"reloaded\"", LIMIT).unwrap();
+    assert!(!log.contains("restart_needed") && !log.contains("s3cr3t"), "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

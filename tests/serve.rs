@@ -20,6 +20,8 @@ mod settings;
 mod support;
 #[path = "serve/tls.rs"]
 mod tls;
+#[path = "serve/unit.rs"]
+mod unit;
 
 use ocbus::sandbox::{Daemon, Memcached, Sandbox};
 

@@ -7,7 +7,7 @@
 -- Settings, in Dovecot 2.3 in the section plugin {}, in 2.4 in lua_settings {}; or, in capitals, in the
 -- environment of the mail processes (import_environment):
 --
---   openchange_push_url        where to, as http://127.0.0.1:9081/v1/events; without it nothing is told
+--   openchange_push_url        where to, as http://127.0.0.1:8009/v1/events; without it nothing is told
 --   openchange_push_token      sent as "Authorization: Bearer TOKEN"
 --   openchange_push_timeout    the most that one transaction waits, in milliseconds, 1 to 60000; default 500
 --   openchange_push_pause      how long nothing is sent after the daemon was out of reach, in seconds, 0 to
@@ -430,15 +430,15 @@ local function post(txn, body)
   return response:status(), response:reason()
 end
 
--- Until when nothing is sent: what this process knows, or what another one has written.
+-- Until when nothing is sent: what this process knows, or what another one has written, whichever is later.
 local function pause_end(txn)
-  if txn.state and down_until == 0 then
+  if txn.state then
     local file = io.open(txn.state, "r")
     if file then
       local time = tonumber(file:read(20) or "")
       file:close()
       -- Not for longer than the pause, whatever it says.
-      if time and time <= os.time() + txn.pause_s then
+      if time and time > down_until and time <= os.time() + txn.pause_s then
         return time
       end
     end

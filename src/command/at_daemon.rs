@@ -47,7 +47,10 @@ impl AtDaemon {
             None => return Ok(None),
         };
         let mut warnings = Vec::new();
-        let secret = source.read(std::path::Path::new("/"), &mut warnings)?;
+        let option = if self.credentials_file.is_some() { "--credentials-file" } else { VARIABLE };
+        let secret = source.read(std::path::Path::new("/"), &mut warnings).map_err(|error| {
+            Failure::failed(format!("{option}: {error}: expected login:password or a token"))
+        })?;
         warnings.iter().for_each(|warning| output::note(&format!("ocbus: warning: {warning}")));
         Ok(Some(secret))
     }

@@ -68,6 +68,9 @@ impl Serve {
         match end? {
             End::InOrder => Ok(()),
             End::AtOnce => Err(Failure::failed("ended at once by a second signal")),
+            End::Broken => {
+                Err(Failure::failed("internal error: a listener ended by itself: please report it"))
+            }
         }
     }
 }

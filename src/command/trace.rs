@@ -37,7 +37,8 @@ A mail that arrives, and is acknowledged by one subscriber:
   12:00:00.110  +6.2 ms   MessageNew  INBOX  looked up: 1 native, 0 legacy, in 0.4 ms
   12:00:00.111  +7.9 ms   MessageNew  INBOX  acknowledged by tcp://10.0.0.5:40051, in 1.5 ms
 
-Behind the time stands how long ago the event itself was (Dovecot's commit). It asks the daemon (`ocbus serve`) over HTTP.
+Behind the time stands how long ago the event itself was: Dovecot's commit where our plugin tells it, else when its
+request came in. It asks the daemon (`ocbus serve`) over HTTP.
 Credentials are one of its http.credentials: login:password, or a token; from the file, or from OCBUS_CREDENTIALS.
 
 Once nothing is missed any more, `following USER` comes on standard error. It ends with 0 by SIGINT and SIGTERM, and

@@ -12,7 +12,7 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use ring::digest;
 use subtle::ConstantTimeEq as _;
 
-use super::settings::{CredentialKind, CredentialSettings};
+use super::settings::{CredentialKind, CredentialSettings, Rights};
 
 /// Clients leave out the padding or write it.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -27,8 +27,10 @@ const MAX_OCTETS: usize = 8192;
 #[derive(Default)]
 pub struct Credentials(Vec<Known>);
 
+/// One of them.
 struct Known {
     name: String,
+    may: Rights,
     digest: [u8; digest::SHA256_OUTPUT_LEN],
 }
 
@@ -69,7 +71,7 @@ impl Credentials {
             if known.iter().any(|other| other.name == credential.name) {
                 return Err((index, format!("name '{}' twice: expected each once", credential.name)));
             }
-            known.push(Known { name: credential.name.clone(), digest });
+            known.push(Known { name: credential.name.clone(), may: credential.may, digest });
         }
         Ok(Credentials(known))
     }
@@ -79,8 +81,8 @@ impl Credentials {
         self.0.is_empty()
     }
 
-    /// The name of the credential that an `Authorization` has; nothing when none is asked for.
-    pub fn check(&self, authorization: Option<&HeaderValue>) -> Result<Option<&str>, Unauthorized> {
+    /// The name of the credential that an `Authorization` has, and what it is good for; nothing when none is asked for.
+    pub fn check(&self, authorization: Option<&HeaderValue>) -> Result<Option<(&str, Rights)>, Unauthorized> {
         if self.is_empty() {
             return Ok(None);
         }
@@ -100,7 +102,7 @@ impl Credentials {
         let mut found = None;
         for known in &self.0 {
             if bool::from(known.digest.ct_eq(&given)) {
-                found = Some(known.name.as_str());
+                found = Some((known.name.as_str(), known.may));
             }
         }
         found.map(Some).ok_or(Unauthorized::Wrong)
@@ -136,15 +138,20 @@ mod tests {
             CredentialSettings {
                 name: "dovecot".to_owned(),
                 kind: CredentialKind::Basic { login: "login".to_owned(), password: source("p@ss:word") },
+                may: Rights::ALL,
             },
-            CredentialSettings { name: "lua".to_owned(), kind: CredentialKind::Bearer(source("token")) },
+            CredentialSettings {
+                name: "lua".to_owned(),
+                kind: CredentialKind::Bearer(source("token")),
+                may: Rights::ALL,
+            },
         ];
         Credentials::read(&settings, Path::new("/"), &mut Vec::new()).unwrap()
     }
 
     fn check(value: &str) -> Result<Option<String>, Unauthorized> {
         let value = HeaderValue::from_str(value).unwrap();
-        known().check(Some(&value)).map(|name| name.map(str::to_owned))
+        known().check(Some(&value)).map(|found| found.map(|(name, _)| name.to_owned()))
     }
 
     #[test]

@@ -98,10 +98,10 @@ impl Daemon {
             None => None,
         };
         let gateway = Gateway::new(loaded, outbox, resolver, registrar);
-        let more = gateway.registrar().cloned().map(registration::router).unwrap_or_default();
+        let users = gateway.registrar().cloned().map(registration::router).unwrap_or_default();
         let (stop, stopped) = watch::channel(false);
-        let status = Status::start(&gateway, stopped.clone());
-        let router = http::router(&gateway, more.merge(status.router()));
+        let status = Status::start(&gateway, handover.as_ref().map(HandOver::tally), stopped.clone());
+        let router = http::router(&gateway, status.router(), users);
         let (mut listeners, mut addresses) = (JoinSet::new(), Vec::new());
         for (address, listener) in bound {
             addresses.push(address);
@@ -130,14 +130,20 @@ impl Daemon {
         &self.gateway
     }
 
+    /// Comes when a listener has ended, which none does by itself.
+    pub(super) async fn a_listener_ended(&mut self) {
+        match self.listeners.is_empty() {
+            true => std::future::pending().await,
+            false => drop(self.listeners.join_next().await),
+        }
+    }
+
     /// Reads the settings anew, with secrets and certificates. All or nothing: after an error the old ones hold.
     pub fn reload(&self, path: &Path) -> Result<(Changes, Vec<String>), SettingsError> {
-        let mut loaded = Loaded::read(path)?;
-        let (settings, changes) = self.gateway.settings().settings.take_over(&loaded.settings);
-        loaded.settings = settings;
+        let (loaded, changes) = self.gateway.settings().reread(path)?;
         let warnings = loaded.warnings.clone();
         if let (Some(registrar), Some(config)) = (self.gateway.registrar(), &loaded.registration) {
-            registrar.set_permanent(config.permanent());
+            registrar.renew(config.clone());
         }
         self.gateway.set_settings(loaded);
         Ok((changes, warnings))
@@ -155,10 +161,19 @@ impl Daemon {
         }
         listeners.shutdown().await;
         drop(handover);
-        if let Some(registrar) = gateway.registrar() {
-            registrar.stop().await;
-        }
-        gateway.outbox().drain(end.saturating_duration_since(Instant::now())).await;
+        // Side by side: a resolver that hangs costs the registrar as long as it costs the outbox.
+        let registrar = async {
+            let Some(registrar) = gateway.registrar() else { return };
+            if tokio::time::timeout_at(end, registrar.stop()).await.is_err() {
+                tracing::warn!(
+                    event = "resign_failed",
+                    reason = "not within drain_s",
+                    "others wait for the lease's end"
+                );
+            }
+        };
+        let left = end.saturating_duration_since(Instant::now());
+        tokio::join!(registrar, gateway.outbox().drain(left));
         // The drain has asked it who listens.
         drop(embedded);
     }

@@ -12,6 +12,9 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::daemon::Daemon;
 
+/// How long a part may take to be looked at, before systemd is told no more that we live.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// Signals as they come.
 pub struct Signals {
     terminate: Signal,
@@ -26,6 +29,8 @@ pub enum End {
     InOrder,
     /// A second signal came meanwhile.
     AtOnce,
+    /// A part had ended by itself; what was accepted is sent or accounted for.
+    Broken,
 }
 
 impl Signals {
@@ -50,15 +55,29 @@ impl Signals {
 }
 
 /// Lives until a signal ends it. `path` is where the settings are read anew from.
-pub async fn run(daemon: Daemon, path: PathBuf, mut signals: Signals) -> End {
+pub async fn run(mut daemon: Daemon, path: PathBuf, mut signals: Signals) -> End {
     tell(&[NotifyState::Ready, NotifyState::Status(&status(&daemon))]);
     let mut watchdog = watchdog();
+    let mut end = End::InOrder;
     loop {
         tokio::select! {
             _ = signals.terminate.recv() => break,
             _ = signals.interrupt.recv() => break,
             _ = signals.hang_up.recv() => reload(&daemon, &path).await,
-            () = tick(&mut watchdog) => tell(&[NotifyState::Watchdog]),
+            () = daemon.a_listener_ended() => {
+                tracing::error!(event = "listener_ended", "internal error: nobody takes connections: to be started anew");
+                end = End::Broken;
+                break;
+            }
+            () = tick(&mut watchdog) => {
+                // The runtime goes on, as we do; now those on whom all events wait.
+                let gateway = daemon.gateway().clone();
+                if answers(PATIENCE, move || gateway.look_at_locks()).await {
+                    tell(&[NotifyState::Watchdog]);
+                } else {
+                    tracing::error!(event = "hung", "internal error: the outbox or the registrar does not answer");
+                }
+            }
         }
     }
     let limit = daemon.gateway().settings().settings.drain_s.s();
@@ -67,7 +86,7 @@ pub async fn run(daemon: Daemon, path: PathBuf, mut signals: Signals) -> End {
     let mut stop = std::pin::pin!(daemon.stop(limit));
     loop {
         tokio::select! {
-            () = &mut stop => return End::InOrder,
+            () = &mut stop => return end,
             () = signals.end() => {
                 tracing::warn!(event = "stopped_at_once", "a second signal: what is left is not waited for");
                 return End::AtOnce;
@@ -126,6 +145,11 @@ fn watchdog() -> Option<Interval> {
     Some(ticks)
 }
 
+/// Whether a look comes to its end in time. On a thread of its own: it may wait for a lock that is never given back.
+async fn answers(limit: Duration, look: impl FnOnce() + Send + 'static) -> bool {
+    tokio::time::timeout(limit, tokio::task::spawn_blocking(look)).await.is_ok_and(|looked| looked.is_ok())
+}
+
 async fn tick(watchdog: &mut Option<Interval>) {
     match watchdog {
         Some(ticks) => drop(ticks.tick().await),
@@ -137,5 +161,24 @@ async fn tick(watchdog: &mut Option<Interval>) {
 fn tell(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(false, states) {
         tracing::debug!(event = "sd_notify_failed", %error, "systemd was not told");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_waits_for_ever_is_noticed() {
+        assert!(answers(PATIENCE, || {}).await);
+        let (kept, given) = std::sync::mpsc::channel::<()>();
+        assert!(
+            !answers(Duration::from_millis(50), move || {
+                let _ = given.recv();
+            })
+            .await
+        );
+        drop(kept);
+        assert!(!answers(PATIENCE, || panic!("as a test")).await);
     }
 }

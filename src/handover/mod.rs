@@ -33,6 +33,13 @@ pub struct HandOverConfig {
     pub group: Option<String>,
 }
 
+impl HandOverConfig {
+    /// The number of the socket's group, if one is set.
+    pub fn group(&self) -> Result<Option<u32>, HandOverError> {
+        self.group.as_deref().map(group::id).transpose()
+    }
+}
+
 impl Default for HandOverConfig {
     fn default() -> HandOverConfig {
         let listen = Endpoint::Ipc { path: "/run/ocbus/bus.sock".to_owned() };
@@ -104,7 +111,7 @@ impl HandOver {
         if config.mode > 0o777 {
             return Err(HandOverError::Mode(config.mode));
         }
-        let group = config.group.as_deref().map(group::id).transpose()?;
+        let group = config.group()?;
         let options = IpcOptions { mode: Some(config.mode), group, idle: Some(IDLE) };
         let counters = Arc::new(Counters::default());
         let receiver = Receiver { outbox, counters: Arc::clone(&counters) };
@@ -124,8 +131,24 @@ impl HandOver {
 
     /// What has come so far.
     pub fn statistics(&self) -> Statistics {
+        self.tally().statistics()
+    }
+
+    /// Whoever wants to know that without the socket.
+    pub fn tally(&self) -> Tally {
+        Tally(Arc::clone(&self.counters))
+    }
+}
+
+/// The counters of a socket, which outlive it.
+#[derive(Debug, Clone)]
+pub struct Tally(Arc<Counters>);
+
+impl Tally {
+    /// What has come so far.
+    pub fn statistics(&self) -> Statistics {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        Statistics { batches: read(&self.counters.batches), malformed: read(&self.counters.malformed) }
+        Statistics { batches: read(&self.0.batches), malformed: read(&self.0.malformed) }
     }
 }
 
@@ -160,11 +183,27 @@ impl Receiver {
     fn note_malformed(&self, count: usize, reason: Option<&str>) {
         let add = u64::try_from(count).unwrap_or(u64::MAX);
         let count = self.counters.malformed.fetch_add(add, Ordering::Relaxed).saturating_add(add);
-        // One line for the first, then at each power of two.
-        if let Some(reason) = reason
-            && count.is_power_of_two()
-        {
-            tracing::warn!(event = "batch_refused", reason, count, "what was handed over could not be read");
+        // One line for the first, then whenever there are twice as many.
+        let before = count - add;
+        if add == 0 || (before > 0 && before.ilog2() == count.ilog2()) {
+            return;
+        }
+        match reason {
+            Some(reason) => {
+                tracing::warn!(
+                    event = "batch_refused",
+                    reason,
+                    count,
+                    "what was handed over could not be read"
+                );
+            }
+            None => {
+                tracing::warn!(
+                    event = "events_skipped",
+                    count,
+                    "events that were handed over could not be read"
+                );
+            }
         }
     }
 }

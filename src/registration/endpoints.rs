@@ -1,13 +1,20 @@
 //! Which of several equal servers is asked: in turn, those that failed a moment ago left aside.
 
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
+
+/// Whether a URL's host is this machine, by its name or number.
+pub(in crate::registration) fn is_local(host: &str) -> bool {
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || host.parse().is_ok_and(|address: IpAddr| address.is_loopback())
+}
 
 /// The state of each server, by its index.
 #[derive(Debug)]
 pub(in crate::registration) struct Endpoints {
     aside_until: Vec<Option<Instant>>,
-    /// Whether its last request had no answer in time.
-    slow: Vec<bool>,
+    /// Whose request had no answer in time, as far as it may have been their mailbox alone.
+    slow: Vec<Vec<String>>,
     retry: Duration,
     /// Who is asked first next time, if it is not aside.
     turn: usize,
@@ -16,7 +23,7 @@ pub(in crate::registration) struct Endpoints {
 impl Endpoints {
     /// `count` servers in use; one that fails is left aside for `retry`.
     pub(in crate::registration) fn new(count: usize, retry: Duration) -> Endpoints {
-        Endpoints { aside_until: vec![None; count], slow: vec![false; count], retry, turn: 0 }
+        Endpoints { aside_until: vec![None; count], slow: vec![Vec::new(); count], retry, turn: 0 }
     }
 
     /// Whom to ask, one after the other until one answers. A server whose time aside is over is asked again, first
@@ -49,19 +56,26 @@ impl Endpoints {
         used
     }
 
-    /// It was reached, and did not answer in time. That may be one user's mailbox: only two in a row are the
-    /// server's. Says whether it was in use and is not any more.
-    pub(in crate::registration) fn silent(&mut self, index: usize, now: Instant) -> bool {
-        match self.slow.get_mut(index).map(|slow| std::mem::replace(slow, true)) {
-            Some(true) => self.failed(index, now),
-            _ => false,
+    /// It was reached, and did not answer for these users in time. That may be one user's mailbox, however often it is
+    /// asked for: only when there is nobody whom all silences in a row have in common they are the server's. Says
+    /// whether it was in use and is not any more.
+    pub(in crate::registration) fn silent(&mut self, index: usize, users: &[&str], now: Instant) -> bool {
+        let Some(suspects) = self.slow.get_mut(index) else { return false };
+        if suspects.is_empty() {
+            *suspects = users.iter().map(|user| (*user).to_owned()).collect();
+            return false;
+        }
+        suspects.retain(|suspect| users.contains(&suspect.as_str()));
+        match suspects.is_empty() {
+            true => self.failed(index, now),
+            false => false,
         }
     }
 
     /// It answered. Says whether it was aside.
     pub(in crate::registration) fn answered(&mut self, index: usize) -> bool {
         if let Some(slow) = self.slow.get_mut(index) {
-            *slow = false;
+            slow.clear();
         }
         self.aside_until.get_mut(index).and_then(Option::take).is_some()
     }
@@ -115,14 +129,22 @@ mod tests {
     }
 
     #[test]
-    fn one_silence_is_a_mailboxs_and_two_in_a_row_are_the_servers() {
+    fn silences_are_one_mailboxs_as_long_as_it_can_be() {
         let now = Instant::now();
         let mut endpoints = Endpoints::new(1, RETRY);
-        assert!(!endpoints.silent(0, now));
-        endpoints.answered(0);
-        assert!(!endpoints.silent(0, now));
+        // A batch, then its users one by one: any of them may be it, and bob is.
+        assert!(!endpoints.silent(0, &["ann", "bob", "eve"], now));
+        for _ in 0..10 {
+            assert!(!endpoints.silent(0, &["bob"], now));
+        }
         assert_eq!(endpoints.order(now), [0]);
-        assert!(endpoints.silent(0, now));
+        assert!(endpoints.silent(0, &["ann"], now), "not bob's alone");
         assert!(endpoints.order(now).is_empty());
+        // An answer in between acquits the server.
+        endpoints.answered(0);
+        assert!(!endpoints.silent(0, &["bob"], now));
+        endpoints.answered(0);
+        assert!(!endpoints.silent(0, &["ann"], now));
+        assert_eq!(endpoints.order(now), [0]);
     }
 }

@@ -49,7 +49,7 @@ pub fn router<S: Clone + Send + Sync + 'static>(registrar: Registrar) -> Router<
 }
 
 async fn list(Shared(registrar): Shared<Registrar>) -> Json<List> {
-    Json(List { daemon: registrar.daemon().to_owned(), users: registrar.list() })
+    Json(List { daemon: registrar.daemon(), users: registrar.list() })
 }
 
 async fn register(Shared(registrar): Shared<Registrar>, Path(user): Path<String>) -> Response {

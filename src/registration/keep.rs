@@ -1,7 +1,7 @@
 //! Who is registered, kept in a file over restarts: one line for each user, `permanent bob` or `session bob`.
 //!
-//! It is written anew as a whole and put in place by a rename. Losing it costs little: who was registered by hand is
-//! not any more, and users whose sessions end meanwhile stay set at Dovecot.
+//! It is written anew as a whole and put in place by a rename. Losing it costs who was registered by hand, and that users
+//! whose sessions end meanwhile stay set at Dovecot. So one that cannot be read is never written.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
@@ -12,24 +12,46 @@ use ocbus_resolver::Cn;
 /// The longest file that is read.
 const MAX_OCTETS: u64 = 256 << 20;
 
-/// Reads a file; none is nobody. Lines that say nothing to us are passed over.
-pub(super) fn read(path: &Path) -> io::Result<Vec<(Cn, bool)>> {
-    let mut text = String::new();
+/// What a file says.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Kept {
+    /// Each with whether it was by hand.
+    pub(super) users: Vec<(Cn, bool)>,
+    /// Lines that say nothing to us.
+    pub(super) odd: usize,
+}
+
+/// Reads a file; none is nobody. Lines that say nothing to us, or are no UTF-8, are passed over.
+pub(super) fn read(path: &Path) -> io::Result<Kept> {
+    let mut octets = Vec::new();
     match File::open(path) {
-        Ok(file) => file.take(MAX_OCTETS).read_to_string(&mut text)?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Ok(file) => file.take(MAX_OCTETS + 1).read_to_end(&mut octets)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Kept::default()),
         Err(error) => return Err(error),
     };
-    let user = |line: &str| {
-        let (kind, name) = line.split_once(' ')?;
-        let by_hand = match kind {
-            "permanent" => true,
-            "session" => false,
-            _ => return None,
-        };
-        Some((Cn::new(name).ok()?, by_hand))
+    if octets.len() as u64 > MAX_OCTETS {
+        return Err(io::Error::other(format!("expected at most {MAX_OCTETS} octets")));
+    }
+    let mut kept = Kept::default();
+    for line in
+        octets.split(|octet| *octet == b'\n').filter(|line| !line.is_empty() && !line.starts_with(b"#"))
+    {
+        match user(line) {
+            Some(user) => kept.users.push(user),
+            None => kept.odd += 1,
+        }
+    }
+    Ok(kept)
+}
+
+fn user(line: &[u8]) -> Option<(Cn, bool)> {
+    let (kind, name) = std::str::from_utf8(line).ok()?.trim_end_matches('\r').split_once(' ')?;
+    let by_hand = match kind {
+        "permanent" => true,
+        "session" => false,
+        _ => return None,
     };
-    Ok(text.lines().filter_map(user).collect())
+    Some((Cn::new(name).ok()?, by_hand))
 }
 
 /// Writes it.
@@ -57,11 +79,14 @@ mod tests {
     fn what_is_written_is_read_and_odd_lines_are_passed_over() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("below/users");
-        assert!(read(&path).unwrap().is_empty());
-        let users = [(Cn::new("bob").unwrap(), true), (Cn::new("eve@example.org").unwrap(), false)];
+        assert_eq!(read(&path).unwrap(), Kept::default());
+        let users = vec![(Cn::new("bob").unwrap(), true), (Cn::new("eve@example.org").unwrap(), false)];
         write(&path, &users).unwrap();
-        assert_eq!(read(&path).unwrap(), users);
-        fs::write(&path, "permanent\nnonsense bob\npermanent two words\nsession ann").unwrap();
-        assert_eq!(read(&path).unwrap(), [(Cn::new("ann").unwrap(), false)]);
+        assert_eq!(read(&path).unwrap(), Kept { users, odd: 0 });
+        // One octet that is no UTF-8 costs its line and no other.
+        fs::write(&path, b"permanent\nnonsense bob\npermanent two words\npermanent b\xffb\n\nsession ann")
+            .unwrap();
+        assert_eq!(read(&path).unwrap(), Kept { users: vec![(Cn::new("ann").unwrap(), false)], odd: 4 });
+        assert!(read(folder.path()).is_err(), "a folder");
     }
 }

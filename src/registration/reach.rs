@@ -73,16 +73,35 @@ async fn run_doveadm(doveadm: &Doveadm, requests: &[Request]) -> Vec<Outcome> {
         }
         Err(error) => error,
     };
+    if error.is_unreadable() {
+        return match requests {
+            [request] => vec![unreadable(request, error.to_string())],
+            // One of them is it; the others do not wait for it.
+            _ => {
+                let mut outcomes = Vec::with_capacity(requests.len());
+                for request in requests {
+                    outcomes.extend(Box::pin(run_doveadm(doveadm, std::slice::from_ref(request))).await);
+                }
+                outcomes
+            }
+        };
+    }
     let why = error.to_string();
     // A silence may be one mailbox's, and a bad request is ours; all else is nobody's in particular.
     let outcome = match error {
-        DoveadmError::Silent { .. } | DoveadmError::Deadline(_) | DoveadmError::TooLong { .. } => {
-            Outcome::Failed(why)
-        }
+        DoveadmError::Silent { .. } | DoveadmError::Deadline(_) => Outcome::Failed(why),
         DoveadmError::Api { source: super::doveadm::ApiError::BadRequest(_), .. } => Outcome::Failed(why),
         _ => Outcome::Away(why),
     };
     vec![outcome; requests.len()]
+}
+
+/// A value that cannot be read is none of ours, which are short and ASCII: setting it mends that.
+fn unreadable(request: &Request, why: String) -> Outcome {
+    match request.act {
+        Act::Look => Outcome::Found { ours: false },
+        Act::Set | Act::Unset => Outcome::Failed(why),
+    }
 }
 
 fn of_command(request: &Request, outcome: Result<Value, CommandError>) -> Outcome {
@@ -106,6 +125,7 @@ async fn run_imap(imap: &Imap, request: &Request) -> Outcome {
         (Err(error @ (ImapError::AllAside | ImapError::Connection { .. })), _) => {
             Outcome::Away(error.to_string())
         }
+        (Err(error @ ImapError::Unreadable { .. }), _) => unreadable(request, error.to_string()),
         (Err(error), _) => Outcome::Failed(error.to_string()),
     }
 }

@@ -1,8 +1,9 @@
 //! The registrar: tasks on tokio around the decisions of `core`.
 
 use std::collections::{HashMap, HashSet};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use ocbus_resolver::{Census, Cn, Config, MemoryStore, Registration, Resolver};
@@ -44,7 +45,8 @@ pub struct Registrar {
 
 #[derive(Debug)]
 struct Shared {
-    config: RegistrationConfig,
+    /// As the settings have it now. What makes up this daemon's place among the others does not change.
+    config: RwLock<Arc<RegistrationConfig>>,
     /// This process, among those that ever had the same name.
     id: Uuid,
     resolver: Resolver,
@@ -56,7 +58,19 @@ struct Shared {
     changed: watch::Sender<u64>,
     /// We have had our place among the daemons.
     has_met: AtomicBool,
+    file: Mutex<Kept>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// How it stands with the file of users. Held while it is read or written, so that the last writer has the last word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kept {
+    /// What is in it is not known yet, and must not be lost.
+    Unread,
+    /// It could not be read; that has been said.
+    Unreadable,
+    /// It is ours. With the generation that was written last; `None`: that one is not, and that has been said.
+    Ours(Option<u64>),
 }
 
 /// What the registrar has done since it started, and how it stands.
@@ -101,16 +115,8 @@ impl Registrar {
         let mut core = Core::new(&config.daemon, config.pace);
         let now = now();
         core.set_listed(now, &config.listed);
-        if let Some(path) = &config.state_file {
-            match keep::read(path) {
-                Ok(users) => users.iter().for_each(|(cn, by_hand)| core.recall(now, cn, *by_hand)),
-                Err(error) => {
-                    tracing::warn!(event = "users_unreadable", path = %path.display(), reason = %error, "not recalled");
-                }
-            }
-        }
         let shared = Arc::new(Shared {
-            config,
+            config: RwLock::new(Arc::new(config)),
             id: Uuid::now_v7(),
             resolver,
             sessions,
@@ -118,8 +124,10 @@ impl Registrar {
             wake: Notify::new(),
             changed: watch::Sender::new(0),
             has_met: AtomicBool::new(false),
+            file: Mutex::new(Kept::Unread),
             tasks: Mutex::new(Vec::new()),
         });
+        shared.turn_file().await;
         // Whose users are ours is known before the first of them is touched.
         let mut lonely = None;
         shared.meet(&mut lonely).await;
@@ -134,8 +142,8 @@ impl Registrar {
     }
 
     /// The name of this daemon among the others.
-    pub fn daemon(&self) -> &str {
-        &self.shared.config.daemon
+    pub fn daemon(&self) -> String {
+        self.shared.config().daemon.clone()
     }
 
     /// A session came or went of which the resolver does not know.
@@ -144,10 +152,19 @@ impl Registrar {
         self.shared.wake.notify_one();
     }
 
-    /// Other permanent users than before, as the settings have them now.
-    pub fn set_permanent(&self, users: &HashSet<Cn>) {
-        self.shared.core().set_listed(now(), users);
-        self.shared.wake.notify_one();
+    /// Goes on by other settings: other servers, secrets, limits and permanent users. What failed by the former ones is
+    /// tried again at once. Of `daemon`, `group`, `lease`, `state_file`, `value` and `login` the former ones hold.
+    pub fn renew(&self, config: RegistrationConfig) {
+        let shared = &self.shared;
+        let mut held = shared.config.write().unwrap_or_else(PoisonError::into_inner);
+        let config = Arc::new(config.in_place_of(&held));
+        *held = Arc::clone(&config);
+        drop(held);
+        let mut core = shared.core();
+        core.renew(now(), config.pace);
+        core.set_listed(now(), &config.listed);
+        drop(core);
+        shared.wake.notify_one();
     }
 
     /// An event of a user was seen: for the list. It is passed over when the list is just being made.
@@ -164,7 +181,7 @@ impl Registrar {
             let core = self.shared.core();
             (core.counts(), core.tally(now()))
         };
-        let (endpoints, endpoints_aside) = self.shared.config.mailboxes.aside();
+        let (endpoints, endpoints_aside) = self.shared.config().mailboxes.aside();
         RegistrarStatistics {
             users: tally.users,
             registered: tally.registered,
@@ -184,7 +201,8 @@ impl Registrar {
         }
     }
 
-    /// Ends: others may take its users over at once. Registrations stay as they are.
+    /// Ends: others may take its users over at once. Registrations stay as they are. The file is written first:
+    /// whoever gives up waiting for the resolver has lost nothing.
     pub async fn stop(&self) {
         let shared = &self.shared;
         let tasks = std::mem::take(&mut *shared.tasks.lock().unwrap_or_else(PoisonError::into_inner));
@@ -192,11 +210,11 @@ impl Registrar {
             task.abort();
             let _ = task.await;
         }
-        let config = &shared.config;
+        shared.turn_file().await;
+        let config = shared.config();
         if let Err(error) = shared.resolver.resign(&config.group, &config.daemon, shared.id).await {
             tracing::warn!(event = "resign_failed", reason = %error, "others wait until the lease is over");
         }
-        shared.write_file().await;
     }
 
     /// Everybody of whom this daemon knows.
@@ -247,6 +265,10 @@ impl Registrar {
 }
 
 impl Shared {
+    fn config(&self) -> Arc<RegistrationConfig> {
+        Arc::clone(&self.config.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
     fn core(&self) -> MutexGuard<'_, Core> {
         // The core is asked again and again: what one panic left undone is seen by the next look.
         self.core.lock().unwrap_or_else(PoisonError::into_inner)
@@ -254,17 +276,18 @@ impl Shared {
 
     /// Carries tasks to Dovecot and outcomes back, so many at once.
     async fn work(self: Arc<Shared>) {
-        let most = self.config.pool_size * self.config.batch;
         let mut under_way = 0;
         let mut batches = JoinSet::new();
         let mut users: HashMap<Id, Vec<Cn>> = HashMap::new();
         loop {
+            let config = self.config();
+            let most = config.pool_size * config.batch;
             let (tasks, wake_at) = {
                 let mut core = self.core();
-                let tasks = core.next(now(), most - under_way);
+                let tasks = core.next(now(), most.saturating_sub(under_way));
                 (tasks, core.wake_at().filter(|_| under_way < most))
             };
-            for batch in in_batches(tasks, self.config.batch) {
+            for batch in in_batches(tasks, config.batch) {
                 under_way += batch.len();
                 let names = batch.iter().map(|task| task.user.clone()).collect();
                 let shared = Arc::clone(&self);
@@ -301,22 +324,21 @@ impl Shared {
     }
 
     async fn carry(&self, batch: &[Task]) -> Vec<Outcome> {
+        let config = self.config();
         let request = |task: &Task| Request {
-            login: self.config.login.of(&task.user),
-            value: self.config.value.of(&task.user),
+            login: config.login.of(&task.user),
+            value: config.value.of(&task.user),
             act: task.act,
         };
         let requests: Vec<Request> = batch.iter().map(request).collect();
-        self.config.mailboxes.run(&requests).await
+        config.mailboxes.run(&requests).await
     }
 
     /// Asks the resolver who has a session, again and again.
     async fn enumerate(self: Arc<Shared>) {
-        let mut ticks = interval(self.config.sessions);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut complained = false;
         loop {
-            ticks.tick().await;
+            let begun = Instant::now();
             let (present, failure) = match &self.sessions {
                 Sessions::Told => return,
                 Sessions::Memory(store) => (store.registered().into_iter().collect(), None),
@@ -330,12 +352,13 @@ impl Shared {
             complained = failure.is_some();
             self.core().sessions(now(), &present, failure.is_none());
             self.wake.notify_one();
+            sleep_until(begun + self.config().sessions).await;
         }
     }
 
     /// Says that we live, and sees who else does; three times in a lease.
     async fn keep_meeting(self: Arc<Shared>, mut lonely: Option<Instant>) {
-        let mut ticks = interval(self.config.lease / 3);
+        let mut ticks = interval(self.config().lease / 3);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         ticks.tick().await;
         loop {
@@ -347,7 +370,8 @@ impl Shared {
     /// One meeting. `lonely`: since when the others cannot be seen. After a lease all users are ours: better two
     /// daemons for a user than none.
     async fn meet(&self, lonely: &mut Option<Instant>) {
-        let RegistrationConfig { group, daemon, lease, .. } = &self.config;
+        let config = self.config();
+        let RegistrationConfig { group, daemon, lease, .. } = &*config;
         let registration =
             Registration { endpoint: daemon, legacy: None, subscriber: self.id, lease: *lease };
         let meeting = async {
@@ -387,29 +411,81 @@ impl Shared {
     }
 
     async fn keep_file(self: Arc<Shared>) {
-        if self.config.state_file.is_none() {
+        if self.config().state_file.is_none() {
             return;
         }
         let mut ticks = interval(KEEP_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut written = 0;
         loop {
             ticks.tick().await;
-            let generation = self.core().generation();
-            if generation != written {
-                self.write_file().await;
-                written = generation;
+            self.turn_file().await;
+        }
+    }
+
+    /// Reads the file if that has not worked yet, else writes it if something has changed.
+    async fn turn_file(self: &Arc<Shared>) {
+        if self.config().state_file.is_none() {
+            return;
+        }
+        let shared = Arc::clone(self);
+        // A disk may be slow. A panic in it leaves things as they were.
+        let _ = tokio::task::spawn_blocking(move || {
+            let config = shared.config();
+            let Some(path) = &config.state_file else { return };
+            let mut file = shared.file.lock().unwrap_or_else(PoisonError::into_inner);
+            *file = match *file {
+                Kept::Unread | Kept::Unreadable => shared.read_file(path, *file),
+                Kept::Ours(written) => shared.write_file(path, written),
+            };
+        })
+        .await;
+    }
+
+    fn read_file(&self, path: &Path, was: Kept) -> Kept {
+        let shown = path.display();
+        match keep::read(path) {
+            Ok(kept) => {
+                if kept.odd > 0 {
+                    let lines = kept.odd;
+                    tracing::warn!(event = "users_odd", path = %shown, lines, "lines that name nobody are dropped");
+                }
+                if was == Kept::Unreadable {
+                    tracing::info!(event = "users_recalled", path = %shown, users = kept.users.len(), "readable again");
+                }
+                let mut core = self.core();
+                kept.users.iter().for_each(|(cn, by_hand)| core.recall(now(), cn, *by_hand));
+                drop(core);
+                self.wake.notify_one();
+                Kept::Ours(Some(0))
+            }
+            Err(error) => {
+                if was == Kept::Unread {
+                    tracing::error!(event = "users_unreadable", path = %shown, reason = %error,
+                        "who was registered by hand is not known; the file is left as it is, and tried again");
+                }
+                Kept::Unreadable
             }
         }
     }
 
-    async fn write_file(&self) {
-        let Some(path) = self.config.state_file.clone() else { return };
-        let kept = self.core().kept();
-        let shown = path.display().to_string();
-        let result = tokio::task::spawn_blocking(move || keep::write(&path, &kept)).await;
-        if let Err(error) = result.map_err(std::io::Error::other).and_then(|written| written) {
-            tracing::warn!(event = "users_unwritable", path = %shown, reason = %error, "not kept");
+    fn write_file(&self, path: &Path, written: Option<u64>) -> Kept {
+        let (generation, kept) = {
+            let core = self.core();
+            let generation = core.generation();
+            if written == Some(generation) {
+                return Kept::Ours(written);
+            }
+            (generation, core.kept())
+        };
+        match keep::write(path, &kept) {
+            Ok(()) => Kept::Ours(Some(generation)),
+            Err(error) => {
+                if written.is_some() {
+                    let shown = path.display();
+                    tracing::warn!(event = "users_unwritable", path = %shown, reason = %error, "not kept; tried again");
+                }
+                Kept::Ours(None)
+            }
         }
     }
 }

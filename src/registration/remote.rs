@@ -204,7 +204,12 @@ impl Remote {
             request = request.header(AUTHORIZATION, authorization);
         }
         let request = request.body(Empty::new()).map_err(|error| self.broken(&error))?;
-        client.request(request).await.map_err(|error| self.broken(&error))
+        client.request(request).await.map_err(|error| match (error.is_connect(), self.broken(&error)) {
+            (true, RemoteError::Connection { url, why }) => {
+                RemoteError::Connection { url, why: format!("{why}: is `ocbus serve` running there?") }
+            }
+            (_, other) => other,
+        })
     }
 
     /// Why it is none of the answers that are expected.

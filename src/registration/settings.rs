@@ -16,6 +16,7 @@ use tokio_rustls::rustls::ClientConfig;
 
 use super::core::Pace;
 use super::doveadm::{Auth, Doveadm, DoveadmConfig};
+use super::endpoints::is_local;
 use super::metadata::{Imap, ImapConfig, ImapEndpoint, Login};
 use super::reach::Mailboxes;
 use super::template::Template;
@@ -172,9 +173,17 @@ pub struct RegistrationConfig {
 }
 
 impl RegistrationConfig {
-    /// Who is permanent.
-    pub fn permanent(&self) -> &HashSet<Cn> {
-        &self.listed
+    /// The same, but for what cannot change while a daemon runs: its place among the others, and whose value is whose.
+    pub(super) fn in_place_of(self, former: &RegistrationConfig) -> RegistrationConfig {
+        RegistrationConfig {
+            value: former.value.clone(),
+            login: former.login.clone(),
+            daemon: former.daemon.clone(),
+            group: former.group.clone(),
+            lease: former.lease,
+            state_file: former.state_file.clone(),
+            ..self
+        }
     }
 
     /// What is done by it, without any secret.
@@ -374,6 +383,13 @@ fn read(
     beside: &Path,
     warnings: &mut Vec<String>,
 ) -> Result<Secret, RegistrationError> {
+    let key = match (source, key) {
+        (SecretSource::File(_), "api_key") => "api_key_file",
+        (SecretSource::Environment(_), "api_key") => "api_key_env",
+        (SecretSource::File(_), "password") => "password_file",
+        (SecretSource::Environment(_), "password") => "password_env",
+        _ => key,
+    };
     source.read(beside, warnings).map_err(|error| wrong(key, error))
 }
 
@@ -392,11 +408,6 @@ fn http_endpoint(text: &str) -> Result<Uri, RegistrationError> {
             format!("'{}': expected http://host:port or https://host:port", text.escape_debug()),
         )
     })
-}
-
-fn is_local(host: &str) -> bool {
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    host == "localhost" || host.parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback())
 }
 
 fn passwords(path: &Path, warnings: &mut Vec<String>) -> Result<HashMap<String, Secret>, RegistrationError> {

@@ -82,6 +82,16 @@ impl Client {
         self.0.read_to_end(&mut octets).ok().map(|_| octets)
     }
 
+    /// Reads lines up to the one that has this.
+    #[track_caller]
+    pub(crate) fn read_until(&mut self, pattern: &str) {
+        let mut line = String::new();
+        while !line.contains(pattern) {
+            line.clear();
+            assert_ne!(self.0.read_line(&mut line).unwrap(), 0, "closed before {pattern}");
+        }
+    }
+
     #[track_caller]
     pub(crate) fn answer(&mut self) -> Answer {
         self.try_answer().expect("an answer before the connection is closed")

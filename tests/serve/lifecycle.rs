@@ -102,6 +102,21 @@ fn the_drain_has_an_end_and_a_second_signal_is_one() {
     }
 }
 
+#[test]
+fn a_resolver_that_hangs_does_not_outlast_the_drain() {
+    let mut house = House::with(
+        "resolver_timeout_ms = 20000\ndrain_s = 1\nregistration.by = 'doveadm'\n\
+         registration.endpoints = ['http://127.0.0.1:1']\nregistration.api_key = 'x'",
+    );
+    house.memcached.stop().unwrap();
+    assert_eq!(ask(house.daemon.port(), &notify("bob", 1)).status, 200);
+    let begun = Instant::now();
+    house.daemon.signal("TERM").unwrap();
+    let status = house.daemon.wait(LIMIT).unwrap().unwrap();
+    assert_eq!(status.code(), Some(0), "{}", house.daemon.log());
+    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn after_a_kill_the_next_one_serves_the_same_subscribers() {
     let mut house = House::new();

@@ -47,3 +47,24 @@ fn what_needs_a_restart_is_named_and_keeps_its_value() {
     let health = ask(house.daemon.port(), b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n");
     assert_eq!(health.status, 200, "the old resolver is asked: {health:?}");
 }
+
+#[test]
+fn whoever_follows_is_let_go_with_the_credential() {
+    let mut house = House::new();
+    let follow = |token: &str| {
+        let mut client = Client::connect(house.daemon.port());
+        let request = String::from_utf8(super::client::request("GET", "/v1/traces", token, b"")).unwrap();
+        client.send(request.replacen("Host: x", "Connection: close\r\nHost: x", 1).as_bytes());
+        client
+    };
+    let (mut former, mut other) = (follow("Bearer token"), follow(super::BASIC));
+    for client in [&mut former, &mut other] {
+        client.read_until("event: ready");
+    }
+    house.daemon.reload(&house.text("").replace("'token'", "'another'")).unwrap();
+    house.daemon.wait_log("event=\"reloaded\"", LIMIT).unwrap();
+    assert!(former.try_answer_raw().is_some(), "it ends in order");
+    // The other stays: it hears of what comes.
+    assert_eq!(ask(house.daemon.port(), &notify("bob", 1)).status, 200);
+    other.read_until("event: trace");
+}

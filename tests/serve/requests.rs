@@ -206,3 +206,123 @@ fn health_says_what_fails_without_credentials() {
     house.memcached.restart().unwrap();
     super::support::until("the resolver is back", || health(&house).status == 200);
 }
+
+#[test]
+fn another_sites_page_cannot_send_with_the_login_that_a_browser_keeps() {
+    let house = House::new();
+    let body = br#"{"user":"bob","event":"MessageNew","folder":"INBOX","imap-uidvalidity":7,"imap-uid":1}"#;
+    for (headers, status) in [
+        ("Sec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: navigate\r\nContent-Type: text/plain\r\n", 403),
+        ("Origin: http://evil.example\r\n", 403),
+        ("Origin: http://x\r\n", 200),
+        ("", 200),
+    ] {
+        for path in [NOTIFY, "/v1/events"] {
+            let request = String::from_utf8(request("POST", path, BASIC, body)).unwrap();
+            let answer = ask(
+                house.daemon.port(),
+                request.replacen("Host: x\r\n", &format!("Host: x\r\n{headers}"), 1).as_bytes(),
+            );
+            // /v1/events does not know this JSON: it has been let in.
+            let wanted = if status == 200 && path != NOTIFY { 400 } else { status };
+            assert_eq!(answer.status, wanted, "{path} {headers}: {answer:?}");
+        }
+    }
+    assert!(house.daemon.log().contains("event=\"forbidden\""));
+}
+
+#[test]
+fn a_credential_is_good_for_what_its_settings_say() {
+    let sandbox = ocbus::sandbox::Sandbox::new().unwrap();
+    let daemon = sandbox
+        .daemon(
+            "resolver = 'memory'\nembedded.listen = '127.0.0.1:0'\nhttp.listen = '127.0.0.1:0'\n\
+             http.credentials = [{ name = 'lua', bearer = 'send', may = ['send'] }, \
+             { name = 'prometheus', bearer = 'look', may = ['look'] }]",
+        )
+        .unwrap();
+    let body = br#"{"user":"bob","event":"MessageNew"}"#;
+    let ask = |token: &str, method: &str, path: &str| {
+        let body = if method == "GET" { &b""[..] } else { body };
+        ask(daemon.port(), &request(method, path, &format!("Bearer {token}"), body))
+    };
+    assert_eq!(ask("send", "PUT", NOTIFY).status, 200);
+    assert_eq!(ask("look", "GET", "/metrics").status, 200);
+    for (token, method, path) in [
+        ("send", "GET", "/metrics"),
+        ("send", "GET", "/"),
+        ("send", "GET", "/events"),
+        ("send", "GET", "/v1/traces?user=bob"),
+        ("look", "PUT", NOTIFY),
+        ("look", "POST", "/v1/events"),
+    ] {
+        let answer = ask(token, method, path);
+        assert_eq!(answer.status, 403, "{token} {path}: {answer:?}");
+        assert!(answer.error().contains("may"), "{answer:?}");
+    }
+}
+
+#[test]
+fn what_is_said_twice_without_ids_has_happened_twice() {
+    let house = House::new();
+    let mut client = Client::connect(house.daemon.port());
+    let mut post = |body: String| {
+        let answer = client.ask(&request("POST", "/v1/events", BASIC, body.as_bytes()));
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.json()["repeated"] == true
+    };
+    let rename = |from: &str, to: &str, more: &str| {
+        format!(
+            r#"{{"v":1,"events":[{{{more}"kind":"MailboxRename","user":"bob","mailbox":"{to}","old_mailbox":"{from}","separator":"/"}}]}}"#
+        )
+    };
+    for (from, to) in [("A", "B"), ("B", "A"), ("A", "B")] {
+        assert!(!post(rename(from, to, "")), "{from} to {to}");
+    }
+    let resync = r#"{"v":1,"events":[{"kind":"Resync","user":"bob"}]}"#;
+    assert!(!post(resync.to_owned()) && !post(resync.to_owned()));
+    // The Lua script's have ids: the connection broke before the answer.
+    let id = r#""id":"0190c5f0-5f5e-7000-8000-000000000001","#;
+    assert!(!post(rename("A", "B", id)));
+    assert!(post(rename("A", "B", id)));
+}
+
+#[test]
+fn events_that_make_no_sense_are_counted_and_told() {
+    let house = House::new();
+    let body = br#"{"v":1,"events":[{"kind":"MessageNew","uid":"x"},{"kind":"MessageNew","user":7}]}"#;
+    let answer = ask(house.daemon.port(), &request("POST", "/v1/events", BASIC, body));
+    assert_eq!((answer.status, &answer.json()["accepted"]), (200, &0.into()), "{answer:?}");
+    let log = house.daemon.log();
+    assert!(log.contains("event=\"skipped\"") && log.contains("count=2"), "{log}");
+    let metrics = ask(house.daemon.port(), &request("GET", "/metrics", BASIC, b""));
+    assert!(metrics.body.contains("ocbus_events_skipped_total{source=\"http\"} 2\n"), "{}", metrics.body);
+}
+
+#[test]
+fn health_knows_of_every_server() {
+    let sandbox = ocbus::sandbox::Sandbox::new().unwrap();
+    let mut servers = [sandbox.memcached().unwrap(), sandbox.memcached().unwrap()];
+    let strings: Vec<String> = servers.iter().map(ocbus::sandbox::Memcached::configuration).collect();
+    let daemon = sandbox.daemon(&format!("resolver = '{}'", strings.join(" "))).unwrap();
+    let health = || {
+        let answer = ask(daemon.port(), b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n");
+        (answer.status, answer.json()["status"].clone(), answer.json()["resolver"].clone())
+    };
+    let is = |status: u16, word: &str, resolver: &str| health() == (status, word.into(), resolver.into());
+    assert!(is(200, "ok", "ok"), "{:?}", health());
+    for down in [0, 1] {
+        servers[down].kill();
+        super::support::until("one is missed", || is(200, "degraded", "partly-unreachable"));
+        let metrics = ask(daemon.port(), &request("GET", "/metrics", "", b""));
+        super::support::until("the metric says so", || {
+            let metrics = ask(daemon.port(), &request("GET", "/metrics", "", b""));
+            metrics.body.contains("ocbus_healthy{part=\"resolver\"} 0")
+        });
+        assert_eq!(metrics.status, 200);
+        servers[down].restart().unwrap();
+        super::support::until("it is back", || is(200, "ok", "ok"));
+    }
+    servers.iter_mut().for_each(ocbus::sandbox::Memcached::kill);
+    super::support::until("all are missed", || is(503, "failing", "unreachable"));
+}

@@ -1,6 +1,6 @@
 //! What a daemon that is absent, hangs or refuses costs, and what is told when it is back.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use ocbus::sandbox::faults::{Blackhole, Closer, Garbage, Refused, Silent};
 use ocbus::sandbox::{DovecotOptions, ImapClient, MAIL_UID, Sandbox, mail};
@@ -116,6 +116,35 @@ fn processes_tell_each_other_of_an_outage_by_a_file() {
         std::fs::write(&state, nonsense).unwrap();
         assert!(lda() >= TIMEOUT, "{nonsense}");
     }
+}
+
+#[test]
+fn a_process_that_has_had_an_outage_still_hears_of_others() {
+    const TIMEOUT: Duration = Duration::from_millis(400);
+    let (sandbox, silent) = (Sandbox::new().unwrap(), Silent::new().unwrap());
+    let state = sandbox.path().join("outage");
+    std::fs::write(&state, "").unwrap();
+    std::os::unix::fs::chown(&state, Some(MAIL_UID), None).unwrap();
+    let options = lua_options(&format!("http://127.0.0.1:{}/v1/events", silent.port()))
+        .setting("openchange_push_timeout", "400")
+        .setting("openchange_push_pause", "2")
+        .setting("openchange_push_state", state.to_str().unwrap());
+    let dovecot = sandbox.dovecot(options).unwrap();
+    let mut imap = dovecot.imap("bob").unwrap();
+    imap.append("INBOX", "", mail("a@b", "x", "x")).unwrap();
+    imap.command("SELECT INBOX").unwrap();
+    let mut flips = 0;
+    flip(&mut imap, &mut flips);
+    let now = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+    let found: u64 = std::fs::read_to_string(&state).unwrap().trim().parse().unwrap();
+    until("its own outage is over", || now() >= found);
+    // Another process has found one.
+    std::fs::write(&state, format!("{}\n", now() + 2)).unwrap();
+    let asked = silent.accepted();
+    let begun = Instant::now();
+    flip(&mut imap, &mut flips);
+    assert!(begun.elapsed() < TIMEOUT / 2, "{:?}", begun.elapsed());
+    assert_eq!(silent.accepted(), asked);
 }
 
 /// Flips a flag, which is one event.

@@ -14,12 +14,16 @@ use super::{Gateway, answer};
 /// How long an answer of the resolver holds: requests without credentials must not become requests to memcached.
 const FRESH: Duration = Duration::from_secs(1);
 
+/// Names that are made up, to have one for each server.
+const NAMES: usize = 256;
+
 /// What is being told.
 #[derive(Debug, Serialize)]
 struct Told {
-    /// `ok`, or `failing` when one of the others is.
+    /// `ok`; `degraded` when the daemon works for some users; `failing` when it does not work.
     status: &'static str,
-    /// `ok`, or `unreachable`: events are held, and nobody is told of them yet.
+    /// `ok`; `partly-unreachable`: one of several servers, whose users' events are held; `unreachable`: all of them, and
+    /// nobody is told of anything yet.
     resolver: &'static str,
     /// `ok`, or `full`: events are refused.
     outbox: &'static str,
@@ -29,48 +33,76 @@ struct Told {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::gateway) struct Health {
     /// The resolver answers.
-    pub(in crate::gateway) resolver: bool,
+    pub(in crate::gateway) resolver: Reach,
     /// The outbox has no room.
     pub(in crate::gateway) full: bool,
 }
 
+/// How much of the resolver answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::gateway) enum Reach {
+    /// Every server.
+    All,
+    /// Some of several: other users' events are held.
+    Some,
+    /// None.
+    None,
+}
+
 impl Health {
-    pub(in crate::gateway) fn is_ok(self) -> bool {
-        self.resolver && !self.full
+    /// Whether it works for somebody: taking it out of service would help nobody.
+    fn works(self) -> bool {
+        self.resolver != Reach::None && !self.full
     }
 }
 
 /// When the resolver was asked, and whether it answered.
-pub(super) type LastLook = tokio::sync::Mutex<Option<(Instant, bool)>>;
+pub(super) type LastLook = tokio::sync::Mutex<Option<(Instant, Reach)>>;
 
 pub(super) async fn healthz(State(gateway): State<Gateway>) -> Response {
     let health = look(&gateway).await;
     let told = Told {
-        status: if health.is_ok() { "ok" } else { "failing" },
-        resolver: if health.resolver { "ok" } else { "unreachable" },
+        status: match health {
+            Health { resolver: Reach::Some, full: false } => "degraded",
+            health if health.works() => "ok",
+            _ => "failing",
+        },
+        resolver: match health.resolver {
+            Reach::All => "ok",
+            Reach::Some => "partly-unreachable",
+            Reach::None => "unreachable",
+        },
         outbox: if health.full { "full" } else { "ok" },
     };
-    let status = if health.is_ok() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let status = if health.works() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     answer::json(status, &told)
 }
 
 /// How it is now, or was a moment ago.
 pub(in crate::gateway) async fn look(gateway: &Gateway) -> Health {
-    Health { resolver: resolver_answers(gateway).await, full: gateway.outbox_is_full() }
+    Health { resolver: reach(gateway).await, full: gateway.outbox_is_full() }
 }
 
 /// Asks at most once in [`FRESH`]; whoever comes meanwhile waits for the same answer.
-async fn resolver_answers(gateway: &Gateway) -> bool {
+async fn reach(gateway: &Gateway) -> Reach {
     let mut last = gateway.last_look().lock().await;
-    if let Some((at, answered)) = *last
+    if let Some((at, reach)) = *last
         && at.elapsed() < FRESH
     {
-        return answered;
+        return reach;
     }
-    let answered = match Cn::new("ocbus-health") {
-        Ok(nobody) => gateway.resolver().lookup(&nobody).await.is_ok(),
-        Err(_) => false,
+    let resolver = gateway.resolver();
+    // Which server has a name is chance: among so many there is one for each server.
+    let names = (0..NAMES).filter_map(|number| Cn::new(&format!("ocbus-health-{number}")).ok()).collect();
+    let asked: Vec<Cn> =
+        resolver.round_trips(names).into_iter().filter_map(|part| part.into_iter().next()).collect();
+    let answers = resolver.lookup_many(&asked).await;
+    let failed = answers.iter().filter(|answer| answer.is_err()).count();
+    let reach = match failed {
+        0 => Reach::All,
+        failed if failed < answers.len() => Reach::Some,
+        _ => Reach::None,
     };
-    *last = Some((Instant::now(), answered));
-    answered
+    *last = Some((Instant::now(), reach));
+    reach
 }

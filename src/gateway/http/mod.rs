@@ -24,7 +24,9 @@ mod take;
 
 pub(in crate::gateway) use answer::Refusal;
 pub use gate::Peer;
-pub(in crate::gateway) use health::{Health, look};
+pub(in crate::gateway) use gate::Ticket;
+use gate::{Gate, Need};
+pub(in crate::gateway) use health::{Health, Reach, look};
 pub use state::{Count, Gateway, HttpStatistics};
 
 use axum::Router;
@@ -33,15 +35,23 @@ use axum::middleware;
 use axum::response::Response;
 use axum::routing::{get, post, put};
 
-/// All end-points: ours, and `more` that want the same credentials (as `/v1/users`, `/metrics`, the status page).
-pub fn router(gateway: &Gateway, more: Router<Gateway>) -> Router {
-    let mut closed = more.route("/v1/events", post(events::take));
+/// All end-points: ours, those of the `status` page, `/metrics` and traces, and those where `users` are registered.
+pub fn router(gateway: &Gateway, status: Router<Gateway>, users: Router<Gateway>) -> Router {
+    let mut send = Router::new().route("/v1/events", post(events::take));
     for path in &gateway.settings().settings.http.notify_paths {
-        closed = closed.route(path.as_str(), put(notify::take).post(notify::take));
+        send = send.route(path.as_str(), put(notify::take).post(notify::take));
     }
-    let gate = middleware::from_fn_with_state(gateway.clone(), gate::pass);
-    closed
-        .route_layer(gate)
+    // Of a router without routes there would be none to put it in front of.
+    let behind = |need, routes: Router<Gateway>| match routes.has_routes() {
+        true => {
+            let gate = Gate { gateway: gateway.clone(), need };
+            routes.route_layer(middleware::from_fn_with_state(gate, gate::pass))
+        }
+        false => routes,
+    };
+    behind(Need::Send, send)
+        .merge(behind(Need::Look, status))
+        .merge(behind(Need::Users, users))
         .route("/healthz", get(health::healthz))
         .fallback(nothing_here)
         .method_not_allowed_fallback(wrong_method)

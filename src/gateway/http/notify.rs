@@ -5,6 +5,7 @@ use ocbus_wire::ox::OxNotification;
 use uuid::Uuid;
 
 use super::Outcome;
+use super::repeats::Named;
 use super::state::Gateway;
 use super::take::receive;
 use crate::now_us;
@@ -17,5 +18,5 @@ pub(super) async fn take(State(gateway): State<Gateway>, request: Request) -> Ou
         notification.into_events(&user, now_us(), &mut Uuid::now_v7)
     });
     let events = events.map_err(|why| received.malformed(&gateway, why))?;
-    received.hand_on(&gateway, events, Vec::new())
+    received.hand_on(&gateway, events, Named::ByBody(&received.body), Vec::new())
 }

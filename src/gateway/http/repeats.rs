@@ -33,26 +33,43 @@ pub(super) struct Repeats {
 }
 
 impl Fingerprints {
-    /// The fingerprint of a request with this body, which says these events.
+    /// The fingerprint of a request that says these events; nothing where the same again would be another request.
     ///
     /// A UID comes and goes once: such requests are the same whatever else they say (`unseen` may have
-    /// changed), and whatever came in between. Flags may be set, cleared and set again: other requests are the same
-    /// only as the one before them about the same mailbox.
-    pub(super) fn of(&self, events: &[Event], body: &[u8]) -> Fingerprint {
+    /// changed), and whatever came in between. So are those whose events have the same ids.
+    pub(super) fn of(&self, events: &[Event], named: Named<'_>) -> Option<Fingerprint> {
         let Fingerprints { subjects, contents } = self;
-        match once(events) {
-            Some(once) => {
-                Fingerprint { subject: subjects.hash_one(&once), content: contents.hash_one(&once) }
+        let whole = |what: &dyn Fn(&RandomState) -> u64| {
+            Some(Fingerprint { subject: what(subjects), content: what(contents) })
+        };
+        match (once(events), named) {
+            (Some(once), _) => whole(&|state| state.hash_one(&once)),
+            (None, Named::ByIds) => {
+                let ids: Vec<_> = events.iter().map(|event| event.id).collect();
+                whole(&|state| state.hash_one(&ids))
             }
-            None => {
+            (None, Named::ByBody(body)) => {
                 let mut subject = subjects.build_hasher();
                 for event in events.iter().take(1) {
                     (&event.user, &event.mailbox).hash(&mut subject);
                 }
-                Fingerprint { subject: subject.finish(), content: contents.hash_one(body) }
+                Some(Fingerprint { subject: subject.finish(), content: contents.hash_one(body) })
             }
+            (None, Named::Not) => None,
         }
     }
+}
+
+/// What tells a request that comes again from another that says the same.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Named<'a> {
+    /// Its events brought their ids along.
+    ByIds,
+    /// Dovecot's OX driver, which sends again when a connection breaks, and gives nothing an id: the same octets. Flags
+    /// may be set, cleared and set again: only as the request before it about the same mailbox.
+    ByBody(&'a [u8]),
+    /// Nothing: what is said twice (a mailbox renamed there and back, a Resync) has happened twice.
+    Not,
 }
 
 impl Repeats {
@@ -139,8 +156,12 @@ mod tests {
 
         /// Whether a request after so many seconds is a repeated one.
         fn takes(&mut self, seconds: u64, events: &[Event], body: &str) -> bool {
+            self.takes_named(seconds, events, Named::ByBody(body.as_bytes()))
+        }
+
+        fn takes_named(&mut self, seconds: u64, events: &[Event], named: Named<'_>) -> bool {
             let now = self.1 + Duration::from_secs(seconds);
-            let fingerprint = self.2.of(events, body.as_bytes());
+            let Some(fingerprint) = self.2.of(events, named) else { return false };
             let repeated = self.0.has(fingerprint, now, WINDOW);
             if !repeated {
                 self.0.remember(fingerprint, now, WINDOW, 3);
@@ -171,6 +192,23 @@ mod tests {
         let nameless = event(EventKind::MessageNew(NewMessage::default()));
         assert!(!run.takes(4, &nameless, "a mail"));
         assert!(run.takes(5, &nameless, "a mail"));
+    }
+
+    #[test]
+    fn without_ids_the_same_again_has_happened_again() {
+        let mut run = Run::new();
+        let resync = event(EventKind::MailboxSubscribe);
+        for second in 0..3 {
+            assert!(!run.takes_named(second, &resync, Named::Not));
+        }
+        assert!(!run.takes_named(3, &mail(1), Named::Not));
+        assert!(run.takes_named(4, &mail(1), Named::Not), "a mail comes once, whoever tells it");
+        // With ids: the same, whatever came in between.
+        let mut other = resync.clone();
+        other[0].id = Uuid::from_u128(1);
+        assert!(!run.takes_named(5, &resync, Named::ByIds));
+        assert!(!run.takes_named(6, &other, Named::ByIds));
+        assert!(run.takes_named(7, &resync, Named::ByIds));
     }
 
     #[test]

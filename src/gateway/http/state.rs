@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use ocbus_resolver::Resolver;
+use tokio::sync::watch;
 
 use super::health::LastLook;
 use super::repeats::{Fingerprints, Repeats};
@@ -22,6 +23,7 @@ pub struct Gateway(Arc<Inner>);
 
 struct Inner {
     settings: RwLock<Arc<Loaded>>,
+    renewed: watch::Sender<()>,
     outbox: Outbox,
     resolver: Resolver,
     registrar: Option<Registrar>,
@@ -54,6 +56,10 @@ pub enum Count {
     Slow,
     /// Requests without a right credential: 401.
     Unauthorized,
+    /// Requests whose credential is not good for them, or that another site's page made a browser send: 403.
+    Forbidden,
+    /// Events that made no sense, beside others of their request: left out.
+    Skipped,
     /// Connections of peers outside the trusted networks: 403.
     Untrusted,
     /// Connections above the limit: 503.
@@ -66,7 +72,7 @@ pub enum Count {
 
 impl Count {
     /// All of them, in the order of [`HttpStatistics::counts`].
-    pub const ALL: [Count; 12] = [
+    pub const ALL: [Count; 14] = [
         Count::Accepted,
         Count::Repeated,
         Count::NoUser,
@@ -75,6 +81,8 @@ impl Count {
         Count::TooLarge,
         Count::Slow,
         Count::Unauthorized,
+        Count::Forbidden,
+        Count::Skipped,
         Count::Untrusted,
         Count::Crowded,
         Count::Connections,
@@ -92,6 +100,8 @@ impl Count {
             Count::TooLarge => "too-large",
             Count::Slow => "slow",
             Count::Unauthorized => "unauthorized",
+            Count::Forbidden => "forbidden",
+            Count::Skipped => "skipped",
             Count::Untrusted => "untrusted",
             Count::Crowded => "crowded",
             Count::Connections => "connections",
@@ -122,6 +132,7 @@ impl Gateway {
     ) -> Gateway {
         Gateway(Arc::new(Inner {
             settings: RwLock::new(Arc::new(settings)),
+            renewed: watch::Sender::new(()),
             outbox,
             resolver,
             registrar,
@@ -148,6 +159,12 @@ impl Gateway {
     /// Other settings, from the next request or connection on.
     pub(in crate::gateway) fn set_settings(&self, settings: Loaded) {
         *self.0.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
+        self.0.renewed.send_replace(());
+    }
+
+    /// Is told whenever there are other settings.
+    pub(in crate::gateway) fn renewed(&self) -> watch::Receiver<()> {
+        self.0.renewed.subscribe()
     }
 
     /// Where accepted events go.
@@ -169,8 +186,12 @@ impl Gateway {
     }
 
     pub(super) fn count(&self, count: Count) {
+        self.add(count, 1);
+    }
+
+    pub(super) fn add(&self, count: Count, more: u64) {
         if let Some(counter) = self.counter(count) {
-            counter.fetch_add(1, Ordering::Relaxed);
+            counter.fetch_add(more, Ordering::Relaxed);
         }
     }
 
@@ -198,6 +219,14 @@ impl Gateway {
     pub(super) fn outbox_is_full(&self) -> bool {
         let limit = self.settings().settings.outbox.max_octets.get();
         self.0.outbox.statistics().held_octets >= limit.saturating_sub(1024)
+    }
+
+    /// Takes the locks on which all events wait, and gives them back.
+    pub(in crate::gateway) fn look_at_locks(&self) {
+        self.0.outbox.statistics();
+        if let Some(registrar) = &self.0.registrar {
+            registrar.statistics();
+        }
     }
 
     /// One more connection, unless there are `most`. It counts until the guard is dropped.

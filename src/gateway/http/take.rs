@@ -13,6 +13,7 @@ use super::Outcome;
 use super::answer::{self, Refusal};
 use super::body;
 use super::gate::Peer;
+use super::repeats::Named;
 use super::state::{Count, Gateway};
 use crate::now_us;
 use crate::outbox::Source;
@@ -71,8 +72,15 @@ impl Received {
         refused(gateway, Count::Malformed, self.peer, self.source, refusal)
     }
 
-    /// Gives the events to the outbox, and answers. Their users are still as the sender named them.
-    pub(super) fn hand_on(&self, gateway: &Gateway, events: Vec<Event>, mut skipped: Vec<String>) -> Outcome {
+    /// Gives the events to the outbox, and answers. Their users are still as the sender named them; `named` says by what
+    /// the request is known when it comes again.
+    pub(super) fn hand_on(
+        &self,
+        gateway: &Gateway,
+        events: Vec<Event>,
+        named: Named<'_>,
+        mut skipped: Vec<String>,
+    ) -> Outcome {
         let settings = gateway.settings();
         let mut known = Vec::with_capacity(events.len());
         for mut event in events {
@@ -101,13 +109,16 @@ impl Received {
         }
         let http = &settings.settings.http;
         let (now, window) = (Instant::now(), http.repeat_window_s.s());
-        let fingerprint = gateway.fingerprints().of(&known, &self.body);
+        let fingerprint = gateway.fingerprints().of(&known, named);
         // Held until it is accepted and remembered, so that two at the same time do not both pass; nothing waits in it.
         let mut repeats = gateway.repeats();
-        if repeats.has(fingerprint, now, window) {
+        if fingerprint.is_some_and(|fingerprint| repeats.has(fingerprint, now, window)) {
             drop(repeats);
             gateway.count(Count::Repeated);
-            tracing::info!(event = "repeated", peer = ?self.peer(), source = self.source.name(), "request came again");
+            if let Some(passed_over) = gateway.may_log(Count::Repeated) {
+                let (peer, source) = (self.peer(), self.source.name());
+                tracing::info!(event = "repeated", ?peer, source, passed_over, "request came again");
+            }
             return Ok(taken(Taken { repeated: true, skipped, ..Taken::default() }));
         }
         let accepted = known.len();
@@ -117,12 +128,23 @@ impl Received {
             let refusal = Refusal::new(StatusCode::SERVICE_UNAVAILABLE, full);
             return Err(refused(gateway, Count::Full, self.peer, self.source, refusal));
         }
-        repeats.remember(fingerprint, now, window, http.repeat_requests.count());
+        if let Some(fingerprint) = fingerprint {
+            repeats.remember(fingerprint, now, window, http.repeat_requests.count());
+        }
         drop(repeats);
         gateway.count(Count::Accepted);
         let (peer, source) = (self.peer(), self.source.name());
         tracing::debug!(event = "accepted", ?peer, source, user, events = accepted, "on their way");
         Ok(taken(Taken { accepted, skipped, ..Taken::default() }))
+    }
+
+    /// Counts events that make no sense, and says so of the first.
+    pub(super) fn note_skipped(&self, gateway: &Gateway, count: usize, first: &str) {
+        gateway.add(Count::Skipped, count as u64);
+        if let Some(passed_over) = gateway.may_log(Count::Skipped) {
+            let (peer, source) = (self.peer(), self.source.name());
+            tracing::warn!(event = "skipped", ?peer, source, count, reason = %first, passed_over, "events left out");
+        }
     }
 
     fn peer(&self) -> Option<std::net::SocketAddr> {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 #[non_exhaustive]
 pub enum SettingsError {
     /// The file cannot be read.
-    #[error("{}: {source}", .path.display())]
+    #[error("settings {}: {source}: expected a file in TOML (--config)", .path.display())]
     Read {
         /// The file.
         path: PathBuf,
@@ -44,6 +44,16 @@ pub enum SettingsError {
         /// What is wrong, and what would be right.
         reason: String,
     },
+}
+
+impl SettingsError {
+    /// The same, of settings of which these keep their former values until a restart.
+    pub(in crate::gateway) fn with_kept(mut self, keys: &[&str]) -> SettingsError {
+        if let SettingsError::Unusable { reason, .. } = &mut self {
+            *reason = format!("{reason}; until a restart {} cannot change", keys.join(", "));
+        }
+        self
+    }
 }
 
 fn prefix(key: &str) -> String {

@@ -1,5 +1,6 @@
 //! `[http]`: where and from whom requests are taken, and how much of what.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -15,10 +16,10 @@ use crate::subscriber::TrustedNetworks;
 #[serde(default, deny_unknown_fields)]
 pub struct HttpSettings {
     /// Addresses and ports; port 0 is any free one. None: no HTTP.
-    #[serde(deserialize_with = "one_or_many")]
+    #[serde(deserialize_with = "addresses")]
     pub listen: Vec<SocketAddr>,
     /// The paths at which OX notifications are taken, whatever Dovecot's URL names.
-    #[serde(deserialize_with = "one_or_many")]
+    #[serde(deserialize_with = "paths")]
     pub notify_paths: Vec<UrlPath>,
     /// Whose connections are taken. Others are told 403 and closed before anything is read.
     #[serde(deserialize_with = "networks")]
@@ -96,11 +97,102 @@ impl FromStr for UrlPath {
     fn from_str(text: &str) -> Result<UrlPath, &'static str> {
         let fits = |octet: u8| octet.is_ascii_alphanumeric() || b"-._~/%".contains(&octet);
         // The others have a meaning of their own.
-        let taken = ["/", "/events", "/v1/events", "/v1/traces", "/healthz", "/metrics"].contains(&text);
+        let taken =
+            ["/", "/events", "/healthz", "/metrics", "/v1"].contains(&text) || text.starts_with("/v1/");
         match text.starts_with('/') && !taken && text.len() <= 255 && text.bytes().all(fits) {
             true => Ok(UrlPath(text.to_owned())),
-            false => Err("expected a path of its own, as /preliminary/http-notify/v1/notify"),
+            false => Err("expected a path of its own (not /, /events, /healthz, /metrics, /v1/...), as \
+                          /preliminary/http-notify/v1/notify"),
         }
+    }
+}
+
+/// Addresses with their ports.
+fn addresses<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<SocketAddr>, D::Error> {
+    let texts: Vec<String> = one_or_many(deserializer)?;
+    texts.iter().map(|text| address_of(text).map_err(serde::de::Error::custom)).collect()
+}
+
+/// One address with its port.
+pub(super) fn address<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+    address_of(&String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+}
+
+fn address_of(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        format!(
+            "'{}': expected an address with its port, as 127.0.0.1:8009 or [::1]:8009 (no name)",
+            text.escape_debug()
+        )
+    })
+}
+
+/// Paths, each once.
+fn paths<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<UrlPath>, D::Error> {
+    let paths: Vec<UrlPath> = one_or_many(deserializer)?;
+    for (index, path) in paths.iter().enumerate() {
+        if paths.iter().take(index).any(|other| other == path) {
+            return Err(serde::de::Error::custom(format_args!(
+                "'{}' twice: expected each path once",
+                path.0
+            )));
+        }
+    }
+    Ok(paths)
+}
+
+/// What a credential is good for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum May {
+    /// Tell events: `http.notify_paths`, `/v1/events`.
+    Send,
+    /// See: the status page, `/metrics`, everybody's traces, who is registered with Dovecot.
+    Look,
+    /// Register users with Dovecot and take that back.
+    Register,
+}
+
+/// All that a credential is good for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rights {
+    send: bool,
+    look: bool,
+    register: bool,
+}
+
+impl Rights {
+    /// Everything.
+    pub const ALL: Rights = Rights { send: true, look: true, register: true };
+
+    /// Whether this is among them.
+    pub fn have(self, may: May) -> bool {
+        match may {
+            May::Send => self.send,
+            May::Look => self.look,
+            May::Register => self.register,
+        }
+    }
+}
+
+impl fmt::Display for May {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            May::Send => "send",
+            May::Look => "look",
+            May::Register => "register",
+        })
+    }
+}
+
+impl fmt::Display for Rights {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let words: Vec<String> = [May::Send, May::Look, May::Register]
+            .into_iter()
+            .filter(|may| self.have(*may))
+            .map(|may| may.to_string())
+            .collect();
+        write!(f, "may {}", words.join(", "))
     }
 }
 
@@ -112,6 +204,8 @@ pub struct CredentialSettings {
     pub name: String,
     /// What it is.
     pub kind: CredentialKind,
+    /// What it is good for.
+    pub may: Rights,
 }
 
 /// What a credential consists of.
@@ -154,6 +248,7 @@ struct RawCredential {
     bearer: Option<Secret>,
     bearer_file: Option<PathBuf>,
     bearer_env: Option<String>,
+    may: Option<Vec<May>>,
 }
 
 impl TryFrom<RawCredential> for CredentialSettings {
@@ -183,7 +278,16 @@ impl TryFrom<RawCredential> for CredentialSettings {
                 ));
             }
         };
-        Ok(CredentialSettings { name, kind })
+        let may = match raw.may.as_deref() {
+            None => Rights::ALL,
+            Some([]) => return Err(format!("'{name}': may: nothing: expected some of send, look, register")),
+            Some(may) => Rights {
+                send: may.contains(&May::Send),
+                look: may.contains(&May::Look),
+                register: may.contains(&May::Register),
+            },
+        };
+        Ok(CredentialSettings { name, kind, may })
     }
 }
 

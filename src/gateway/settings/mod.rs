@@ -10,11 +10,13 @@ mod http;
 mod secret;
 mod sections;
 mod summary;
+#[cfg(test)]
+mod tests;
 mod values;
 
 pub use changes::Changes;
 pub use error::SettingsError;
-pub use http::{CredentialKind, CredentialSettings, HttpSettings, TlsSettings};
+pub use http::{CredentialKind, CredentialSettings, HttpSettings, May, Rights, TlsSettings, UrlPath};
 pub(crate) use secret::readable_by_others;
 pub use secret::{Secret, SecretError, SecretSource};
 pub use sections::{
@@ -154,6 +156,18 @@ fn one_line(text: &str) -> String {
     text.replace("unknown field", "unknown key").replace("unknown variant", "unknown value").replace('`', "'")
 }
 
+/// Whether the ledger can be made there.
+fn writable(folder: &Path) -> Result<(), String> {
+    let right = "expected a folder that is there and that the daemon may write to";
+    let shown = folder.display();
+    match std::fs::metadata(folder) {
+        Ok(found) if !found.is_dir() => Err(format!("'{shown}' is no folder: {right}")),
+        Ok(_) => rustix::fs::access(folder, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK)
+            .map_err(|error| format!("'{shown}': {}: {right}", std::io::Error::from(error))),
+        Err(error) => Err(format!("'{shown}': {error}: {right}")),
+    }
+}
+
 /// Settings with all that they name: secrets, certificates.
 #[derive(Debug)]
 pub struct Loaded {
@@ -197,7 +211,19 @@ impl Loaded {
         }
     }
 
-    /// Reads what settings name.
+    /// Reads the file anew, as far as its settings can change without a start. All or nothing: what only a start can
+    /// change stays as it is here, and must be right together with all that is new.
+    pub(in crate::gateway) fn reread(&self, path: &Path) -> Result<(Loaded, Changes), SettingsError> {
+        let new = Loaded::read(path)?;
+        let (merged, changes) = self.settings.take_over(&new.settings);
+        if changes.restart.is_empty() {
+            return Ok((new, changes));
+        }
+        let loaded = Loaded::of(merged, path).map_err(|error| error.with_kept(&changes.restart))?;
+        Ok((loaded, changes))
+    }
+
+    /// Reads what settings name, and looks whether they are right together.
     fn of(settings: Settings, path: &Path) -> Result<Loaded, SettingsError> {
         let mut warnings = Vec::new();
         let unusable =
@@ -213,7 +239,14 @@ impl Loaded {
         if plain || settings.registration.has_plain_secret() {
             warnings.extend(readable_by_others(path));
         }
-        settings.outbox.config().check().map_err(|error| unusable("outbox".to_owned(), error.to_string()))?;
+        let outbox = settings.outbox.config();
+        outbox.check().map_err(|error| unusable("outbox".to_owned(), error.to_string()))?;
+        if let Some(folder) = &outbox.state_dir {
+            writable(folder).map_err(|why| unusable("outbox.state_dir".to_owned(), why))?;
+        }
+        if let Some(handover) = settings.handover.config() {
+            handover.group().map_err(|error| unusable("handover.group".to_owned(), error.to_string()))?;
+        }
         if settings.http.credentials.is_empty() {
             let others = settings.http.reached_by_others();
             if let Some(address) = others.filter(|_| !settings.http.trusted_networks.only_this_host()) {

@@ -10,7 +10,7 @@ use ocbus_wire::openchange::DosCharset;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
 
-use super::http::networks;
+use super::http::{address, networks};
 use super::values::{self, Bounded};
 use crate::embedded::{EmbeddedBind, EmbeddedConfig};
 use crate::handover::HandOverConfig;
@@ -148,7 +148,7 @@ impl HandOverSettings {
 #[serde(default, deny_unknown_fields)]
 pub struct EmbeddedSettings {
     /// Where subscribers register, and our plugin looks.
-    #[serde(deserialize_with = "values::text")]
+    #[serde(deserialize_with = "address")]
     pub listen: SocketAddr,
     /// Whose connections are taken.
     #[serde(deserialize_with = "networks")]
@@ -212,12 +212,18 @@ impl Default for SocketMode {
 
 impl<'de> Deserialize<'de> for SocketMode {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<SocketMode, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        match u32::from_str_radix(&text, 8) {
-            Ok(mode) if mode <= 0o777 => Ok(SocketMode(mode)),
+        // A number is told as it was meant: 0o660 and 432 are the same to TOML.
+        let (shown, mode) = match toml::Value::deserialize(deserializer)? {
+            toml::Value::String(text) => {
+                (format!("'{}'", text.escape_debug()), u32::from_str_radix(&text, 8).ok())
+            }
+            toml::Value::Integer(number) => (number.to_string(), None),
+            other => (format!("a value of the type {}", other.type_str()), None),
+        };
+        match mode {
+            Some(mode) if mode <= 0o777 => Ok(SocketMode(mode)),
             _ => Err(D::Error::custom(format_args!(
-                "'{}': expected octal digits in quotes, \"0000\" to \"0777\"",
-                text.escape_debug()
+                "{shown}: expected octal digits in quotes, \"0000\" to \"0777\", as \"0660\""
             ))),
         }
     }

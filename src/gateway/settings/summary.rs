@@ -24,7 +24,7 @@ impl Loaded {
             lines.push("listens to no HTTP".to_owned());
         }
         for credential in &http.credentials {
-            let place = credential.secret().place();
+            let place = format!("{}, {}", credential.secret().place(), credential.may);
             lines.push(match &credential.kind {
                 CredentialKind::Basic { login, .. } => {
                     format!("takes requests of {}: login {login}, password {place}", credential.name)
@@ -50,6 +50,28 @@ impl Loaded {
                 crate::gateway::users::CnRule::Email => "the whole name",
             }
         ));
+        if let Some(handover) = settings.handover.config() {
+            let group = handover.group.as_deref().unwrap_or("the daemon's own");
+            lines.push(format!(
+                "takes events from the plugin at {}, mode {:04o}, group {group}",
+                handover.listen, handover.mode
+            ));
+        }
+        let outbox = settings.outbox.config();
+        lines.push(format!(
+            "holds events for {} s, {} octets of them at most, {} of one user",
+            outbox.time_to_live.as_secs(),
+            outbox.max_octets,
+            outbox.max_user_octets
+        ));
+        lines.push(match &outbox.state_dir {
+            Some(folder) => format!("counts what it has accepted in {}", folder.display()),
+            None => {
+                "keeps no ledger (neither outbox.state_dir nor systemd's STATE_DIRECTORY): what a kill loses \
+                     is silent"
+                    .to_owned()
+            }
+        });
         if let Some(registration) = &self.registration {
             lines.push(registration.summary());
         }

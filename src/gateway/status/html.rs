@@ -19,6 +19,7 @@ use ring::digest;
 use super::escape::Text;
 use super::recorder::Outcome;
 use super::view::{Line, View};
+use crate::gateway::http::Reach;
 use crate::outbox::{LATENCY_BOUNDS_US, SendOutcome};
 
 const PAGE: &str = include_str!("../page/status.html");
@@ -84,10 +85,15 @@ pub(super) fn parts(view: &View) -> [(&'static str, String); 6] {
 
 fn health(view: &View) -> String {
     let (style, text) = match (view.health.resolver, view.health.full) {
-        (true, false) => ("good", "Working"),
-        (false, false) => ("bad", "Resolver out of reach: events are held"),
-        (true, true) => ("bad", "Outbox full: events are refused"),
-        (false, true) => ("bad", "Resolver out of reach, outbox full: events are refused"),
+        (Reach::All, false) => ("good", "Working"),
+        (Reach::Some, false) => {
+            ("bad", "A server of the resolver out of reach: events of its users are held")
+        }
+        (Reach::None, false) => ("bad", "Resolver out of reach: events are held"),
+        (Reach::All, true) => ("bad", "Outbox full: events are refused"),
+        (Reach::Some | Reach::None, true) => {
+            ("bad", "Resolver out of reach, outbox full: events are refused")
+        }
     };
     format!(
         "<span class=\"tag big {style}\">{text}</span> <span class=\"quiet\">since {}</span>",
@@ -121,7 +127,7 @@ fn numbers(view: &View) -> String {
         _ => "nothing acknowledged yet".to_owned(),
     };
     let half = quantile(&outbox.latency, 50).map_or_else(|| "–".to_owned(), |half| format!("≤ {half}"));
-    html.push_str(&tile("Commit to receipt", &half, &below));
+    html.push_str(&tile("Event to receipt", &half, &below));
     let users = if outbox.waiting_users == 1 { "user" } else { "users" };
     let below = format!(
         "of {} {users} · {} of {}",

@@ -15,7 +15,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::registered::Found;
-use crate::gateway::http::{Count, Health, HttpStatistics, Refusal};
+use crate::gateway::http::{Count, Health, HttpStatistics, Reach, Refusal};
 use crate::outbox::{COUNTED_KINDS, LATENCY_BOUNDS_US, Reason, SendOutcome, Source, Statistics};
 use crate::registration::RegistrarStatistics;
 
@@ -29,6 +29,8 @@ pub(super) struct Snapshot {
     pub(super) registered: Arc<Found>,
     /// `None`: nobody is registered with Dovecot.
     pub(super) registrar: Option<RegistrarStatistics>,
+    /// `None`: there is no hand-over socket.
+    pub(super) handover: Option<crate::handover::Statistics>,
     pub(super) health: Health,
     pub(super) started_us: u64,
     pub(super) streams: u64,
@@ -138,7 +140,7 @@ impl Snapshot {
             "ocbus_healthy",
             "1: all is well; as /healthz tells it",
             [
-                ([("part", "resolver")], u64::from(self.health.resolver)),
+                ([("part", "resolver")], u64::from(self.health.resolver == Reach::All)),
                 ([("part", "outbox")], u64::from(!self.health.full)),
             ],
         )?;
@@ -172,6 +174,16 @@ impl Snapshot {
         let refused =
             Source::ALL.iter().zip(outbox.refused).map(|(source, n)| ([("source", source.name())], n));
         to.counters("ocbus_events_refused", "Events turned away: full or stopping", refused)?;
+        let skipped = Count::ALL.iter().position(|count| *count == Count::Skipped);
+        let skipped = skipped.and_then(|at| self.http.counts.get(at)).copied().unwrap_or(0);
+        let handed_over = self.handover.map(|handover| ([("source", "hand-over")], handover.malformed));
+        to.counters(
+            "ocbus_events_skipped",
+            "Events that made no sense, beside others; of the hand-over also whole batches",
+            [([("source", "http")], skipped)].into_iter().chain(handed_over),
+        )?;
+        let batches = self.handover.map_or(0, |handover| handover.batches);
+        to.counter("ocbus_handover_batches", "Batches handed over that could be read", batches)?;
         let ways = [("native", &outbox.sent_native), ("legacy", &outbox.sent_legacy)];
         let sent = ways.into_iter().flat_map(|(way, counts)| {
             by_kind(counts).into_iter().map(move |(kind, count)| ([("endpoint", way), ("kind", kind)], count))
@@ -186,7 +198,7 @@ impl Snapshot {
         to.counter("ocbus_resyncs", "Resyncs made in the place of dropped events", outbox.resyncs)?;
         to.histogram(
             "ocbus_delivery_latency",
-            "From an event's own time (Dovecot's commit) to a native endpoint's acknowledgement",
+            "From an event's own time to a native endpoint's acknowledgement",
             &outbox.latency,
             outbox.latency_sum_us,
         )
@@ -287,7 +299,10 @@ impl Snapshot {
         to.counters(
             "ocbus_http_event_requests",
             "What became of requests with events",
-            counts.iter().filter(|count| !connections(count)).map(|(c, n)| ([("outcome", c.name())], *n)),
+            counts
+                .iter()
+                .filter(|count| !connections(count) && count.0 != Count::Skipped)
+                .map(|(c, n)| ([("outcome", c.name())], *n)),
         )?;
         to.gauge("ocbus_http_connections_open", "Connections now", None, float(self.http.open))
     }

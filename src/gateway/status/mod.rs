@@ -28,7 +28,8 @@ use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::http::{self, Gateway, Health};
+use super::http::{self, Gateway, Health, Reach};
+use crate::handover::Tally;
 use crate::now_us;
 use crate::registration::Registrar;
 use rates::Rates;
@@ -50,6 +51,7 @@ pub struct Status(Arc<Inner>);
 
 struct Inner {
     gateway: Gateway,
+    handover: Option<Tally>,
     started_us: u64,
     seen: Mutex<Seen>,
     registered: Registered,
@@ -68,16 +70,17 @@ struct Seen {
 
 impl Status {
     /// Watches a gateway's outbox from now on, until `stop` says so. Within a tokio runtime.
-    pub fn start(gateway: &Gateway, stop: watch::Receiver<bool>) -> Status {
+    pub fn start(gateway: &Gateway, handover: Option<Tally>, stop: watch::Receiver<bool>) -> Status {
         let now = now_us();
         let seen = Seen {
             recorder: Recorder::default(),
             rates: Rates::default(),
-            health: Health { resolver: true, full: false },
+            health: Health { resolver: Reach::All, full: false },
             health_since_us: now,
         };
         let status = Status(Arc::new(Inner {
             gateway: gateway.clone(),
+            handover,
             started_us: now,
             seen: Mutex::new(seen),
             registered: Registered::default(),
@@ -211,6 +214,7 @@ async fn scrape(State(status): State<Status>) -> Response {
         http: inner.gateway.statistics(),
         registered,
         registrar: inner.gateway.registrar().map(Registrar::statistics),
+        handover: inner.handover.as_ref().map(Tally::statistics),
         health,
         started_us: inner.started_us,
         streams: inner.streams.load(Ordering::Relaxed),

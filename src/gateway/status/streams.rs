@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
+use axum::extract::{Extension, Query, State};
 use axum::http::header::{CACHE_CONTROL, HeaderName};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::sse::{Event, Sse};
@@ -23,7 +23,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
 
 use super::{Entered, Status, html};
-use crate::gateway::http::Refusal;
+use crate::gateway::http::{Refusal, Ticket};
 use crate::outbox::Trace;
 
 /// How often a page is brought up to date.
@@ -35,13 +35,15 @@ const SILENCE: Duration = Duration::from_secs(15);
 struct Follower {
     status: Status,
     stop: watch::Receiver<bool>,
+    ticket: Ticket,
+    renewed: watch::Receiver<()>,
     spoke: Instant,
     silence: Duration,
     _entered: Entered,
 }
 
 impl Follower {
-    fn enter(status: Status) -> Result<Follower, Refusal> {
+    fn enter(status: Status, ticket: Ticket) -> Result<Follower, Refusal> {
         let settings = status.0.gateway.settings();
         let http = &settings.settings.http;
         let Some(entered) = status.enter() else {
@@ -52,7 +54,24 @@ impl Follower {
         // A connection that is silent for http.idle_timeout_s is closed.
         let silence = SILENCE.min(http.idle_timeout_s.s() / 2);
         let stop = status.0.stop.clone();
-        Ok(Follower { status, stop, spoke: Instant::now(), silence, _entered: entered })
+        let mut renewed = status.0.gateway.renewed();
+        // They may have changed since it was let in.
+        renewed.mark_changed();
+        Ok(Follower { status, stop, ticket, renewed, spoke: Instant::now(), silence, _entered: entered })
+    }
+
+    /// Comes when it must be let go: the daemon stops, or the settings do not let it in any more.
+    async fn end(&mut self) {
+        loop {
+            tokio::select! {
+                _ = self.stop.wait_for(|stop| *stop) => return,
+                Ok(()) = self.renewed.changed() => {
+                    if !self.ticket.still_lets_look(&self.status.0.gateway) {
+                        return;
+                    }
+                }
+            }
+        }
     }
 }
 
@@ -70,8 +89,11 @@ fn event(name: &str, data: &impl Serialize) -> Event {
 }
 
 /// `GET /events`: the parts of the page that have changed, as `event: page` with `{"id of the part": "html"}`.
-pub(super) async fn page(State(status): State<Status>) -> Result<Response, Refusal> {
-    let follower = Follower::enter(status)?;
+pub(super) async fn page(
+    State(status): State<Status>,
+    Extension(ticket): Extension<Ticket>,
+) -> Result<Response, Refusal> {
+    let follower = Follower::enter(status, ticket)?;
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let start = (follower, ticks, BTreeMap::new());
@@ -90,7 +112,7 @@ async fn next_page(
     loop {
         tokio::select! {
             _ = ticks.tick() => {}
-            _ = follower.stop.wait_for(|stop| *stop) => return None,
+            () = follower.end() => return None,
         }
         let mut changed = BTreeMap::new();
         for (id, part) in html::parts(&follower.status.view()) {
@@ -126,12 +148,13 @@ struct Missed {
 /// missed any more, and `event: missed` with `{"missed": 12}` last, when too many came.
 pub(super) async fn traces(
     State(status): State<Status>,
+    Extension(ticket): Extension<Ticket>,
     which: Result<Query<Which>, QueryRejection>,
 ) -> Result<Response, Refusal> {
     let Query(which) = which.map_err(|error| Refusal::new(StatusCode::BAD_REQUEST, error.body_text()))?;
     let user = which.user.as_deref().map(Cn::new).transpose();
     let user = user.map_err(|error| Refusal::new(StatusCode::BAD_REQUEST, format!("user: {error}")))?;
-    let follower = Follower::enter(status)?;
+    let follower = Follower::enter(status, ticket)?;
     let traces = follower.status.0.gateway.outbox().traces();
     let start = Some((follower, traces, user, false));
     Ok(answer(stream::unfold(start, |state| async move {
@@ -157,7 +180,7 @@ async fn next_trace(
             () = sleep_until(follower.spoke + follower.silence) => {
                 return Some((Event::default().comment("nothing new"), false));
             }
-            _ = follower.stop.wait_for(|stop| *stop) => return None,
+            () = follower.end() => return None,
         };
         match trace {
             Ok(trace) if user.is_none_or(|user| user.as_str() == trace.user) => {

@@ -167,6 +167,25 @@ impl Core {
         }
     }
 
+    /// Another pace, and perhaps other servers and secrets: what failed is tried again at once.
+    pub(super) fn renew(&mut self, now: Now, pace: Pace) {
+        self.pace = pace;
+        if let Some(outage) = &mut self.outage {
+            outage.until = now.at;
+            outage.tries = 1;
+        }
+        let latest = now.at + pace.reconcile;
+        let sooner = |user: &User| user.failures > 0 || user.not_before.is_some_and(|at| at > latest);
+        let users: Vec<Cn> =
+            self.users.iter().filter(|(_, user)| sooner(user)).map(|(cn, _)| cn.clone()).collect();
+        for cn in users {
+            if let Some(user) = self.users.get_mut(&cn) {
+                user.not_before = Some(if user.failures > 0 { now.at } else { latest });
+            }
+            self.plan(&cn, now);
+        }
+    }
+
     /// Counts since the start.
     pub(super) fn counts(&self) -> Counts {
         self.counts
@@ -255,6 +274,8 @@ impl Core {
         }
         match outcome {
             Outcome::Found { ours: true } => {
+                // What outlives us has it now.
+                self.generation += u64::from(was != Known::Set);
                 user.settle(Known::Set, now);
                 user.not_before = Some(now.at + pace.reconcile.mul_f64(jitter));
                 self.counts.kept += 1;

@@ -87,6 +87,21 @@ pub enum DoveadmError {
     },
 }
 
+impl DoveadmError {
+    /// A server did what it was asked, and said what we cannot use.
+    fn is_an_answer(&self) -> bool {
+        self.is_unreadable() || matches!(self, DoveadmError::Api { source: ApiError::BadRequest(_), .. })
+    }
+
+    /// What stands in a user's mailbox cannot be read: it is nobody else's.
+    pub(in crate::registration) fn is_unreadable(&self) -> bool {
+        matches!(
+            self,
+            DoveadmError::TooLong { .. } | DoveadmError::Api { source: ApiError::Unreadable(_), .. }
+        )
+    }
+}
+
 type Connector = HttpsConnector<HttpConnector>;
 
 /// A client of the DoveAdm API. Clones share the connections.
@@ -203,15 +218,19 @@ impl Doveadm {
             let result = shared.ask(endpoint, request.clone(), commands.len()).await;
             let now = Instant::now();
             let (result, changed) = match result {
-                // It is our request that it cannot read: the others would not either.
-                result @ (Ok(_) | Err(DoveadmError::Api { source: ApiError::BadRequest(_), .. })) => {
+                Err(silent @ DoveadmError::Silent { .. }) => {
+                    let users: Vec<&str> = commands.iter().map(Command::user).collect();
+                    (silent, shared.endpoints().silent(index, &users, now))
+                }
+                Err(error) if !error.is_an_answer() => (error, shared.endpoints().failed(index, now)),
+                // It is our request that it cannot read, or a user's value that we cannot: the others would not do
+                // better.
+                answer => {
                     if shared.endpoints().answered(index) {
                         tracing::info!(event = "doveadm_back", %endpoint, "the endpoint answers again");
                     }
-                    return result;
+                    return answer;
                 }
-                Err(silent @ DoveadmError::Silent { .. }) => (silent, shared.endpoints().silent(index, now)),
-                Err(error) => (error, shared.endpoints().failed(index, now)),
             };
             if changed {
                 let retry_s = shared.config.retry.as_secs();

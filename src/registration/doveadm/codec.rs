@@ -50,6 +50,18 @@ pub(in crate::registration) enum Command<'a> {
     List { user: &'a str },
 }
 
+impl<'a> Command<'a> {
+    /// Whose it is.
+    pub(super) fn user(&self) -> &'a str {
+        match self {
+            Command::Get { user, .. }
+            | Command::Set { user, .. }
+            | Command::Unset { user, .. }
+            | Command::List { user } => user,
+        }
+    }
+}
+
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Parameters<'a> {
@@ -144,6 +156,9 @@ pub enum ApiError {
     /// A body that is no answer to what was asked.
     #[error("no answer of the DoveAdm API: {0}")]
     Answer(String),
+    /// An answer of the API, with something in it that cannot be read.
+    #[error("an answer of the DoveAdm API that cannot be read: {0}")]
+    Unreadable(String),
 }
 
 #[derive(Deserialize)]
@@ -173,8 +188,16 @@ pub(super) fn outcomes(
         other => return Err(ApiError::Status(other)),
     }
     let wrong = |error: &dyn std::fmt::Display| ApiError::Answer(format!("{error}: '{}'", shown(body)));
-    let answers: Vec<(String, serde_json::Value, String)> =
-        serde_json::from_slice(body).map_err(|error| wrong(&error))?;
+    // Dovecot writes values as they are, also where they are no UTF-8.
+    let text = String::from_utf8_lossy(body);
+    let answers: Vec<(String, serde_json::Value, String)> = serde_json::from_str(&text).map_err(|error| {
+        // Values are the users', and may be anything; what stands in front of them is Dovecot's.
+        let heads = [&b"[[\"doveadmResponse\",["[..], b"[[\"error\",{"];
+        match error.is_syntax() && heads.iter().any(|head| body.starts_with(head)) {
+            true => ApiError::Unreadable(format!("{error}: '{}'", shown(body))),
+            false => wrong(&error),
+        }
+    })?;
     if answers.len() != asked {
         return Err(ApiError::Answer(format!("{} outcomes for {asked} commands", answers.len())));
     }

@@ -1,14 +1,12 @@
 //! The exchange: one connection for each user, as IMAP has one user a connection.
 
 use std::collections::HashMap;
-use std::fmt;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use async_imap::error::Error;
+use async_imap::imap_proto::{MailboxDatum, Response, Status};
 use async_imap::{Client, Session};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -16,13 +14,14 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::ClientConfig;
 use tokio_rustls::rustls::pki_types::ServerName;
 
+use super::bounded::{Bounded, Stream};
 use super::command::{self, Unquotable};
 use super::endpoint::ImapEndpoint;
 use crate::gateway::settings::Secret;
 use crate::registration::endpoints::Endpoints;
 
-/// The most octets that a server may send in one session: greeting, capabilities, a few answers.
-const MAX_ANSWER: usize = 256 * 1024;
+/// The longest reason that is told: a parser's own has the whole answer in it.
+const MAX_REASON: usize = 200;
 
 /// As whom we log in.
 #[derive(Debug, Clone)]
@@ -83,6 +82,22 @@ pub enum ImapError {
     /// The connection did not come about, broke, or said what no IMAP server says.
     #[error("IMAP {endpoint}: {why}")]
     Connection {
+        /// The server.
+        endpoint: String,
+        /// Why.
+        why: String,
+    },
+    /// The session broke behind the login. That is one user's: the server was there to log in at.
+    #[error("IMAP {endpoint}: behind the login: {why}")]
+    Session {
+        /// The server.
+        endpoint: String,
+        /// Why.
+        why: String,
+    },
+    /// What stands in the user's mailbox cannot be read: too long, not ASCII. It is nobody else's.
+    #[error("IMAP {endpoint}: {why}: expected a value of ours or none")]
+    Unreadable {
         /// The server.
         endpoint: String,
         /// Why.
@@ -194,7 +209,9 @@ impl Imap {
             let result = shared.ask(endpoint, &name, password, key, act).await;
             let now = Instant::now();
             let (result, changed) = match result {
-                Err(silent @ ImapError::Silent { .. }) => (silent, shared.endpoints().silent(index, now)),
+                Err(silent @ ImapError::Silent { .. }) => {
+                    (silent, shared.endpoints().silent(index, &[user], now))
+                }
                 Err(error @ ImapError::Connection { .. }) => (error, shared.endpoints().failed(index, now)),
                 // What it refuses, the others would refuse as well.
                 result => {
@@ -239,7 +256,7 @@ impl Shared {
         act: Act<'_>,
     ) -> Result<String, ImapError> {
         let stream = self.connect(endpoint).await?;
-        let mut client = Client::new(Bounded { stream, left: MAX_ANSWER });
+        let mut client = Client::new(Bounded::new(stream));
         let step = Step { endpoint, limit: self.config.read_timeout };
         let greeting = step.of(async { Ok(client.read_response().await?) }).await?;
         if greeting.is_none() {
@@ -250,6 +267,7 @@ impl Shared {
             ImapError::Command { endpoint, answer } => ImapError::Refused { endpoint, answer },
             other => other,
         })?;
+        session.get_mut().expect_ascii();
         let value = step.run(&mut session, key, act).await;
         // The answer is known; whoever does not say goodbye in time is left.
         let _ = timeout(self.config.read_timeout, session.logout()).await;
@@ -285,11 +303,7 @@ struct Step<'a> {
 }
 
 impl Step<'_> {
-    async fn of<T>(
-        &self,
-        step: impl Future<Output = Result<T, async_imap::error::Error>>,
-    ) -> Result<T, ImapError> {
-        use async_imap::error::Error;
+    async fn of<T>(&self, step: impl Future<Output = Result<T, Error>>) -> Result<T, ImapError> {
         let endpoint = || self.endpoint.to_string();
         match timeout(self.limit, step).await {
             Ok(Ok(done)) => Ok(done),
@@ -301,69 +315,74 @@ impl Step<'_> {
         }
     }
 
-    async fn run<S>(&self, session: &mut Session<S>, key: &str, act: Act<'_>) -> Result<String, ImapError>
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send + fmt::Debug,
-    {
+    /// The command, behind the login.
+    async fn run(
+        &self,
+        session: &mut Session<Bounded>,
+        key: &str,
+        act: Act<'_>,
+    ) -> Result<String, ImapError> {
         let command = match act {
-            Act::Get => {
-                let found = self.of(session.get_metadata("", "", key)).await?;
-                let value = found.into_iter().find(|one| one.entry.eq_ignore_ascii_case(key));
-                return Ok(value.and_then(|one| one.value).unwrap_or_default());
-            }
+            Act::Get => command::get(key),
             Act::Set(value) => command::set(key, value)?,
             Act::Unset => command::unset(key),
         };
-        self.of(session.run_command_and_check_ok(command)).await.map(|()| String::new())
+        let mut unreadable = false;
+        let exchange = async {
+            let result = match act {
+                Act::Get => get(session, command, key).await,
+                Act::Set(_) | Act::Unset => {
+                    session.run_command_and_check_ok(command).await.map(|()| String::new())
+                }
+            };
+            unreadable = result.as_ref().is_err_and(is_unreadable);
+            result
+        };
+        let result = self.of(exchange).await;
+        result.map_err(|error| match error {
+            ImapError::Connection { endpoint, why } if unreadable => ImapError::Unreadable { endpoint, why },
+            ImapError::Connection { endpoint, why } => ImapError::Session { endpoint, why },
+            other => other,
+        })
     }
 
     fn broken(&self, why: &str) -> ImapError {
-        ImapError::Connection { endpoint: self.endpoint.to_string(), why: why.escape_debug().to_string() }
+        let why: String = why.escape_debug().take(MAX_REASON).collect();
+        ImapError::Connection { endpoint: self.endpoint.to_string(), why }
     }
 }
 
-trait Stream: AsyncRead + AsyncWrite + Unpin + Send + fmt::Debug {}
-impl<T: AsyncRead + AsyncWrite + Unpin + Send + fmt::Debug> Stream for T {}
-
-/// A stream that gives so many octets and no more: async-imap itself would take memory for any answer.
-#[derive(Debug)]
-struct Bounded {
-    stream: Box<dyn Stream>,
-    left: usize,
-}
-
-impl AsyncRead for Bounded {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<std::io::Result<()>> {
-        if self.left == 0 {
-            return Poll::Ready(Err(std::io::Error::other(format!(
-                "an answer of more than {MAX_ANSWER} octets"
-            ))));
+/// The value of a key, empty when there is none. async-imap's own command puts the options behind the mailbox, which
+/// Dovecot refuses, and takes a NO for no value.
+async fn get(session: &mut Session<Bounded>, command: String, key: &str) -> Result<String, Error> {
+    let id = session.run_command(command).await?;
+    let mut found = String::new();
+    while let Some(response) = session.read_response().await? {
+        match response.parsed() {
+            Response::MailboxData(MailboxDatum::MetadataSolicited { values, .. }) => {
+                let value = values.iter().find(|one| one.entry.eq_ignore_ascii_case(key));
+                found = value.and_then(|one| one.value.clone()).unwrap_or(found);
+            }
+            Response::Done { tag, status, outcome } if *tag == id => {
+                let words = || outcome.information.as_deref().unwrap_or_default().to_owned();
+                return match status {
+                    Status::Ok => Ok(found),
+                    Status::No => Err(Error::No(words())),
+                    _ => Err(Error::Bad(words())),
+                };
+            }
+            _ => {}
         }
-        let before = buf.filled().len();
-        let result = Pin::new(&mut *self.stream).poll_read(cx, buf);
-        self.left = self.left.saturating_sub(buf.filled().len().saturating_sub(before));
-        result
     }
+    Err(Error::ConnectionLost)
 }
 
-impl AsyncWrite for Bounded {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        octets: &[u8],
-    ) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut *self.stream).poll_write(cx, octets)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut *self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut *self.stream).poll_shutdown(cx)
+/// Whether an answer came, and it is what it says that cannot be read: its parser's errors and those of [`Bounded`] are
+/// "other".
+fn is_unreadable(error: &Error) -> bool {
+    match error {
+        Error::Parse(_) => true,
+        Error::Io(error) => error.kind() == std::io::ErrorKind::Other,
+        _ => false,
     }
 }

@@ -22,6 +22,12 @@ fn quoted(text: &str) -> Result<String, Unquotable> {
     }
 }
 
+/// Asks for a key of the server's metadata, unless its value is longer than one of ours can be: the user may have put
+/// anything there, and the server then says how long it is instead.
+pub(super) fn get(key: &str) -> String {
+    format!("GETMETADATA (MAXSIZE {MAX_QUOTED}) \"\" ({key})")
+}
+
 /// Sets a key of the server's metadata.
 pub(super) fn set(key: &str, value: &str) -> Result<String, Unquotable> {
     Ok(format!("SETMETADATA \"\" ({key} {})", quoted(value)?))
@@ -48,6 +54,7 @@ mod tests {
             set(KEY, "user=bob").unwrap(),
             r#"SETMETADATA "" (/private/vendor/vendor.dovecot/http-notify "user=bob")"#
         );
+        assert_eq!(get("/k"), r#"GETMETADATA (MAXSIZE 1024) "" (/k)"#);
         assert_eq!(unset(KEY), r#"SETMETADATA "" (/private/vendor/vendor.dovecot/http-notify NIL)"#);
     }
 

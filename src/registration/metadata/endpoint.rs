@@ -1,8 +1,9 @@
 //! Where an IMAP server is.
 
 use std::fmt;
-use std::net::IpAddr;
 use std::str::FromStr;
+
+use crate::registration::endpoints::is_local;
 
 /// A server: `imap://host[:port]` (143) or `imaps://host[:port]` (993).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,8 +21,7 @@ impl ImapEndpoint {
 
     /// Whether it is this machine, by its name or number.
     pub fn is_local(&self) -> bool {
-        let host = self.host.trim_start_matches('[').trim_end_matches(']');
-        host == "localhost" || host.parse().is_ok_and(|address: IpAddr| address.is_loopback())
+        is_local(&self.host)
     }
 }
 

@@ -41,7 +41,7 @@ fn what_is_wrong_is_told_by_its_key() {
         (IMAP, "registration.master_user: expected master_user with password"),
         (&format!("{IMAP}master_user = 'm'"), "registration.master_user: expected master_user with password"),
         (&format!("{IMAP}api_key = 'k'"), "registration.api_key: by = \"imap\" has no use"),
-        (&format!("{DOVEADM}api_key_file = 'gone'"), "registration.api_key: /nonexistent/gone"),
+        (&format!("{DOVEADM}api_key_file = 'gone'"), "registration.api_key_file: /nonexistent/gone"),
     ] {
         let error = error(toml);
         assert!(error.contains(wanted), "{toml}: {error}");
