@@ -455,7 +455,7 @@ mod tests {
     fn under_a_name_that_the_host_has_forgotten_it_is_new() {
         let found = Found { parent: Some(PARENT), ..Found::default() };
         let created = Notification::FolderCreated { folder: FOLDER, parent: PARENT, tags: Tags::default() };
-        assert_eq!(announced(rename(), &found), [created.clone()]);
+        assert_eq!(announced(rename(), &found), std::slice::from_ref(&created));
         // Where it came from has no parent that is known.
         let found = Found { old_folder: Some(OLD), ..found };
         assert_eq!(announced(rename(), &found), [created, modified(OLD)]);
