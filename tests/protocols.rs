@@ -131,7 +131,8 @@ async fn managesieve_is_not_harmed() {
     sieve.until_ok();
     sieve.send("LOGOUT");
     sieve.until_ok();
-    assert_loaded(&site, "managesieve(bob)");
+    // 2.3 writes managesieve(bob), 2.4 sieve(bob).
+    assert_loaded(&site, "sieve(bob)");
     site.deliver("bob", None, "x");
     expect(&mut bob, &["MessageNew INBOX 1"]).await;
     bob.assert_quiet();
