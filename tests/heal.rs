@@ -216,8 +216,8 @@ async fn one_refused_record_is_one_users_affair() {
         tokio::time::sleep(Duration::from_millis(250)).await;
     }
     let written = counter(&memcached, "cmd_set") - writes;
-    let renewals = begun.elapsed().as_secs_f64() / 4.0 * 6.0;
-    let most = (MANY as f64 * renewals) as u64;
+    // Each user's, up to six times a lease.
+    let most = u64::try_from(MANY as u128 * begun.elapsed().as_millis() * 6 / 4000).unwrap();
     assert!(written < most, "{written} writes in {:?}: at most {most}", begun.elapsed());
     let gone = (0..MANY).filter(|user| memcached.get(&format!("ocbus:user{user}")).unwrap().is_none());
     let gone: Vec<usize> = gone.collect();
