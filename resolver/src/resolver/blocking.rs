@@ -60,7 +60,7 @@ impl BlockingResolver {
         if !settlement.gone_legacy.is_empty() {
             let charset = self.charset;
             let remove = &settlement.gone_legacy;
-            self.update(EditLegacy { cn, add: None, remove, charset, changed: false }, deadline)?;
+            self.update(EditLegacy { cn, add: None, remove, charset }, deadline)?;
         }
         Ok(())
     }

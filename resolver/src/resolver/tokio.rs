@@ -131,7 +131,7 @@ impl Resolver {
     pub async fn register_legacy_many(&self, users: &[(&Cn, &str)]) -> Vec<Result<bool, ResolverError>> {
         let charset = self.charset;
         self.update_many(users, |&(cn, endpoint)| {
-            Ok(EditLegacy { cn, add: Some(endpoint), remove: &[], charset, changed: false })
+            Ok(EditLegacy { cn, add: Some(endpoint), remove: &[], charset })
         })
         .await
     }
@@ -178,13 +178,13 @@ impl Resolver {
     /// Registers an endpoint in OpenChange's record. Says whether it was absent.
     pub async fn register_legacy(&self, cn: &Cn, endpoint: &str) -> Result<bool, ResolverError> {
         let charset = self.charset;
-        self.update(EditLegacy { cn, add: Some(endpoint), remove: &[], charset, changed: false }).await
+        self.update(EditLegacy { cn, add: Some(endpoint), remove: &[], charset }).await
     }
 
     /// Takes an endpoint out of OpenChange's record. Says whether it stood there.
     pub async fn leave_legacy(&self, cn: &Cn, endpoint: &str) -> Result<bool, ResolverError> {
         let (remove, charset) = ([endpoint.to_owned()], self.charset);
-        self.update(EditLegacy { cn, add: None, remove: &remove, charset, changed: false }).await
+        self.update(EditLegacy { cn, add: None, remove: &remove, charset }).await
     }
 
     /// Removes the endpoints that are gone and marks those that missed events.
@@ -194,7 +194,7 @@ impl Resolver {
         }
         if !settlement.gone_legacy.is_empty() {
             let (remove, charset) = (&settlement.gone_legacy, self.charset);
-            self.update(EditLegacy { cn, add: None, remove, charset, changed: false }).await?;
+            self.update(EditLegacy { cn, add: None, remove, charset }).await?;
         }
         Ok(())
     }

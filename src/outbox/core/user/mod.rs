@@ -106,7 +106,9 @@ impl User {
         let passed_over = |count: usize| count.saturating_sub(MAX_ENDPOINTS);
         let (too_many, too_many_legacy) = (passed_over(native.len()), passed_over(legacy.len()));
         if too_many + too_many_legacy > 0 {
-            tracing::warn!(event = "endpoints_passed_over", user = %cn, native = too_many, legacy = too_many_legacy, "in front of the last {MAX_ENDPOINTS} of one user");
+            let (native, legacy) = (too_many, too_many_legacy);
+            let why = "in front of the last 256 of one user, which are tried";
+            tracing::warn!(event = "endpoints_passed_over", user = %cn, native, legacy, "{why}");
         }
         legacy.drain(..too_many_legacy);
         native.drain(..too_many);
