@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use clap::Args;
 use hyper::Uri;
+use ocbus::gateway::remote::Remote;
 use ocbus::gateway::settings::{Secret, SecretSource};
-use ocbus::registration::Remote;
 
 use super::failure::Failure;
 use super::output;

@@ -5,7 +5,8 @@ use std::time::Duration;
 use anstyle::Style;
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
-use ocbus::registration::{Entry, State, Told};
+use ocbus::gateway::remote::Told;
+use ocbus::registration::{Entry, State};
 use ocbus::resolver::Cn;
 
 use super::at_daemon::AtDaemon;

@@ -7,7 +7,7 @@ use hyper::body::Incoming;
 use ocbus_resolver::Cn;
 use serde::Deserialize;
 
-use crate::registration::{Remote, RemoteError};
+use super::remote::{Remote, RemoteError};
 
 /// The longest silence: the daemon says something each fifteen seconds.
 const SILENCE: Duration = Duration::from_secs(60);

@@ -3,7 +3,8 @@
 //! * [`settings`]: `ocbus.toml`, its secrets, and what a reload changes;
 //! * [`users`]: from a request's `user` to a cn; [`credentials`]: who may send; `tls`: our certificate;
 //! * [`http`]: the end-points and the connections to them;
-//! * `status`: metrics, the page at `/`, and traces; `following`: their other end, for `ocbus trace`;
+//! * `status`: metrics, the page at `/`, and traces;
+//! * [`remote`]: the client of all this, for our own commands; `following`: traces, for `ocbus trace`;
 //! * `daemon`: all parts put together; [`lifecycle`]: signals and systemd.
 //!
 //! A request is read within bounds, its user becomes a cn, and its events go to the [`Outbox`](crate::Outbox), which
@@ -14,6 +15,7 @@ mod daemon;
 mod following;
 pub mod http;
 pub mod lifecycle;
+pub mod remote;
 pub mod settings;
 mod status;
 mod tls;

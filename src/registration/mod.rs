@@ -10,7 +10,7 @@
 //! * `registrar`: the tasks around `core`: sessions from the resolver, other daemons, outcomes.
 //! * `reach`: Dovecot, by [`doveadm`] (its HTTP API) or [`metadata`] (IMAP); `endpoints`: which server is asked.
 //! * `keep`: the file that outlives a restart.
-//! * `http`: `/v1/users`, for `ocbus users`; `remote`: its client.
+//! * `http`: `/v1/users`, for `ocbus users`; its client is [`gateway::remote`](crate::gateway::remote).
 
 mod core;
 pub mod doveadm;
@@ -20,16 +20,14 @@ mod keep;
 pub mod metadata;
 mod reach;
 mod registrar;
-mod remote;
 pub mod settings;
 mod share;
 mod template;
-mod tls;
+pub(crate) mod tls;
 
 pub use core::{Entry, Refusal, State};
 pub use http::router;
 pub use registrar::{Registrar, RegistrarStatistics, Sessions};
-pub use remote::{Remote, RemoteError, Roll, Told};
 pub use settings::{RegistrationConfig, RegistrationError, RegistrationSettings};
 pub use template::Template;
 pub use tls::TlsError;

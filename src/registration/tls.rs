@@ -8,7 +8,7 @@ use tokio_rustls::rustls::pki_types::pem::{self, PemObject as _};
 use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
 
 /// Where Debian's ca-certificates has them all.
-pub(super) const SYSTEM: &str = "/etc/ssl/certs/ca-certificates.crt";
+pub(crate) const SYSTEM: &str = "/etc/ssl/certs/ca-certificates.crt";
 
 /// Why TLS cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -31,7 +31,7 @@ pub enum TlsError {
 }
 
 /// A client that trusts the authorities of a file; `None` trusts nobody (no endpoint has TLS).
-pub(super) fn client(authorities: Option<&Path>) -> Result<Arc<ClientConfig>, TlsError> {
+pub(crate) fn client(authorities: Option<&Path>) -> Result<Arc<ClientConfig>, TlsError> {
     let mut roots = RootCertStore::empty();
     if let Some(path) = authorities {
         let of_file = |source| TlsError::File { path: path.to_path_buf(), source };

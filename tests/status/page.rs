@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::House;
 use super::browser::Browser;
-use super::support::listen;
+use super::support::{listen, until};
 
 const HOSTILE_USER: &str = "<script>window.caught=1</script>";
 const HOSTILE_MAILBOX: &str = "\\\"><img src=x onerror=window.caught=1>";
@@ -72,6 +72,8 @@ async fn an_event_is_shown_live_and_hostile_names_are_only_shown() {
 fn without_scripts_the_page_has_everything_too() {
     let house = House::new();
     house.notify("bob", 7);
+    // It is shown once its traces have been taken in.
+    until("bob is shown", || house.get("/").body.contains(">bob</th>"));
     let answer = house.get("/");
     assert_eq!(answer.status, 200);
     for wanted in [">bob</th>", "<th scope=\"col\">Mailbox</th>", "http-equiv=\"refresh\""] {

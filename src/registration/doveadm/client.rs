@@ -288,7 +288,7 @@ impl Shared {
 }
 
 /// An error and its sources in one line: hyper's own says little.
-pub(in crate::registration) fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(source) = next {

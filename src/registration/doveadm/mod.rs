@@ -6,7 +6,7 @@
 mod client;
 mod codec;
 
-pub(super) use client::chain;
+pub(crate) use client::chain;
 pub use client::{Doveadm, DoveadmConfig, DoveadmError};
 pub(super) use codec::Command;
 pub use codec::{ApiError, Auth, CommandError, Value};

@@ -1,4 +1,5 @@
-//! A client of a daemon: `/v1/users` for `ocbus users`, and `/v1/traces`, which `gateway::Following` reads.
+//! The other end of the HTTP end-points, for our own commands: `/v1/users` for `ocbus users`, and `/v1/traces`, which
+//! [`Following`](super::Following) reads.
 
 use std::path::Path;
 use std::time::Duration;
@@ -16,10 +17,10 @@ use hyper_util::rt::TokioExecutor;
 use ocbus_resolver::Cn;
 use serde::Deserialize;
 
-use super::core::Entry;
-use super::doveadm::chain;
-use super::tls::{self, TlsError};
-use crate::gateway::settings::Secret;
+use super::settings::Secret;
+use crate::registration::doveadm::chain;
+use crate::registration::tls;
+use crate::registration::{Entry, TlsError};
 
 /// The largest answer: some 200 octets a user.
 const MAX_ANSWER: usize = 256 * 1024 * 1024;
