@@ -96,7 +96,7 @@ impl Core {
                 changed.push(cn.clone());
             } else if user.due.is_none() && user.in_flight.is_none() && !user.is_permanent() {
                 // Under another's care, or at rest.
-                let over = user.grace_end(linger).is_none_or(|end| end <= now.at);
+                let over = user.ended_at.is_none_or(|ended| ended + linger <= now.at);
                 if over && !user.has_session() {
                     forgotten.push(cn.clone());
                 }
@@ -164,17 +164,10 @@ impl Core {
             user.barred = user.has_session();
             user.gone_at = None;
             user.not_before = None;
+            user.leaving = user.known != Known::Absent || user.in_flight.is_some();
         });
+        self.plan(cn, now);
         self.generation += 1;
-        // Without `added` it may be another's by now: that one takes it back as far as it knows of it, and we
-        // do too.
-        if let Some(user) = self.users.get(cn)
-            && user.known == Known::Set
-            && user.due.is_none()
-            && user.in_flight.is_none()
-        {
-            self.enqueue(cn, now.at);
-        }
         Ok(())
     }
 
@@ -183,7 +176,7 @@ impl Core {
         self.change(now, cn, |user| {
             user.added |= added;
             if !user.has_session() && !user.is_permanent() {
-                user.gone_at = Some(now.at);
+                (user.gone_at, user.ended_at) = (Some(now.at), Some(now.at));
             }
         });
     }
@@ -319,6 +312,7 @@ impl User {
     fn came(&mut self, told: bool) {
         *(if told { &mut self.told } else { &mut self.session }) = true;
         self.gone_at = None;
+        self.leaving &= self.barred;
     }
 
     fn went(&mut self, told: bool, now: Now) {
@@ -326,6 +320,7 @@ impl User {
         if !self.has_session() {
             // By hand it was unregistered at once: no grace, and the next session counts again.
             self.gone_at = (!std::mem::take(&mut self.barred)).then_some(now.at);
+            self.ended_at = Some(now.at);
         }
     }
 }

@@ -26,10 +26,14 @@ pub(super) struct User {
     pub(super) session: bool,
     /// A session that only this daemon has been told of.
     pub(super) told: bool,
-    /// When the last session was gone.
+    /// When the last session was gone, if a grace period follows.
     pub(super) gone_at: Option<Instant>,
+    /// When the last session was gone, whether or not one does.
+    pub(super) ended_at: Option<Instant>,
     /// Unregistered by hand in spite of its session: until that ends.
     pub(super) barred: bool,
+    /// Unregistered here by hand, and not known to be gone: nobody else may know that there is something to take back.
+    pub(super) leaving: bool,
     pub(super) known: Known,
     /// Since when the value is ours, in microseconds since the Unix epoch.
     pub(super) since_us: Option<u64>,
@@ -53,7 +57,7 @@ impl User {
 
     /// Whether no other daemon knows of it.
     pub(super) fn is_pinned(&self) -> bool {
-        self.added || self.told
+        self.added || self.told || self.leaving
     }
 
     pub(super) fn has_session(&self) -> bool {
@@ -94,6 +98,7 @@ impl User {
             _ => None,
         };
         self.known = known;
+        self.leaving &= known != Known::Absent;
     }
 
     /// Another try, not before `at`. What should have changed may have changed.
