@@ -81,7 +81,13 @@ impl Scene {
             meanwhile(memcached);
             std::thread::sleep(how_long.saturating_sub(begun.elapsed()));
             stop.store(true, Ordering::Relaxed);
-            let ended: Vec<(u64, Duration)> = sessions.into_iter().map(|one| one.join().unwrap()).collect();
+            let ended =
+                sessions.into_iter().map(|one| one.join().ok()).collect::<Option<Vec<(u64, Duration)>>>();
+            // A session that failed has said why; perhaps its process died.
+            let log = || -> String {
+                dovecot.log().lines().filter(|line| is_bad(line)).map(|line| format!("{line}\n")).collect()
+            };
+            let ended = ended.unwrap_or_else(|| panic!("a session failed\n{}", log()));
             println!("{} commands", ended.iter().map(|(commands, _)| commands).sum::<u64>());
             ended.into_iter().map(|(_, slowest)| slowest).max().unwrap()
         })
@@ -112,6 +118,10 @@ impl Scene {
             })
             .collect()
     }
+}
+
+fn is_bad(line: &str) -> bool {
+    ["Panic", "Fatal", "killed with signal", "Error:"].iter().any(|bad| line.contains(bad))
 }
 
 fn seed() -> u64 {

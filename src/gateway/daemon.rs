@@ -142,6 +142,12 @@ impl Daemon {
     pub fn reload(&self, path: &Path) -> Result<(Changes, Vec<String>), SettingsError> {
         let (loaded, changes) = self.gateway.settings().reread(path)?;
         let warnings = loaded.warnings.clone();
+        let (outbox, publisher) = (loaded.settings.outbox.config(), loaded.settings.publisher.config());
+        self.gateway.outbox().renew(outbox, publisher).map_err(|error| SettingsError::Unusable {
+            path: path.to_path_buf(),
+            key: "outbox, publisher".to_owned(),
+            reason: error.to_string(),
+        })?;
         if let (Some(registrar), Some(config)) = (self.gateway.registrar(), &loaded.registration) {
             registrar.renew(config.clone());
         }

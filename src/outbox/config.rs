@@ -2,6 +2,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::ledger::LedgerError;
+use crate::publisher::PublishError;
 
 const MIB: usize = 1024 * 1024;
 
@@ -119,6 +120,18 @@ impl OutboxConfig {
         }
         Ok(())
     }
+}
+
+/// Why an outbox goes on as it was.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RenewError {
+    /// How it holds and retries.
+    #[error(transparent)]
+    Outbox(#[from] OutboxError),
+    /// How it sends.
+    #[error(transparent)]
+    Publisher(#[from] PublishError),
 }
 
 /// Why events were not accepted: none of them.

@@ -17,7 +17,7 @@ mod run;
 mod statistics;
 mod trace;
 
-pub use config::{Full, OutboxConfig, OutboxError};
+pub use config::{Full, OutboxConfig, OutboxError, RenewError};
 pub use ledger::LedgerError;
 pub use statistics::{ByKind, COUNTED_KINDS, LATENCY_BOUNDS_US, Statistics};
 pub use trace::{Reason, SendOutcome, Source, Step, Trace, TracedEvent};
@@ -31,6 +31,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, broadcast};
 use uuid::Uuid;
 
+use crate::publisher::PublisherConfig;
 use crate::{Publisher, now_us};
 use core::{Core, Now, Order};
 use ledger::{Ledger, LeftBehind};
@@ -83,6 +84,15 @@ struct State {
 }
 
 impl Outbox {
+    /// Holds, retries and sends in another way from here on: all but `state_dir`, which is the ledger's for good.
+    pub fn renew(&self, config: OutboxConfig, sending: PublisherConfig) -> Result<(), RenewError> {
+        config.check()?;
+        self.shared.publisher.renew(sending)?;
+        self.shared.lock().core.renew(config);
+        self.shared.sooner.notify_one();
+        Ok(())
+    }
+
     /// An outbox without events; what an earlier one left behind is told to everybody who is registered. Within a
     /// tokio runtime.
     pub fn start(

@@ -51,3 +51,24 @@ async fn users_who_are_due_together_are_looked_up_together() {
     assert!(in_time.is_ok(), "{:?}", outbox.statistics());
     assert_eq!(outbox.statistics().lookup_failures, 0);
 }
+
+#[tokio::test]
+async fn another_bound_holds_at_once() {
+    let resolver = Resolver::in_memory(ocbus_resolver::MemoryStore::new());
+    let publisher = Publisher::new(resolver.clone(), PublisherConfig::default()).unwrap();
+    let outbox = Outbox::start(publisher.clone(), resolver, OutboxConfig::default()).unwrap();
+    let small = OutboxConfig { max_octets: 1 << 20, ..OutboxConfig::default() };
+    let hasty = PublisherConfig { budget: Duration::from_millis(5), ..PublisherConfig::default() };
+    outbox.renew(small.clone(), hasty.clone()).unwrap();
+    assert_eq!(publisher.config().budget, hasty.budget, "of every clone");
+    let event = |n| {
+        let mailbox = Mailbox::new("x".repeat(1000), '/');
+        Event::new(Uuid::now_v7(), 0, format!("user{n}"), mailbox, EventKind::MailboxCreate)
+    };
+    let full = outbox.accept(Source::Http, (0..1000).map(event).collect()).unwrap_err();
+    assert!(matches!(full, Full::Octets { max_octets, .. } if max_octets == 1 << 20), "{full}");
+    // All or nothing.
+    let wrong = OutboxConfig { lookups: 0, ..small };
+    assert!(outbox.renew(wrong, PublisherConfig::default()).is_err());
+    assert_eq!(publisher.config().budget, hasty.budget);
+}

@@ -15,7 +15,7 @@ pub use probe::probe;
 pub use report::{EndpointReport, PublishError, Report};
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use ocbus_resolver::delivery::{self, Options, Outcome, Send, Verdicts};
@@ -48,6 +48,16 @@ impl Default for PublisherConfig {
     }
 }
 
+impl PublisherConfig {
+    /// Checks the ranges.
+    pub fn check(&self) -> Result<(), PublishError> {
+        match self.budget < Duration::from_millis(1) || self.budget > Duration::from_secs(60) {
+            true => Err(PublishError::Budget(self.budget)),
+            false => Ok(()),
+        }
+    }
+}
+
 /// The queues of the endpoints' tasks, by kind (native or not) and URL.
 type Endpoints = HashMap<(bool, String), Queue>;
 
@@ -60,27 +70,27 @@ struct Queue {
 #[derive(Clone)]
 pub struct Publisher {
     resolver: Resolver,
-    config: Arc<PublisherConfig>,
+    config: Arc<RwLock<Arc<PublisherConfig>>>,
     endpoints: Arc<Mutex<Endpoints>>,
 }
 
 impl Publisher {
     /// A publisher; it connects to endpoints when there is something to send.
     pub fn new(resolver: Resolver, config: PublisherConfig) -> Result<Publisher, PublishError> {
-        if config.budget < Duration::from_millis(1) || config.budget > Duration::from_secs(60) {
-            return Err(PublishError::Budget(config.budget));
-        }
-        Ok(Publisher { resolver, config: Arc::new(config), endpoints: Arc::default() })
+        config.check()?;
+        let config = Arc::new(RwLock::new(Arc::new(config)));
+        Ok(Publisher { resolver, config, endpoints: Arc::default() })
     }
 
     /// Sends events of one user to all the user's endpoints, and says what happened at each. Events of one
     /// caller arrive in order at each endpoint if the caller awaits one call before the next.
     pub async fn publish(&self, cn: &Cn, events: &[Event]) -> Result<Report, PublishError> {
-        let deadline = Instant::now() + self.config.budget;
+        let config = self.config();
+        let deadline = Instant::now() + config.budget;
         let listeners = tokio::time::timeout_at(deadline, self.resolver.lookup(cn))
             .await
-            .map_err(|_| PublishError::LookupDeadline(self.config.budget))??;
-        let plan = delivery::plan(&listeners, events, &self.config.options);
+            .map_err(|_| PublishError::LookupDeadline(config.budget))??;
+        let plan = delivery::plan(&listeners, events, &config.options);
         let mut verdicts = Verdicts::of(&plan);
         let waiting: Vec<(Send, oneshot::Receiver<Outcome>)> =
             plan.sends.into_iter().map(|send| (send.clone(), self.submit(send, deadline))).collect();
@@ -91,7 +101,7 @@ impl Publisher {
                 Ok(Err(_)) => Outcome::Broken("its task ended".to_owned()),
                 Err(_) => Outcome::Silent,
             };
-            let verdict = delivery::judge(&send, &outcome, cn.as_str(), &self.config.options);
+            let verdict = delivery::judge(&send, &outcome, cn.as_str(), &config.options);
             report.endpoints.push(EndpointReport::new(&send, &verdict));
             verdicts.add(&send, verdict);
         }
@@ -108,8 +118,15 @@ impl Publisher {
     }
 
     /// How it sends.
-    pub(crate) fn config(&self) -> &PublisherConfig {
-        &self.config
+    pub(crate) fn config(&self) -> Arc<PublisherConfig> {
+        Arc::clone(&self.config.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Sends in another way from here on, as do all clones.
+    pub(crate) fn renew(&self, config: PublisherConfig) -> Result<(), PublishError> {
+        config.check()?;
+        *self.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
+        Ok(())
     }
 
     /// Hands a send to its endpoint's task.

@@ -37,6 +37,19 @@ fn credentials_change_and_connections_stay() {
 }
 
 #[test]
+fn limits_and_times_of_the_outbox_hold_at_once() {
+    let mut house = House::new();
+    let text = house.text("");
+    house
+        .daemon
+        .reload(&format!("{text}\n[outbox]\ntime_to_live_s = 1\n[publisher]\nbudget_ms = 300\n"))
+        .unwrap();
+    let log = house.daemon.wait_log("event=\"reloaded\"", LIMIT).unwrap();
+    assert!(log.contains("outbox.time_to_live_s") && log.contains("publisher.budget_ms"), "{log}");
+    assert!(!log.contains("restart_needed"), "{log}");
+}
+
+#[test]
 fn what_needs_a_restart_is_named_and_keeps_its_value() {
     let mut house = House::new();
     let other =

@@ -54,20 +54,20 @@ impl Settings {
             applied repeat_requests "http.repeat_requests",
         });
         compare!(&self.publisher, new.publisher, merged.publisher, PublisherSettings {
-            restart budget_ms "publisher.budget_ms",
-            restart backend "publisher.backend",
+            applied budget_ms "publisher.budget_ms",
+            applied backend "publisher.backend",
             restart charset "publisher.charset",
-            restart keep_refused "publisher.keep_refused",
+            applied keep_refused "publisher.keep_refused",
         });
         compare!(&self.outbox, new.outbox, merged.outbox, OutboxSettings {
-            restart max_octets "outbox.max_octets",
-            restart max_user_octets "outbox.max_user_octets",
-            restart time_to_live_s "outbox.time_to_live_s",
-            restart retry_min_ms "outbox.retry_min_ms",
-            restart retry_max_ms "outbox.retry_max_ms",
-            restart grace_s "outbox.grace_s",
-            restart gather_ms "outbox.gather_ms",
-            restart lookups "outbox.lookups",
+            applied max_octets "outbox.max_octets",
+            applied max_user_octets "outbox.max_user_octets",
+            applied time_to_live_s "outbox.time_to_live_s",
+            applied retry_min_ms "outbox.retry_min_ms",
+            applied retry_max_ms "outbox.retry_max_ms",
+            applied grace_s "outbox.grace_s",
+            applied gather_ms "outbox.gather_ms",
+            applied lookups "outbox.lookups",
             restart state_dir "outbox.state_dir",
         });
         compare!(&self.handover, new.handover, merged.handover, HandOverSettings {

@@ -190,6 +190,11 @@ impl Core {
         }
     }
 
+    /// Other limits and times, for what is here as well: what is beyond them now goes when it is looked at next.
+    pub(super) fn renew(&mut self, config: OutboxConfig) {
+        self.config = OutboxConfig { state_dir: self.config.state_dir.take(), ..config };
+    }
+
     /// Takes events, all or none.
     pub(super) fn accept(&mut self, now: Now, source: Source, events: Vec<Event>) -> Result<(), Full> {
         let count = events.len() as u64;
