@@ -377,7 +377,8 @@ end
 -- Connections that are idle for longer are closed.
 local IDLE_MS = 1000
 -- A request goes out again once, within the deadline, when its connection breaks: a daemon that restarts closes
--- those that are idle. Its events have ids, so that they are not told twice.
+-- those that are idle. Its events have ids, so that they are not told twice. (Dovecot calls that a retry. It looks at
+-- an idle connection before it uses it, but not always: the new loop of a call may stand where the former one stood.)
 local ATTEMPTS = 2
 
 local function client(timeout_ms)
@@ -393,7 +394,6 @@ local function client(timeout_ms)
     max_idle_time_msecs = IDLE_MS,
     max_attempts = ATTEMPTS,
     max_connect_attempts = 1,
-    no_auto_retry = true,
     no_auto_redirect = true,
   })
   if not made then
@@ -405,7 +405,7 @@ local function client(timeout_ms)
       max_idle_time = IDLE_MS .. " msecs",
       request_max_attempts = tostring(ATTEMPTS),
       max_connect_attempts = "1",
-      auto_retry = "no",
+      auto_retry = "yes",
       auto_redirect = "no",
     })
   end
