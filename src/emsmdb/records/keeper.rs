@@ -1,5 +1,5 @@
 //! Keeps the records of all shared sessions: one task that writes what is due, several sessions at once, each one's in
-//! order; and what reads them.
+//! order.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::fmt;
@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use super::shared::{Job, Shared};
 use super::{Sharing, SharingStatistics, entries};
-use crate::emsmdb::engine::{NewSession, OpenError, Taken, UnknownSession};
+use crate::emsmdb::engine::{Taken, UnknownSession};
 use crate::emsmdb::service::Inner;
 
 /// Sessions whose records are written at once.
@@ -37,7 +37,7 @@ const REMOVE: Duration = Duration::from_secs(600);
 const APPEND_OCTETS: usize = 64 * 1024;
 
 pub(in crate::emsmdb) struct Keeper {
-    sharing: Option<Sharing>,
+    pub(super) sharing: Option<Sharing>,
     state: Mutex<State>,
     changed: Notify,
     /// A session is forgotten.
@@ -46,9 +46,9 @@ pub(in crate::emsmdb) struct Keeper {
 }
 
 #[derive(Default)]
-struct State {
-    sessions: HashMap<Uuid, Shared>,
-    by_async: HashMap<Uuid, Uuid>,
+pub(super) struct State {
+    pub(super) sessions: HashMap<Uuid, Shared>,
+    pub(super) by_async: HashMap<Uuid, Uuid>,
     /// Sessions with something to do.
     ready: VecDeque<Uuid>,
     /// Sessions for which it failed.
@@ -56,8 +56,8 @@ struct State {
     /// A fetch failed, and until then no other one waits for memcached.
     spared_until: Option<Instant>,
     /// Sessions that are over, and since when.
-    removing: HashMap<Uuid, Instant>,
-    counters: SharingStatistics,
+    pub(super) removing: HashMap<Uuid, Instant>,
+    pub(super) counters: SharingStatistics,
 }
 
 impl fmt::Debug for Keeper {
@@ -87,7 +87,7 @@ impl Keeper {
         SharingStatistics { sessions, ..state.counters }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         // A poisoned lock: a panic elsewhere in the process. Nothing panics half-way through a change.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -116,15 +116,21 @@ impl Keeper {
 
     /// A session is over.
     pub(in crate::emsmdb) fn ended(&self, guid: Uuid) {
-        self.due(guid, |shared| shared.ended = true);
-        self.lock().removing.insert(guid, Instant::now());
+        let mut state = self.lock();
+        // Of others there is nothing to remove, nor anybody who would take the entry out again.
+        if state.sessions.contains_key(&guid) {
+            state.removing.insert(guid, Instant::now());
+        }
+        self.due_in(&mut state, guid, |shared| shared.ended = true);
     }
 
     fn due(&self, guid: Uuid, change: impl FnOnce(&mut Shared)) {
-        if self.sharing.is_none() {
-            return;
+        if self.sharing.is_some() {
+            self.due_in(&mut self.lock(), guid, change);
         }
-        let mut state = self.lock();
+    }
+
+    fn due_in(&self, state: &mut State, guid: Uuid, change: impl FnOnce(&mut Shared)) {
         let Some(shared) = state.sessions.get_mut(&guid) else { return };
         change(shared);
         if !std::mem::replace(&mut shared.busy, true) {
@@ -137,10 +143,7 @@ impl Keeper {
     pub(in crate::emsmdb) async fn connect_async(&self, guid: Uuid, async_session: Uuid) {
         let (done, written) = oneshot::channel();
         self.due(guid, |shared| {
-            if !shared.asyncs.contains(&async_session) {
-                shared.asyncs.push(async_session);
-                shared.register.push(async_session);
-            }
+            shared.connect(async_session);
             shared.waiting.push(done);
         });
         // An error: it failed, or there is no such session.
@@ -268,6 +271,13 @@ impl Keeper {
                 }
                 absent_is_right(records.unsubscribe_all(&guid).await)?;
                 absent_is_right(records.discard(&guid).await)
+            }
+            Job::Unregister { async_session } => {
+                absent_is_right(records.unregister(&async_session).await)?;
+                if let Some(shared) = self.lock().sessions.get_mut(&guid) {
+                    shared.dropped.retain(|dropped| *dropped != async_session);
+                }
+                Ok(())
             }
             Job::Register { async_session, cn } => {
                 let record = SessionRecord { session: guid, cn: cn.to_string() };
@@ -475,98 +485,6 @@ impl Keeper {
         }
     }
 
-    /// Finds the session that an asynchronous one belongs to, and opens it here if it is not open.
-    pub(in crate::emsmdb) async fn join(
-        &self,
-        inner: &Arc<Inner>,
-        async_session: Uuid,
-    ) -> Result<(Uuid, Cn), JoinError> {
-        let known = self.lock().by_async.get(&async_session).copied();
-        let user = |guid: Uuid| inner.with(|engine, _| Some((guid, engine.user_of(guid)?.clone())));
-        if let Some(found) = known.and_then(user) {
-            return Ok(found);
-        }
-        let Some(sharing) = &self.sharing else { return Err(JoinError::Unknown(async_session)) };
-        let record = match sharing.records.session(&async_session).await {
-            Err(SessionsError::NotFound { .. }) => return Err(JoinError::Unknown(async_session)),
-            record => record?,
-        };
-        let guid = record.session;
-        let cn = Cn::new(&record.cn).map_err(|_| JoinError::Unknown(async_session))?;
-        let new = NewSession { guid, cn: cn.clone(), index: 0 };
-        // Opened here, it is by ourselves (`Both`), or by an earlier asynchronous session.
-        let opened = inner.with(|engine, now| {
-            let is_new = !engine.contains(guid);
-            if is_new {
-                engine.open(new, now)?;
-                engine.relay(guid);
-            }
-            Ok(is_new)
-        });
-        let is_new = opened.map_err(JoinError::Open)?;
-        {
-            let mut state = self.lock();
-            if is_new {
-                state.removing.remove(&guid);
-                state.sessions.insert(guid, Shared::new(cn.clone(), false));
-            }
-            if let Some(shared) = state.sessions.get_mut(&guid)
-                && !shared.asyncs.contains(&async_session)
-            {
-                shared.asyncs.push(async_session);
-            }
-            state.by_async.insert(async_session, guid);
-        }
-        if is_new {
-            self.refresh_session(inner, sharing, guid).await;
-            // Nobody has listened for it until now.
-            inner.with(|engine, now| engine.resync(guid, now));
-        }
-        Ok((guid, cn))
-    }
-
-    /// Reads again what is open in the sessions of the users of these events, where it was not opened here.
-    pub(in crate::emsmdb) async fn refresh(&self, inner: &Arc<Inner>, events: &[Arc<Event>]) {
-        if self.sharing.is_none() {
-            return;
-        }
-        let mut users: Vec<Cn> = events.iter().filter_map(|event| Cn::new(&event.user).ok()).collect();
-        users.sort_unstable();
-        users.dedup();
-        let sessions: Vec<Uuid> =
-            inner.with(|engine, _| users.iter().flat_map(|cn| engine.sessions_of(cn)).copied().collect());
-        let joined: Vec<Uuid> = {
-            let state = self.lock();
-            let is_joined = |guid: &Uuid| state.sessions.get(guid).is_some_and(|shared| !shared.owner);
-            sessions.into_iter().filter(is_joined).collect()
-        };
-        // All at once: they share round trips.
-        let mut reading = JoinSet::new();
-        for guid in joined {
-            let inner = Arc::clone(inner);
-            reading.spawn(async move {
-                if let Some(sharing) = &inner.keeper.sharing {
-                    inner.keeper.refresh_session(&inner, sharing, guid).await;
-                }
-            });
-        }
-        while reading.join_next().await.is_some() {}
-    }
-
-    async fn refresh_session(&self, inner: &Arc<Inner>, sharing: &Sharing, guid: Uuid) {
-        let entries = match sharing.records.subscriptions(&guid).await {
-            Ok(entries) => entries,
-            Err(SessionsError::NotFound { .. }) => Vec::new(),
-            Err(error) => {
-                // What was open before is told of.
-                tracing::debug!(event = "subscriptions_unread", session = %guid, reason = %error);
-                self.lock().counters.failures += 1;
-                return;
-            }
-        };
-        inner.with(|engine, _| engine.replace_handles(guid, entries::from_record(&entries)));
-    }
-
     /// Waits until the records of every session that is over are removed.
     pub(in crate::emsmdb) async fn removed(&self) {
         loop {
@@ -578,21 +496,6 @@ impl Keeper {
             let _ = tokio::time::timeout(RETRY, gone).await;
         }
     }
-}
-
-/// Why a session is not found by its asynchronous one.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum JoinError {
-    /// There is no `session:` record: never connected, closed, or forgotten by memcached.
-    #[error("asynchronous session {0} is unknown: never connected, or closed")]
-    Unknown(Uuid),
-    /// It cannot be opened here: a limit, or the server stops.
-    #[error(transparent)]
-    Open(OpenError),
-    /// memcached failed.
-    #[error(transparent)]
-    Records(#[from] SessionsError),
 }
 
 fn absent_is_right(result: Result<(), SessionsError>) -> Result<(), SessionsError> {

@@ -21,10 +21,11 @@
 
 mod entries;
 mod front;
+mod joined;
 mod keeper;
 mod shared;
 
-pub use keeper::JoinError;
+pub use joined::JoinError;
 pub(super) use keeper::Keeper;
 
 use ocbus_resolver::SessionRecords;

@@ -8,6 +8,9 @@ use uuid::Uuid;
 
 use super::front::Front;
 
+/// Asynchronous sessions of one session. A client has one, and another when it connects anew; beyond this the oldest go.
+const MAX_ASYNCS: usize = 16;
+
 /// One session that is shared.
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -16,7 +19,9 @@ pub(super) struct Shared {
     pub(super) owner: bool,
     /// The asynchronous sessions that belong to it.
     pub(super) asyncs: Vec<Uuid>,
-    /// Of these, those of which `session:` is to be written.
+    /// Former ones, of which `session:` is to be removed.
+    pub(super) dropped: Vec<Uuid>,
+    /// Of those that belong to it, those of which `session:` is to be written.
     pub(super) register: Vec<Uuid>,
     /// `subscription:` is to be written.
     pub(super) handles: bool,
@@ -50,6 +55,8 @@ pub(super) enum Job {
     Remove { asyncs: Vec<Uuid> },
     /// Nothing of it is ours: it is only to be forgotten.
     Forget,
+    /// Remove one `session:`.
+    Unregister { async_session: Uuid },
     /// Write `session:`.
     Register { async_session: Uuid, cn: Cn },
     /// Write `subscription:`.
@@ -66,6 +73,7 @@ impl Shared {
             cn,
             owner,
             asyncs: Vec::new(),
+            dropped: Vec::new(),
             register: Vec::new(),
             handles: false,
             written: None,
@@ -82,16 +90,38 @@ impl Shared {
         }
     }
 
+    /// An asynchronous session belongs to it from here on.
+    pub(super) fn connect(&mut self, async_session: Uuid) {
+        if self.asyncs.contains(&async_session) {
+            return;
+        }
+        if self.asyncs.len() >= MAX_ASYNCS {
+            let oldest = self.asyncs.remove(0);
+            self.register.retain(|registering| *registering != oldest);
+            self.dropped.push(oldest);
+            // While memcached is away. What is left behind there it evicts some day.
+            if self.dropped.len() > MAX_ASYNCS {
+                self.dropped.remove(0);
+            }
+        }
+        self.dropped.retain(|dropped| *dropped != async_session);
+        self.asyncs.push(async_session);
+        self.register.push(async_session);
+    }
+
     /// The next thing to do, which then counts as done: what fails is put back by [`Shared::again`].
     pub(super) fn next(&mut self) -> Option<Job> {
         if self.ended {
             return Some(match self.owner {
-                true => Job::Remove { asyncs: self.asyncs.clone() },
+                true => Job::Remove { asyncs: self.asyncs.iter().chain(&self.dropped).copied().collect() },
                 false => Job::Forget,
             });
         }
         if let Some(async_session) = self.register.pop() {
             return Some(Job::Register { async_session, cn: self.cn.clone() });
+        }
+        if let Some(async_session) = self.dropped.first().copied() {
+            return Some(Job::Unregister { async_session });
         }
         if std::mem::take(&mut self.handles) {
             return Some(Job::Handles);
@@ -165,5 +195,24 @@ mod tests {
         (ours.ended, joined.ended) = (true, true);
         assert_eq!(ours.next(), Some(Job::Remove { asyncs: vec![Uuid::from_u128(1)] }));
         assert_eq!(joined.next(), Some(Job::Forget));
+    }
+
+    /// However often a client connects anew.
+    #[test]
+    fn former_asynchronous_sessions_are_taken_back() {
+        let mut shared = Shared::new("bob".parse().unwrap(), true);
+        let last = MAX_ASYNCS as u128 + 2;
+        (0..=last).for_each(|number| shared.connect(Uuid::from_u128(number)));
+        assert_eq!((shared.asyncs.len(), shared.dropped.len()), (MAX_ASYNCS, 3));
+        assert_eq!(shared.register.len(), MAX_ASYNCS, "what is gone again need not be written");
+        shared.register.clear();
+        assert_eq!(shared.next(), Some(Job::Unregister { async_session: Uuid::from_u128(0) }));
+        assert_eq!(
+            shared.next(),
+            Some(Job::Unregister { async_session: Uuid::from_u128(0) }),
+            "until it is done"
+        );
+        shared.ended = true;
+        assert!(matches!(shared.next(), Some(Job::Remove { asyncs }) if asyncs.len() == MAX_ASYNCS + 3));
     }
 }
