@@ -166,6 +166,24 @@ async fn what_a_writer_without_compare_and_swap_overwrote() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_is_added_during_a_heartbeat_is_not_taken_for_lost() {
+    let sandbox = Sandbox::new().unwrap();
+    let memcached = sandbox.memcached().unwrap();
+    for user in users().take(50) {
+        // Its first heartbeat is at once.
+        let bus = Bus::new();
+        let mut events = bus.subscribe(Filter::all());
+        let subscriber =
+            Subscriber::start(SubscriberConfig::default(), resolver(&memcached).await, bus).await.unwrap();
+        subscriber.add(&user).await.unwrap();
+        let canary = format!("ocbus-canary:{}", subscriber.id());
+        until("the heartbeat is over", || memcached.get(&canary).unwrap().is_some());
+        assert_eq!(subscriber.statistics().registrations_lost, 0);
+        assert!(events.try_recv().is_none(), "nor is anybody told to resync");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_quiet_time_has_few_writes_and_the_dead_go_with_their_lease() {
     let config = SubscriberConfig { lease: Duration::from_secs(3), ..SubscriberConfig::default() };
     let scene = scene(64, config).await;

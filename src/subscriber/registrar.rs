@@ -258,10 +258,14 @@ impl Shared {
 
     /// The same for several, in their order and in few round trips.
     async fn register_many(&self, cns: &[Cn], warn: bool) -> Vec<Result<bool, ResolverError>> {
-        let legacy: Vec<Option<String>> = {
+        // Whether they were registered is asked before: a first registration is made by `add` and by a heartbeat at
+        // the same time, and is new to both.
+        let (legacy, before): (Vec<Option<String>>, Vec<bool>) = {
             let held = self.held.lock();
-            let endpoint = |cn| Some(held.get(cn)?.legacy.as_ref()?.endpoint().to_string());
-            cns.iter().map(endpoint).collect()
+            let of = |user: &HeldUser| {
+                (user.legacy.as_ref().map(|legacy| legacy.endpoint().to_string()), user.registered)
+            };
+            cns.iter().map(|cn| held.get(cn).map(of).unwrap_or_default()).unzip()
         };
         let mut outcomes = self.register_native(cns, &legacy).await;
         let both = || cns.iter().zip(&legacy);
@@ -280,9 +284,9 @@ impl Shared {
                 }
             }
         }
-        for (outcome, (cn, legacy)) in outcomes.iter_mut().zip(both()) {
+        for ((outcome, (cn, legacy)), before) in outcomes.iter_mut().zip(both()).zip(before) {
             if let Ok(new) = *outcome {
-                *outcome = self.registered(cn, legacy.as_deref(), new, warn).await;
+                *outcome = self.registered(cn, legacy.as_deref(), before && new, warn).await;
             }
         }
         outcomes
@@ -315,30 +319,30 @@ impl Shared {
         cns.iter().zip(registered).map(told).collect()
     }
 
-    /// Takes note that a user's endpoints stand in the records; `new`: one of them did not before.
+    /// Takes note that a user's endpoints stand in the records; `lost`: one that had stood there did not.
     async fn registered(
         &self,
         cn: &Cn,
         legacy: Option<&str>,
-        new: bool,
+        lost: bool,
         warn: bool,
     ) -> Result<bool, ResolverError> {
         // Spread over half of it, so that users who came together are not renewed together for ever.
         let renewal = self.config.renewal();
         let jitter = renewal.mul_f64(f64::from(Uuid::new_v4().as_bytes()[0]) / 512.0);
-        let lost = match self.held.lock().get_mut(cn) {
+        let held = match self.held.lock().get_mut(cn) {
             Some(user) => {
                 user.renew_at = Instant::now() + renewal - jitter;
-                user.complained = false;
-                Some(std::mem::replace(&mut user.registered, true) && new)
+                (user.complained, user.registered) = (false, true);
+                true
             }
-            None => None,
+            None => false,
         };
-        let Some(lost) = lost else {
+        if !held {
             // Removed while this was under way, and perhaps put back by it.
             self.leave_endpoints(cn, legacy).await?;
             return Ok(false);
-        };
+        }
         if lost {
             self.counters.registrations_lost.fetch_add(1, Ordering::Relaxed);
             if warn {
