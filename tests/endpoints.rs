@@ -268,6 +268,41 @@ async fn a_port_that_passed_to_another_subscriber_is_not_the_users_any_more() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_is_gone_is_not_dialled_until_there_is_something_to_send() {
+    for config in [SubscriberConfig::default(), legacy_only()] {
+        let native = config.bind.is_some();
+        let store = MemoryStore::new();
+        let (subscriber, bus) = subscriber(config, &store).await;
+        subscriber.add(&cn()).await.unwrap();
+        let mut events = bus.subscribe(Filter::user("bob"));
+        let publisher = publisher(&store, LIMIT);
+        publisher.publish(&cn(), &[new_mail(1)]).await.unwrap();
+        next(&mut events).await;
+        let found = Resolver::in_memory(store).lookup(&cn()).await.unwrap();
+        let url = if native { &found.native[0].endpoint } else { &found.legacy[0] };
+        let address = url.strip_prefix("tcp://").unwrap();
+        // As if killed: its registration stands, and its connections end.
+        drop(subscriber);
+        let begun = std::time::Instant::now();
+        let listener = loop {
+            match std::net::TcpListener::bind(address) {
+                Ok(listener) => break listener,
+                Err(error) => assert!(begun.elapsed() < LIMIT, "{error}"),
+            }
+            tokio::task::yield_now().await;
+        };
+        listener.set_nonblocking(true).unwrap();
+        let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+        let dialled = tokio::time::timeout(Duration::from_millis(500), listener.accept()).await;
+        assert!(dialled.is_err(), "native: {native}; nng itself tries ten times a second: {dialled:?}");
+        let report = tokio::spawn(async move { publisher.publish(&cn(), &[new_mail(2)]).await });
+        tokio::time::timeout(LIMIT, listener.accept()).await.expect("dialled for the next mail").unwrap();
+        drop(listener);
+        report.await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_was_missed_is_told_by_a_resync_at_the_next_renewal() {
     let store = MemoryStore::new();
     let config = SubscriberConfig { lease: Duration::from_secs(1), ..SubscriberConfig::default() };

@@ -1,7 +1,8 @@
 //! Nothing is missed: many IMAP sessions do random things to the same mailboxes at once, and a replica that is kept from
 //! the events alone has in the end what IMAP says.
 //!
-//! `OCBUS_SEED` repeats a run as far as the kernel's scheduling lets it, `OCBUS_REPLICA_SECONDS` makes it longer.
+//! `OCBUS_SEED` repeats a run as far as the kernel's scheduling lets it, `OCBUS_REPLICA_SECONDS` makes it longer or shorter
+//! than a minute.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, missing_docs)]
 #![allow(unreachable_pub, reason = "modules of one test")]
 
@@ -172,7 +173,7 @@ async fn replicate(finds: bool, more: impl FnOnce(DovecotOptions) -> DovecotOpti
             tokio::spawn(keep(events, scene.site.dovecot.imap(user).unwrap(), Arc::clone(&ended)))
         })
         .collect();
-    scene.run(seed, seconds(10), |_| ());
+    scene.run(seed, seconds(60), |_| ());
     // What nobody has found yet is found now.
     let look = |user: &str| model::look(&mut scene.site.dovecot.imap(user).unwrap());
     for user in USERS {

@@ -60,11 +60,12 @@ impl Server {
         split(&octets).map(Result::unwrap).collect()
     }
 
+    /// Gives what it said before its end.
     fn end(mut self) -> Vec<String> {
         drop(self.child.stdin.take());
-        let lines: Vec<String> = self.lines.iter().collect();
+        let mut lines: Vec<String> = self.lines.iter().collect();
         assert!(self.child.wait().unwrap().success(), "no error of valgrind, no leak: {lines:?}");
-        assert_eq!(lines.last().map(String::as_str), Some("ended"));
+        assert_eq!(lines.pop().as_deref(), Some("ended"));
         lines
     }
 }
@@ -118,8 +119,10 @@ fn a_mail_goes_through_both(valgrind: bool) {
     for (name, guid) in [("session", ASYNC), ("subscription", SESSION), ("deliver", SESSION)] {
         assert_eq!(record(name, guid), None, "{name} is left behind");
     }
-    let lines = asyncemsmdb.end();
-    assert_eq!(lines[..lines.len() - 1], ["wait 3ed 0 2"], "the parked wait was answered");
+    let mut lines = asyncemsmdb.end();
+    assert_eq!(lines.pop().as_deref(), Some("wait 3ed 0 2"), "the parked wait was answered");
+    // What a mail does to its folder's table may come behind the mail, and end a wait by itself.
+    assert!(lines.iter().all(|line| line == "wait 0 1 2"), "{lines:?}");
 }
 
 #[test]

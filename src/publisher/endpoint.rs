@@ -27,14 +27,29 @@ impl Job {
     }
 }
 
-/// The next job, or `None` when there was none for long and the task may end.
-pub(super) async fn next(jobs: &mut mpsc::Receiver<Job>) -> Option<Job> {
-    match tokio::time::timeout(IDLE, jobs.recv()).await {
-        Ok(job) => job,
-        Err(_) => {
-            // Nothing gets in behind this; what got in before is still done.
-            jobs.close();
-            jobs.try_recv().ok()
+/// The next job, or `None` when there was none for long and the task may end. A connection that is lost meanwhile is
+/// let go: nng would dial a peer that is gone ten times a second.
+pub(super) async fn next<C: AsRef<Dialled>>(
+    jobs: &mut mpsc::Receiver<Job>,
+    connection: &mut Option<C>,
+) -> Option<Job> {
+    let end = Instant::now() + IDLE;
+    loop {
+        let lost = async {
+            match connection.as_ref() {
+                Some(connection) => connection.as_ref().lost().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            job = jobs.recv() => return job,
+            () = lost => *connection = None,
+            () = tokio::time::sleep_until(end) => {
+                // Nothing gets in behind this; what got in before is still done.
+                jobs.close();
+                return jobs.try_recv().ok();
+            }
         }
     }
 }

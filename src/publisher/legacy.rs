@@ -19,9 +19,15 @@ struct Connection {
     call: Call,
 }
 
+impl AsRef<Dialled> for Connection {
+    fn as_ref(&self) -> &Dialled {
+        &self.dialled
+    }
+}
+
 pub(super) async fn run(endpoint: Endpoint, mut jobs: mpsc::Receiver<Job>) {
     let mut connection = None;
-    while let Some(job) = next(&mut jobs).await {
+    while let Some(job) = next(&mut jobs, &mut connection).await {
         let pushed = match &endpoint {
             Endpoint::Tcp { .. } => push(&endpoint, &mut connection, &job).await,
             Endpoint::Ipc { path } => timeout_at(job.deadline, push_ipc(&endpoint, path, &job))

@@ -30,6 +30,12 @@ struct Connection {
     calls: Vec<Call>,
 }
 
+impl AsRef<Dialled> for Connection {
+    fn as_ref(&self) -> &Dialled {
+        &self.dialled
+    }
+}
+
 /// A job and how far it was sent.
 struct Waiting {
     job: Job,
@@ -79,7 +85,7 @@ pub(super) async fn run(endpoint: Endpoint, mut jobs: mpsc::Receiver<Job>) {
     let mut waiting: VecDeque<Waiting> = VecDeque::new();
     loop {
         if waiting.is_empty() {
-            match next(&mut jobs).await {
+            match next(&mut jobs, &mut connection).await {
                 Some(job) => waiting.push_back(job.into()),
                 None => return,
             }

@@ -3,7 +3,6 @@
 use super::line::Line;
 use super::process::{Child, End, as_nobody, find_program, poll_until};
 use super::{SandboxError, free_port};
-use rustix::process::Signal;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -66,7 +65,7 @@ impl Memcached {
     /// # Errors
     /// When it has ended.
     pub fn stop(&self) -> Result<(), SandboxError> {
-        self.child.send_and_see(Signal::STOP, true)
+        self.child.signal("STOP")
     }
 
     /// Lets it go on with SIGCONT.
@@ -74,7 +73,7 @@ impl Memcached {
     /// # Errors
     /// When it has ended.
     pub fn cont(&self) -> Result<(), SandboxError> {
-        self.child.send_and_see(Signal::CONT, false)
+        self.child.signal("CONT")
     }
 
     /// Kills it; its port refuses from then on.

@@ -168,15 +168,16 @@ impl Child {
         Ok(self.status)
     }
 
-    /// Sends it a signal by name: `TERM`, `STOP`, `CONT`, `KILL`, `INT`, `HUP`, `USR1`.
+    /// Sends it a signal by name: `TERM`, `STOP`, `CONT`, `KILL`, `INT`, `HUP`, `USR1`. Returns from `STOP` and `CONT`
+    /// once all its threads are stopped, or running again.
     ///
     /// # Errors
     /// When it has ended, or the name is not one of these.
     pub fn signal(&self, name: &str) -> Result<(), SandboxError> {
         let signal = match name {
             "TERM" => Signal::TERM,
-            "STOP" => Signal::STOP,
-            "CONT" => Signal::CONT,
+            "STOP" => return self.send_and_see(Signal::STOP, true),
+            "CONT" => return self.send_and_see(Signal::CONT, false),
             "KILL" => Signal::KILL,
             "INT" => Signal::INT,
             "HUP" => Signal::HUP,
@@ -200,11 +201,11 @@ impl Child {
     }
 
     /// Sends a signal and waits until the kernel shows the process stopped, or running again.
-    pub(super) fn send_and_see(&self, signal: Signal, stopped: bool) -> Result<(), SandboxError> {
+    fn send_and_see(&self, signal: Signal, stopped: bool) -> Result<(), SandboxError> {
         self.send(signal)?;
         let limit = Duration::from_secs(5);
-        poll_until(limit, || (matches!(state(self.pid()), Some('T' | 't')) == stopped).then_some(()))
-            .ok_or_else(|| SandboxError::Deadline {
+        poll_until(limit, || threads_are_stopped(self.pid(), stopped).then_some(())).ok_or_else(|| {
+            SandboxError::Deadline {
                 what: format!(
                     "{} pid {} {}",
                     self.name,
@@ -213,7 +214,8 @@ impl Child {
                 ),
                 after: limit,
                 detail: format!("its state is {:?}", state(self.pid())),
-            })
+            }
+        })
     }
 
     /// Its exit status, when it has ended.
@@ -329,9 +331,22 @@ fn spawner_thread() -> io::Result<SyncSender<Job>> {
     Ok(jobs)
 }
 
+/// Whether all threads of a process are stopped, or all of them run: they stop one by one, and any of them may still
+/// answer meanwhile.
+fn threads_are_stopped(pid: i32, stopped: bool) -> bool {
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return false };
+    threads
+        .filter_map(|thread| stat_of(&thread.ok()?.path().join("stat")))
+        .all(|(state, ..)| matches!(state, 'T' | 't') == stopped)
+}
+
 /// `(state, parent, group, name)` of a process; `None` when there is none.
 fn stat(pid: i32) -> Option<(char, i32, i32, String)> {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat_of(Path::new(&format!("/proc/{pid}/stat")))
+}
+
+fn stat_of(path: &Path) -> Option<(char, i32, i32, String)> {
+    let text = fs::read_to_string(path).ok()?;
     // The name may contain spaces and parentheses: it ends at the last one.
     let (head, tail) = text.rsplit_once(')')?;
     let name = head.split_once('(')?.1.to_owned();

@@ -1,11 +1,13 @@
 //! The page in a real browser.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use ocbus::subscriber::SubscriberConfig;
 use serde_json::json;
 
 use super::House;
 use super::browser::Browser;
-use super::support::{listen, until};
+use super::support::{legacy_only, listen, until};
 
 const HOSTILE_USER: &str = "<script>window.caught=1</script>";
 const HOSTILE_MAILBOX: &str = "\\\"><img src=x onerror=window.caught=1>";
@@ -86,4 +88,50 @@ fn without_scripts_the_page_has_everything_too() {
         assert!(head.contains(wanted), "{wanted}: {head}");
     }
     assert!(!head.contains("unsafe"), "{head}");
+}
+
+/// The picture in docs/: half a minute of traffic, with somebody held, somebody gone and a user nobody listens for.
+/// `cargo nextest run --release --test status --run-ignored only the_picture`
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "writes docs/status-page.png"]
+async fn the_picture_in_the_documentation() {
+    let house = House::new();
+    let listen = |user, config| listen(&house.memcached, config, user);
+    let _alice = listen("alice", SubscriberConfig::default()).await;
+    let _carol = (listen("carol", SubscriberConfig::default()).await, listen("carol", legacy_only()).await);
+    let mut bob = Some(listen("bob", SubscriberConfig::default()).await);
+    let mut browser = Browser::start(&house.sandbox, Some(("login", "pass")));
+    let size = json!({"width": 1280, "height": 1110, "deviceScaleFactor": 1, "mobile": false});
+    browser.call("Emulation.setDeviceMetricsOverride", size);
+    browser.call("Emulation.setScrollbarsHidden", json!({"hidden": true}));
+    browser.open(&house.daemon.url("/"));
+    for step in 0..30 {
+        if step == 28 {
+            // As if killed: its lease stands.
+            drop(bob.take());
+        }
+        for at in 0..2 + step * 7 % 5 {
+            let uid = 1 + 10 * step + at;
+            let user = ["alice", "bob", "carol"][uid as usize % 3];
+            let more = match uid % 4 {
+                0 => r#""kind":"FlagsSet","mailbox":"INBOX","flags":["\\Flagged"]"#,
+                1 => r#""kind":"MessageMove","mailbox":"Archive/2026","old_mailbox":"INBOX","old_uids":"7""#,
+                _ => {
+                    house.notify(user, uid);
+                    continue;
+                }
+            };
+            let event = format!(r#"{{"events":[{{"user":"{user}",{more},"uids":"{uid}"}}]}}"#);
+            let answer = house.post(&event);
+            assert_eq!(answer.status, 200, "{event}: {answer:?}");
+        }
+        if step == 28 {
+            house.notify("erin", step);
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(900)).await;
+    }
+    browser.until("document.getElementById('events').innerText.includes('held')");
+    let picture = browser.call("Page.captureScreenshot", json!({"format": "png"}));
+    let octets = STANDARD.decode(picture["data"].as_str().unwrap()).unwrap();
+    std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/status-page.png"), octets).unwrap();
 }

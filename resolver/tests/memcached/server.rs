@@ -18,6 +18,28 @@ pub(crate) fn poll_until(what: &str, mut so: impl FnMut() -> bool) {
     }
 }
 
+/// SIGSTOP, until it has come to every thread.
+pub(crate) fn stop(child: &Child) {
+    signal(child, "-STOP", true);
+}
+
+/// SIGCONT, likewise.
+pub(crate) fn go_on(child: &Child) {
+    signal(child, "-CONT", false);
+}
+
+fn signal(child: &Child, signal: &str, stopped: bool) {
+    let pid = child.id().to_string();
+    assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+    poll_until("memcached has the signal", || {
+        std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().all(|task| {
+            let stat = std::fs::read_to_string(task.unwrap().path().join("stat")).unwrap_or_default();
+            let state = stat.rsplit(')').next().unwrap_or_default().trim_start().chars().next();
+            (state == Some('T')) == stopped
+        })
+    });
+}
+
 /// One connection, line by line.
 pub(crate) struct Line(BufReader<TcpStream>);
 
@@ -86,24 +108,11 @@ impl Memcached {
 
     /// SIGSTOP: connects still succeed, nothing is answered.
     pub(crate) fn stop(&self) {
-        self.signal("-STOP", true);
+        stop(&self.child);
     }
 
     pub(crate) fn go_on(&self) {
-        self.signal("-CONT", false);
-    }
-
-    fn signal(&self, signal: &str, stopped: bool) {
-        let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
-        // Every thread of it, not the first alone.
-        poll_until("memcached has the signal", || {
-            std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().all(|task| {
-                let stat = std::fs::read_to_string(task.unwrap().path().join("stat")).unwrap_or_default();
-                let state = stat.rsplit(')').next().unwrap_or_default().trim_start().chars().next();
-                (state == Some('T')) == stopped
-            })
-        });
+        go_on(&self.child);
     }
 
     fn line(&self) -> Line {

@@ -29,11 +29,6 @@ impl AtSocket {
         poll_until("memcached answers at its socket", || UnixStream::connect(&started.path).is_ok());
         started
     }
-
-    fn signal(&self, signal: &str) {
-        let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
-    }
 }
 
 impl Drop for AtSocket {
@@ -69,12 +64,12 @@ async fn a_unix_socket_is_really_used() {
     resolver.plant(&mut me).await.unwrap();
     assert!(resolver.remembers(&mut me).await.unwrap());
 
-    at_socket.signal("-STOP");
+    server::stop(&at_socket.child);
     let begun = Instant::now();
     assert!(plugin.lookup(&bob, begun + LIMIT).unwrap_err().is_timeout());
     assert!(resolver.lookup(&bob).await.unwrap_err().is_timeout());
     assert!(begun.elapsed() < 2 * LIMIT + Duration::from_millis(100));
-    at_socket.signal("-CONT");
+    server::go_on(&at_socket.child);
     assert!(!lookup(&mut plugin, &bob).is_empty());
     drop(at_socket);
     let begun = Instant::now();
