@@ -21,8 +21,15 @@ unitdir ?= $(PREFIX)/lib/systemd/system
 sysusersdir ?= $(PREFIX)/lib/sysusers.d
 # The commented settings of the daemon, and Dovecot's Lua script.
 datadir ?= $(PREFIX)/share/ocbus
+mandir ?= $(PREFIX)/share/man
+# Where each shell looks for completions, for /usr and for /usr/local.
+bashdir ?= $(PREFIX)/share/bash-completion/completions
+fishdir ?= $(PREFIX)/share/fish/vendor_completions.d
+zshdir ?= $(PREFIX)/share/zsh/site-functions
 version := $(shell sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"$$/\1/p' Cargo.toml)
-capi = $(target)/release/capi
+# What `make install` takes: of the user who built it, as root need not have Rust. The tests of it name other folders.
+built = $(or $(OCBUS_BUILT),$(target)/release)
+capi = $(or $(OCBUS_CAPI),$(target)/release/capi)
 LINK = CARGOFLAGS='$(CARGOFLAGS)' capi/link
 
 # rustup's folder, which is not in everybody's PATH.
@@ -37,7 +44,7 @@ run_as_root = CARGO_TARGET_$(host)_RUNNER='$(sudo)'
 endif
 
 .NOTPARALLEL:
-.PHONY: help demo test lint bench soak build build-capi install install-ocbus install-capi fmt advisories clean
+.PHONY: help demo test lint bench soak build build-capi install install-ocbus install-capi ocbus-built capi-built fmt advisories clean
 .DEFAULT_GOAL := help
 
 help:
@@ -49,14 +56,16 @@ help:
 	@echo '  make soak        $(SOAK_MAILS) deliveries: nothing lost, doubled, crashed or leaked (SOAK_MAILS=n)'
 	@echo '  make bench       what the plugin costs a delivery, beside Dovecot alone and its own push driver'
 	@echo '  make build       the command, the plugin and libocbus.so, for release'
-	@echo '  make install     to $$(DESTDIR)$(PREFIX)/bin, $$(DESTDIR)$(libdir) and $$(DESTDIR)$(moduledir);'
+	@echo '  make install     what make build has built, to $$(DESTDIR)$(PREFIX)/bin, $$(DESTDIR)$(libdir)'
+	@echo '                   and $$(DESTDIR)$(moduledir);'
 	@echo '                   packaging/ to $(datadir), $(unitdir) and $(sysusersdir);'
+	@echo '                   man pages and completions to $(PREFIX)/share;'
 	@echo '                   make install-capi: libocbus.so.0, ocbus.h and ocbus.pc alone'
 	@echo '  make advisories  asks the RustSec database about our dependencies (needs the network)'
 	@echo '  make fmt, make clean'
 	@echo
-	@echo 'demo, test, soak and bench install what is missing on Debian 12 or Ubuntu, or say what to install.'
-	@echo 'They start servers of their own, on 127.0.0.1 and in a temporary folder; Dovecot wants root for that.'
+	@echo 'build, demo, test, soak and bench install what is missing on Debian 12 or Ubuntu, or say what to install.'
+	@echo 'All but build start servers of their own, on 127.0.0.1 and in a temporary folder; Dovecot wants root for that.'
 	@echo 'JOBS=$(JOBS) compilers run at once.'
 
 demo:
@@ -97,14 +106,21 @@ build: build-capi
 	cargo build $(CARGOFLAGS) --release -p ocbus -p dovecot-openchange-plugin
 
 build-capi:
+	@scripts/setup build
 	$(LINK) --release
+
+# Takes what is built and builds nothing: by `sudo make install` that would be root's files in the user's folder, if
+# root has Rust at all.
+install: ocbus-built capi-built install-ocbus install-capi
+ocbus-built capi-built:
+	@for file in $(needed); do [ -e "$$file" ] || { \
+	    echo "make install: $$file is not there: run 'make build' first, as the user who builds" >&2; exit 1; }; done
+ocbus-built: needed = '$(built)/ocbus' '$(built)/libopenchange_plugin.so'
+capi-built: needed = '$(capi)/libocbus.so.$(version)'
 
 # The plugin is put in place by a rename: writing into a .so that a running lmtp has loaded crashes it.
 # Dovecot does not load the temporary, whose name does not end in .so.
-# OCBUS_BUILT names another folder with the command and the plugin, as the test of this does.
-install: install-ocbus install-capi
-install-ocbus: built := $(or $(OCBUS_BUILT),$(target)/release)
-install-ocbus: $(if $(OCBUS_BUILT),,build)
+install-ocbus: ocbus-built
 	install -D -m 0755 '$(built)/ocbus' '$(DESTDIR)$(PREFIX)/bin/.ocbus.new'
 	mv -f '$(DESTDIR)$(PREFIX)/bin/.ocbus.new' '$(DESTDIR)$(PREFIX)/bin/ocbus'
 	install -D -m 0644 '$(built)/libopenchange_plugin.so' '$(DESTDIR)$(moduledir)/.$(plugin).new'
@@ -119,10 +135,17 @@ install-ocbus: $(if $(OCBUS_BUILT),,build)
 	install -d '$(DESTDIR)$(unitdir)'
 	sed -e 's|/usr/local/bin/|$(PREFIX)/bin/|' packaging/systemd/ocbus.service > '$(DESTDIR)$(unitdir)/ocbus.service'
 	chmod 0644 '$(DESTDIR)$(unitdir)/ocbus.service'
+	install -d '$(DESTDIR)$(mandir)/man1' '$(DESTDIR)$(bashdir)' '$(DESTDIR)$(fishdir)' '$(DESTDIR)$(zshdir)'
+	'$(built)/ocbus' man --dir '$(DESTDIR)$(mandir)/man1'
+	'$(built)/ocbus' completions bash > '$(DESTDIR)$(bashdir)/ocbus'
+	'$(built)/ocbus' completions fish > '$(DESTDIR)$(fishdir)/ocbus.fish'
+	'$(built)/ocbus' completions zsh > '$(DESTDIR)$(zshdir)/_ocbus'
+	chmod 0644 '$(DESTDIR)$(mandir)'/man1/ocbus*.1 '$(DESTDIR)$(bashdir)/ocbus' '$(DESTDIR)$(fishdir)/ocbus.fish' \
+	    '$(DESTDIR)$(zshdir)/_ocbus'
 
-# OCBUS_CAPI names another folder of capi/link, as the test of this does.
-install-capi: capi := $(or $(OCBUS_CAPI),$(capi))
-install-capi: $(if $(OCBUS_CAPI),,build-capi)
+# Into a DESTDIR nothing is to be found by the loader yet. Elsewhere ldconfig is told; it wants root, and does not look
+# into every folder.
+install-capi: capi-built
 	install -d '$(DESTDIR)$(libdir)/pkgconfig' '$(DESTDIR)$(includedir)'
 	install -m 0755 '$(capi)/libocbus.so.$(version)' '$(DESTDIR)$(libdir)/.libocbus.so.new'
 	mv -f '$(DESTDIR)$(libdir)/.libocbus.so.new' '$(DESTDIR)$(libdir)/libocbus.so.$(version)'
@@ -132,6 +155,9 @@ install-capi: $(if $(OCBUS_CAPI),,build-capi)
 	sed -e 's|@prefix@|$(PREFIX)|' -e 's|@libdir@|$(libdir)|' -e 's|@includedir@|$(includedir)|' \
 	    -e 's|@version@|$(version)|' capi/ocbus.pc.in > '$(DESTDIR)$(libdir)/pkgconfig/ocbus.pc'
 	chmod 0644 '$(DESTDIR)$(libdir)/pkgconfig/ocbus.pc'
+	@[ -n '$(DESTDIR)' ] || { export PATH="$$PATH:/usr/sbin:/sbin"; \
+	    ldconfig && ldconfig -p | grep -qF ' $(libdir)/libocbus.so.0'; } || \
+	    echo 'note: the loader does not find $(libdir)/libocbus.so.0 yet: run ldconfig as root, with that folder in /etc/ld.so.conf.d'
 
 fmt:
 	cargo fmt --all
