@@ -9,6 +9,8 @@ mod client;
 mod lifecycle;
 #[path = "serve/limits.rs"]
 mod limits;
+#[path = "serve/outbox.rs"]
+mod outbox;
 #[path = "serve/reload.rs"]
 mod reload;
 #[path = "serve/requests.rs"]

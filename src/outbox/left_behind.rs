@@ -1,8 +1,8 @@
-//! What a killed daemon had accepted and not delivered: nobody knows whose it was, so everybody who is registered is
-//! told to look again.
+//! Events of whom nobody knows any more: what a killed daemon had accepted and not delivered, and what found no room
+//! of more users than can be remembered. Everybody who is registered is told to look again.
 
 use std::collections::HashSet;
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use ocbus_resolver::Cn;
@@ -15,6 +15,9 @@ const LIMIT: Duration = Duration::from_secs(2);
 
 /// How soon it is tried again when a server does not answer.
 const PAUSE: Duration = Duration::from_secs(5);
+
+/// How soon a full outbox is looked at again.
+const ROOM_PAUSE: Duration = Duration::from_millis(50);
 
 /// Tells everybody, and clears the ledger. Until that is done the ledger keeps the debt, should we be killed too.
 pub(super) async fn tell(shared: Weak<Shared>, left: LeftBehind) {
@@ -32,11 +35,38 @@ pub(super) async fn tell(shared: Weak<Shared>, left: LeftBehind) {
     if let Some(shared) = shared.upgrade() {
         shared.lock().core.statistics.left_behind = events;
     }
+    let Some(users) = tell_everybody(&shared, events).await else { return };
+    let Some(shared) = shared.upgrade() else { return };
+    let mut state = shared.lock();
+    let (accepted, settled) = (state.core.accepted, state.core.settled);
+    if let Some(ledger) = &mut state.ledger {
+        ledger.forgive(accepted, settled);
+    }
+    drop(state);
+    tracing::info!(event = "left_behind_told", users, "everybody is told");
+}
+
+/// Tells everybody of so many events that found no room.
+pub(super) async fn tell_turned_away(shared: Weak<Shared>, events: u64) {
+    let Some(users) = tell_everybody(&shared, events).await else { return };
+    tracing::warn!(
+        event = "turned_away_told",
+        events,
+        users,
+        "the outbox was full for more users than are remembered: everybody is told to look again"
+    );
+    let Some(shared) = shared.upgrade() else { return };
+    let ((), orders) = shared.call(|core, now| core.told_everybody(now));
+    shared.start(orders);
+}
+
+/// Tells everybody who is registered natively, and gives how many these are. `None`: the outbox is gone.
+async fn tell_everybody(shared: &Weak<Shared>, events: u64) -> Option<usize> {
     let mut told = HashSet::new();
     loop {
-        let Some((users, whole)) = everybody(&shared).await else { return };
+        let (users, whole) = everybody(shared).await?;
         for cn in users {
-            let Some(shared) = shared.upgrade() else { return };
+            let shared = with_room(shared).await?;
             // A legacy endpoint has no word for it. A user whose look-up fails is held by the outbox.
             let native = shared.resolver.lookup(&cn).await.map(|listeners| !listeners.native.is_empty());
             if native.unwrap_or(true) && told.insert(cn.clone()) {
@@ -45,26 +75,32 @@ pub(super) async fn tell(shared: Weak<Shared>, left: LeftBehind) {
             }
         }
         if whole {
-            break;
+            return Some(told.len());
         }
         // Some server did not answer: its users are still to be told.
         tokio::time::sleep(PAUSE).await;
     }
-    let Some(shared) = shared.upgrade() else { return };
-    let mut state = shared.lock();
-    let (accepted, settled) = (state.core.accepted, state.core.settled);
-    if let Some(ledger) = &mut state.ledger {
-        ledger.forgive(accepted, settled);
+}
+
+/// The outbox, when it has room for a resync. `None`: it is gone.
+async fn with_room(shared: &Weak<Shared>) -> Option<Arc<Shared>> {
+    loop {
+        let shared = shared.upgrade()?;
+        if shared.lock().core.has_room() {
+            return Some(shared);
+        }
+        drop(shared);
+        tokio::time::sleep(ROOM_PAUSE).await;
     }
-    drop(state);
-    tracing::info!(event = "left_behind_told", users = told.len(), "everybody is told");
 }
 
 /// Who is registered, and whether all servers said so. `None`: the outbox is gone.
 async fn everybody(shared: &Weak<Shared>) -> Option<(Vec<Cn>, bool)> {
-    let census = shared.upgrade()?.resolver.census(LIMIT);
-    // Records in memory went with the process that had them, and their holders notice.
-    let Some(mut census) = census else { return Some((Vec::new(), true)) };
+    let resolver = shared.upgrade()?.resolver.clone();
+    let Some(mut census) = resolver.census(LIMIT) else {
+        return Some((resolver.registered_in_memory(), true));
+    };
+    drop(resolver);
     let (mut users, mut whole) = (Vec::new(), true);
     loop {
         match census.next().await {

@@ -4,6 +4,7 @@
 //! subscriber's restart and an outage of the resolver for its time to live: it is held, for each user and for each
 //! endpoint, and tried again. Room is bounded, overall and for each user; what is dropped is counted by its
 //! [`Reason`], and whoever missed it is told to look again, by one [`Resync`](crate::EventKind::Resync) in its place.
+//! So is, when there is room again, a user whose events were refused because there was none.
 //! `docs/operations.md` says what is held and what is not.
 //!
 //! What happens is decided in [`core`], without I/O and without a clock; here the decisions are carried out. A
@@ -33,7 +34,7 @@ use uuid::Uuid;
 
 use crate::publisher::PublisherConfig;
 use crate::{Publisher, now_us};
-use core::{Core, Now, Order};
+use core::{Core, News, Now, Order};
 use ledger::{Ledger, LeftBehind};
 
 /// Traces that wait for one who follows.
@@ -221,7 +222,7 @@ impl Shared {
                 ledger.write(counters.0, counters.1);
             }
         }
-        let traces = std::mem::take(&mut core.traces);
+        let (traces, news) = (std::mem::take(&mut core.traces), std::mem::take(&mut core.news));
         let orders = core.take_orders();
         let next = core.next_wake();
         let sooner = next.is_some_and(|next| armed.is_none_or(|armed| next < armed));
@@ -237,6 +238,7 @@ impl Shared {
             // Nobody may be there any more.
             let _ = self.traces.send(trace);
         }
+        news.into_iter().for_each(log);
         (result, orders)
     }
 
@@ -259,6 +261,25 @@ impl Shared {
         }
         for users in self.resolver.round_trips(users) {
             self.runtime.spawn(run::look_up(Arc::clone(self), users));
+        }
+    }
+}
+
+/// Writes a line.
+fn log(news: News) {
+    match news {
+        News::ResolverBack { lasted, held, dropped } => {
+            let lasted_ms = u64::try_from(lasted.as_millis()).unwrap_or(u64::MAX);
+            tracing::warn!(event = "resolver_back", lasted_ms, held, dropped, "what is held is sent now");
+        }
+        News::Dropped { reason, events } => {
+            let reason = reason.name();
+            tracing::warn!(
+                event = "events_dropped",
+                reason,
+                events,
+                "not everybody that they were for has them"
+            );
         }
     }
 }

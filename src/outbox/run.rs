@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::core::{Dispatch, Item, LookUpFailure, Order, Sent, Who};
 use super::trace::{SendOutcome, Step, Trace, TracedEvent};
-use super::{Shared, now};
+use super::{Shared, left_behind, now};
 use crate::now_us;
 
 /// Wakes the core when something is due; ends with the outbox, which it does not keep.
@@ -65,6 +65,11 @@ pub(super) async fn run(shared: Arc<Shared>, mut orders: Vec<Order>) {
                 Order::LookUp(cn) => users.push(cn),
                 Order::Send(dispatch) => send(&shared, dispatch, &under_way),
                 Order::Settle(cn, settlement) => settle_later(&shared, cn, settlement, &under_way),
+                Order::TellEverybody(events) => {
+                    // It may take long, and does not keep the outbox.
+                    let weak = Arc::downgrade(&shared);
+                    shared.runtime.spawn(left_behind::tell_turned_away(weak, events));
+                }
             }
         }
         shared.look_up(users);

@@ -104,6 +104,14 @@ impl Resolver {
         }
     }
 
+    /// Everybody who is registered in this process's memory; nobody, if the records are in memcached.
+    pub fn registered_in_memory(&self) -> Vec<Cn> {
+        match &self.home {
+            Home::Memcached(..) => Vec::new(),
+            Home::Memory(store) => store.registered(),
+        }
+    }
+
     /// Registers a native endpoint, or renews it.
     pub async fn register(
         &self,

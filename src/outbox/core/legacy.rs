@@ -59,7 +59,7 @@ impl Legacy {
                             self.core.sent(self.now, &dispatch.cn, &who, dispatch.through, sent);
                         }
                     }
-                    Order::Settle(..) => {}
+                    Order::Settle(..) | Order::TellEverybody(_) => {}
                 }
             }
         }

@@ -10,9 +10,12 @@ mod endpoint;
 mod legacy;
 #[cfg(test)]
 mod model;
+mod news;
+mod turned_away;
 mod user;
 
 pub(super) use endpoint::Who;
+pub(super) use news::News;
 pub(super) use user::Item;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -27,6 +30,8 @@ use super::config::{Full, OutboxConfig};
 use super::statistics::Statistics;
 use super::trace::{Reason, SendOutcome, Source, Step, Trace, TracedEvent};
 use backoff::Backoff;
+use news::Drops;
+use turned_away::TurnedAway;
 use user::User;
 
 /// Users without waiting events whose endpoints are remembered.
@@ -50,6 +55,9 @@ pub(super) enum Order {
     Send(Dispatch),
     /// Write to the user's records.
     Settle(Cn, Settlement),
+    /// Tell everybody who is registered to look again, for so many events of whom nobody knows any more; then call
+    /// [`Core::told_everybody`].
+    TellEverybody(u64),
 }
 
 /// The same items for some endpoints of a user.
@@ -109,6 +117,9 @@ pub(super) enum LookUpFailure {
 /// The resolver is out of reach.
 #[derive(Debug, Clone, Copy)]
 struct Outage {
+    since: Instant,
+    /// What had been dropped by then.
+    dropped: u64,
     attempts: u32,
     retry_at: Instant,
 }
@@ -136,6 +147,8 @@ pub(super) struct Core {
     grace_until: Instant,
     timers: BTreeSet<(Instant, Cn)>,
     orders: Vec<Order>,
+    turned_away: TurnedAway,
+    drops: Drops,
     /// For jitter; no secret.
     random: u64,
     pub(super) statistics: Statistics,
@@ -146,6 +159,8 @@ pub(super) struct Core {
     /// Whether somebody follows.
     pub(super) traced: bool,
     pub(super) traces: Vec<Arc<Trace>>,
+    /// For the log.
+    pub(super) news: Vec<News>,
 }
 
 /// What a call on one user needs of the others' home.
@@ -180,6 +195,8 @@ impl Core {
             backoff: Backoff::default(),
             timers: BTreeSet::new(),
             orders: Vec::new(),
+            turned_away: TurnedAway::default(),
+            drops: Drops::default(),
             random: seed | 1,
             statistics: Statistics::default(),
             accepted: 0,
@@ -187,6 +204,7 @@ impl Core {
             stopping: false,
             traced: false,
             traces: Vec::new(),
+            news: Vec::new(),
         }
     }
 
@@ -206,6 +224,9 @@ impl Core {
         };
         if let Some(full) = full {
             self.statistics.add_refused(source, count);
+            if matches!(full, Full::Octets { .. }) && source != Source::HandOver {
+                self.turn_away(now, &events);
+            }
             return Err(full);
         }
         self.statistics.add_accepted(source, count);
@@ -232,6 +253,48 @@ impl Core {
         Ok(())
     }
 
+    /// Remembers whose events find no room: Dovecot's drivers do not ask again, and a subscriber that may have missed
+    /// something must be told. (Our plugin goes the direct way with what it could not hand over.)
+    fn turn_away(&mut self, now: Now, events: &[Event]) {
+        for together in events.chunk_by(|one, next| one.user == next.user) {
+            let Some(Ok(cn)) = together.first().map(|event| Cn::new(&event.user)) else { continue };
+            let count = together.len() as u64;
+            // The ledger has them until their resync is there: should we be killed before, the next start tells.
+            self.accepted = self.accepted.saturating_add(count);
+            let joined = self.on(now, &cn, false, |user, _| user.join_resync(count));
+            if joined != Some(true) {
+                self.turned_away.add(&cn, count);
+            }
+        }
+    }
+
+    /// Tells those who were turned away, as far as there is room. Before anybody else gets it: under a load that lasts,
+    /// they would never be told.
+    fn tell_turned_away(&mut self, now: Now) {
+        while self.has_room() {
+            let Some((cn, missed)) = self.turned_away.pop() else {
+                let everybody = self.turned_away.begin_everybody();
+                self.orders.extend(everybody.map(Order::TellEverybody));
+                return;
+            };
+            self.on(now, &cn, true, |user, home| {
+                user.push_resync(ResyncReason::Overflow, missed, missed, home);
+            });
+            self.want(now, &cn);
+        }
+    }
+
+    /// Everybody was told of those who were turned away.
+    pub(super) fn told_everybody(&mut self, now: Now) {
+        self.settled = self.settled.saturating_add(self.turned_away.told_everybody());
+        self.pump(now);
+    }
+
+    /// Whether there is room for a resync.
+    pub(super) fn has_room(&self) -> bool {
+        self.octets.saturating_add(user::RESYNC_OCTETS) <= self.config.max_octets
+    }
+
     /// Tells a user's subscribers that something is missing.
     pub(super) fn resync(&mut self, now: Now, cn: &Cn, missed: u64) {
         self.accepted = self.accepted.saturating_add(1);
@@ -246,7 +309,12 @@ impl Core {
         self.statistics.lookups += 1;
         self.statistics.add_lookup_time(took);
         // Not by one that had asked before.
-        if self.outage.take_if(|outage| outage.retry_at <= now.at).is_some() {
+        if let Some(outage) = self.outage.take_if(|outage| outage.retry_at <= now.at) {
+            self.news.push(News::ResolverBack {
+                lasted: now.at.saturating_duration_since(outage.since),
+                held: self.events as u64,
+                dropped: news::faults(&self.statistics.dropped).saturating_sub(outage.dropped),
+            });
             // Who was forgotten meanwhile registers within a heartbeat.
             self.grace_until = now.at + self.config.grace;
         }
@@ -275,9 +343,11 @@ impl Core {
         if !own {
             // Of those that were under way together one counts.
             if self.outage.is_none_or(|outage| outage.retry_at <= now.at) {
-                let attempts = self.outage.map_or(0, |outage| outage.attempts);
-                let retry_at = now.at + pause(&self.config, attempts, &mut self.random);
-                self.outage = Some(Outage { attempts: attempts.saturating_add(1), retry_at });
+                let (since, dropped) = (now.at, news::faults(&self.statistics.dropped));
+                let begun = Outage { since, dropped, attempts: 0, retry_at: now.at };
+                let outage = self.outage.get_or_insert(begun);
+                outage.retry_at = now.at + pause(&self.config, outage.attempts, &mut self.random);
+                outage.attempts = outage.attempts.saturating_add(1);
             }
             // First again when the resolver is asked next.
             if let Some(user) = self.users.get_mut(cn)
@@ -331,7 +401,9 @@ impl Core {
         let timer = self.timers.first().map(|(at, _)| *at);
         let probe = self.outage.filter(|_| self.looking == 0 && !self.ready.is_empty());
         let probe = probe.map(|outage| outage.retry_at);
-        timer.into_iter().chain(probe).chain(self.gather_until).chain(self.backoff.next_due()).min()
+        let account = self.drops.due(&self.statistics.dropped);
+        let users = timer.into_iter().chain(probe).chain(self.gather_until).chain(self.backoff.next_due());
+        users.chain(account).min()
     }
 
     /// What is to be done now.
@@ -369,7 +441,9 @@ impl Core {
             let (settlement, units) = self.on(now, &cn, false, |user, home| user.abandon(&cn, home))?;
             (units > 0).then_some((cn, settlement, units))
         });
-        told.collect()
+        let told = told.collect();
+        self.news.extend(self.drops.rest(&self.statistics.dropped));
+        told
     }
 
     /// Calls on one user, and brings up to date what depends on it. `None`: there is no such user.
@@ -435,6 +509,8 @@ impl Core {
 
     /// Begins as many look-ups as there may be: one at a time in an outage, when its pause is over.
     fn pump(&mut self, now: Now) {
+        self.tell_turned_away(now);
+        self.news.extend(self.drops.take(now.at, &self.statistics.dropped));
         if self.gather_until.take_if(|until| *until <= now.at).is_some() {
             self.ready.extend(self.gathered.drain(..));
         }

@@ -71,6 +71,8 @@ struct World {
     shared: bool,
     /// Sends so far.
     sends: usize,
+    /// Of so many events everybody was told.
+    told_everybody: u64,
 }
 
 impl World {
@@ -89,6 +91,7 @@ impl World {
             next_process: 0,
             shared: false,
             sends: 0,
+            told_everybody: 0,
         }
     }
 
@@ -127,7 +130,9 @@ impl World {
         let ids: Vec<u64> = (0..count).map(|n| self.next_id + n).collect();
         self.next_id += count;
         let events = ids.iter().map(|id| event(*id, cn.as_str())).collect();
-        self.core.accept(self.now, Source::Http, events).unwrap();
+        let taken = self.core.accept(self.now, Source::Http, events);
+        // Whoever is refused is to be told as well.
+        assert!(taken.is_ok() || self.core.config.max_octets < 1 << 20, "{taken:?}");
         self.accepted.entry(cn.clone()).or_default().extend(ids);
         self.collect();
     }
@@ -176,6 +181,10 @@ impl World {
                 }
             }
             Order::Settle(..) => {}
+            Order::TellEverybody(events) => {
+                self.told_everybody += events;
+                self.core.told_everybody(self.now);
+            }
         }
     }
 
@@ -488,14 +497,111 @@ fn a_full_outbox_takes_nothing_and_counts_it() {
     assert_eq!(world.core.statistics().dropped.iter().sum::<u64>(), taken);
 }
 
+/// A world whose outbox is full of others' events, which the resolver's outage keeps there.
+fn full_world() -> World {
+    let mut world = World::new(1, OutboxConfig { max_octets: 1 << 20, ..config() });
+    world.start(&bob(), 0);
+    world.accept(&bob(), 1);
+    world.run();
+    world.resolver_up = false;
+    let mut others = 0..;
+    let mut other = || format!("other{}", others.next().unwrap());
+    while world.core.accept(world.now, Source::Ox, vec![event(9999, &other())]).is_ok() {}
+    world.collect();
+    world.run();
+    world
+}
+
+#[test]
+fn whoever_was_refused_is_told_once_as_soon_as_there_is_room() {
+    let mut world = full_world();
+    for _ in 0..3 {
+        assert!(world.core.accept(world.now, Source::Ox, vec![event(9999, "bob")]).is_err());
+        world.pass(SECOND);
+    }
+    let (octets, most) = (world.core.octets, world.core.config.max_octets);
+    assert!(octets <= most, "a resync keeps to the bound");
+    assert!(world.core.accepted - world.core.settled >= 3, "a killed daemon's heir tells");
+    assert_eq!(world.last(&bob(), 0).resyncs, 0);
+    world.resolver_up = true;
+    world.pass(5 * SECOND);
+    assert!(world.last(&bob(), 0).resyncs > 0);
+    assert_eq!(world.core.statistics().resyncs, 2, "one for all of bob's, and one of who filled it");
+    world.pass(1500 * SECOND);
+    world.check_empty();
+}
+
+#[test]
+fn whoever_hands_over_and_is_refused_sends_by_itself() {
+    let mut world = full_world();
+    assert!(world.core.accept(world.now, Source::HandOver, vec![event(9999, "bob")]).is_err());
+    world.resolver_up = true;
+    world.pass(1500 * SECOND);
+    assert_eq!(world.last(&bob(), 0).resyncs, 0);
+    world.check_empty();
+}
+
+#[test]
+fn of_more_refused_users_than_are_remembered_everybody_is_told() {
+    let mut world = full_world();
+    let users = turned_away::MAX_USERS as u64 + 10;
+    for n in 0..users {
+        let refused = vec![event(n, &format!("refused{n}")), event(n, &format!("refused{n}"))];
+        assert!(world.core.accept(world.now, Source::Http, refused).is_err());
+    }
+    assert_eq!(world.told_everybody, 0);
+    world.resolver_up = true;
+    world.pass(1500 * SECOND);
+    // Who filled it came before.
+    assert!((20..=22).contains(&world.told_everybody), "{}", world.told_everybody);
+    world.check_empty();
+}
+
+#[test]
+fn what_is_dropped_and_an_outage_s_end_are_news_but_not_many() {
+    let mut world = World::new(1, config());
+    world.start(&bob(), 0);
+    world.resolver_up = false;
+    for _ in 0..200 {
+        world.accept(&bob(), 1);
+        world.pass(SECOND / 2);
+    }
+    world.resolver_up = true;
+    let held = world.core.events as u64;
+    world.pass(5 * SECOND);
+    let news = std::mem::take(&mut world.core.news);
+    let told = |wanted| -> Vec<u64> {
+        let of = news.iter().filter_map(move |news| match news {
+            News::Dropped { reason, events } => (*reason == wanted).then_some(*events),
+            News::ResolverBack { .. } => None,
+        });
+        of.collect()
+    };
+    // There is room for some 80 of them.
+    let lines = told(Reason::Overflow);
+    assert_eq!(lines.iter().sum::<u64>(), world.dropped(Reason::Overflow), "{news:?}");
+    assert!((55..=62).contains(&lines.len()), "a line each second: {lines:?}");
+    let back = |news: &&News| matches!(news, News::ResolverBack { .. });
+    let back: Vec<&News> = news.iter().filter(back).collect();
+    let [News::ResolverBack { lasted, held: then, dropped }] = back[..] else { panic!("{back:?}") };
+    assert_eq!((*then, *dropped), (held, world.dropped(Reason::Overflow)));
+    assert!((99..=105).contains(&lasted.as_secs()), "{lasted:?}");
+    // That nobody listens is no news.
+    world.accept(&Cn::new("alice").unwrap(), 1);
+    world.pass(600 * SECOND);
+    assert_eq!((world.dropped(Reason::Unheard), world.core.news.len()), (1, 0));
+}
+
 /// Anything may happen, in any order; then everybody comes back. Each line of subscribers has every event that was
-/// accepted, or was told to look again; no process had one published twice, or out of order.
+/// accepted or refused, or was told to look again; no process had one published twice, or out of order.
 #[test]
 fn whatever_happens_nothing_is_lost_in_silence() {
     for seed in 1..400u64 {
         let gather = Duration::from_millis(seed % 3 * 5);
         let seeded = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let mut world = World::new(seeded, OutboxConfig { gather, ..config() });
+        // Sometimes there is room for thirty only.
+        let max_octets = if seed % 4 == 0 { 24 * 1024 } else { config().max_octets };
+        let mut world = World::new(seeded, OutboxConfig { gather, max_octets, ..config() });
         world.shared = seed % 2 == 0;
         let users: Vec<Cn> = (0..3).map(|n| Cn::new(&format!("user{n}")).unwrap()).collect();
         for cn in &users {

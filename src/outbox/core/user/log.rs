@@ -16,6 +16,9 @@ use crate::outbox::trace::{Reason, Step};
 /// What an entry takes beside the event's own texts: the event, its place in the log, a share of its user.
 const ENTRY_OCTETS: usize = 768;
 
+/// What a resync takes.
+pub(in crate::outbox::core) const RESYNC_OCTETS: usize = ENTRY_OCTETS;
+
 /// Entries and octets of one send: about what one batch holds, so that little is sent again after a failure.
 const SEND_ENTRIES: usize = 1024;
 const SEND_OCTETS: usize = 512 * 1024;
@@ -98,7 +101,21 @@ impl User {
     ) {
         home.statistics.resyncs += 1;
         let item = Item::Resync { reason, missed };
-        self.append(item, ENTRY_OCTETS, home.now.at + RESYNC_KEPT, units, home);
+        self.append(item, RESYNC_OCTETS, home.now.at + RESYNC_KEPT, units, home);
+    }
+
+    /// Adds events that found no room to the resync that stands last, if nobody has been given it yet. Says whether
+    /// there is one. It takes no room.
+    pub(in crate::outbox::core) fn join_resync(&mut self, events: u64) -> bool {
+        let given = self.given.max(self.looking.unwrap_or(0));
+        match self.log.back_mut() {
+            Some(Entry { item: Item::Resync { missed, .. }, at, units, .. }) if *at >= given => {
+                *missed = missed.saturating_add(events);
+                *units = units.saturating_add(events);
+                true
+            }
+            _ => false,
+        }
     }
 
     fn append(&mut self, item: Item, octets: usize, expires: Instant, units: u64, home: &mut Home<'_>) {
@@ -238,11 +255,11 @@ impl User {
     ) {
         home.statistics.resyncs += 1;
         let item = Item::Resync { reason, missed: 1 };
-        self.octets += ENTRY_OCTETS;
-        *home.octets += ENTRY_OCTETS;
+        self.octets += RESYNC_OCTETS;
+        *home.octets += RESYNC_OCTETS;
         self.log.insert(
             index,
-            Entry { at, item, octets: ENTRY_OCTETS, expires, units, taken: false, why_not: None },
+            Entry { at, item, octets: RESYNC_OCTETS, expires, units, taken: false, why_not: None },
         );
     }
 

@@ -9,7 +9,7 @@ mod log;
 mod places;
 
 pub(in crate::outbox) use log::Item;
-pub(super) use log::octets;
+pub(super) use log::{RESYNC_OCTETS, octets};
 
 use std::collections::{HashSet, VecDeque};
 use std::time::{Duration, Instant};

@@ -1,0 +1,56 @@
+//! Whose events found no room. Whoever gave them was refused and does not ask again, so that the users are told to look
+//! again as soon as there is room for that.
+
+use std::collections::{HashMap, VecDeque};
+
+use ocbus_resolver::Cn;
+
+/// Users that are remembered by their names, a few hundred octets each. With more, everybody who is registered is told.
+pub(super) const MAX_USERS: usize = 4096;
+
+/// Whom to tell, and of how many events.
+#[derive(Debug, Default)]
+pub(super) struct TurnedAway {
+    users: HashMap<Cn, u64>,
+    /// First come, first told: under a load that lasts nobody waits for ever.
+    order: VecDeque<Cn>,
+    /// Events of users beyond [`MAX_USERS`].
+    of_others: u64,
+    /// Everybody is being told, of so many.
+    telling: Option<u64>,
+}
+
+impl TurnedAway {
+    /// So many events of a user found no room.
+    pub(super) fn add(&mut self, cn: &Cn, events: u64) {
+        if let Some(sum) = self.users.get_mut(cn) {
+            *sum = sum.saturating_add(events);
+        } else if self.users.len() < MAX_USERS {
+            self.users.insert(cn.clone(), events);
+            self.order.push_back(cn.clone());
+        } else {
+            self.of_others = self.of_others.saturating_add(events);
+        }
+    }
+
+    /// Who has waited longest.
+    pub(super) fn pop(&mut self) -> Option<(Cn, u64)> {
+        let cn = self.order.pop_front()?;
+        let events = self.users.remove(&cn)?;
+        Some((cn, events))
+    }
+
+    /// Whether everybody is to be told now, and of how many; then [`TurnedAway::told_everybody`] is awaited.
+    pub(super) fn begin_everybody(&mut self) -> Option<u64> {
+        if self.telling.is_some() || self.of_others == 0 {
+            return None;
+        }
+        self.telling = Some(std::mem::take(&mut self.of_others));
+        self.telling
+    }
+
+    /// Everybody is told; of how many events.
+    pub(super) fn told_everybody(&mut self) -> u64 {
+        self.telling.take().unwrap_or(0)
+    }
+}
