@@ -71,6 +71,15 @@ impl Credentials {
             if known.iter().any(|other| other.name == credential.name) {
                 return Err((index, format!("name '{}' twice: expected each once", credential.name)));
             }
+            if let Some(other) = known.iter().find(|other| other.digest == digest) {
+                let what = match &credential.kind {
+                    CredentialKind::Basic { .. } => "login and password",
+                    CredentialKind::Bearer(_) => "token",
+                };
+                let (name, other) = (&credential.name, &other.name);
+                let why = format!("'{name}' has the {what} of '{other}': expected others, or one credential");
+                return Err((index, why));
+            }
             known.push(Known { name: credential.name.clone(), may: credential.may, digest });
         }
         Ok(Credentials(known))

@@ -208,12 +208,12 @@ impl RegistrationSettings {
         warnings: &mut Vec<String>,
     ) -> Result<Option<RegistrationConfig>, RegistrationError> {
         let Some(by) = self.by else {
-            return match self.permanent.is_empty()
-                && self.permanent_file.is_none()
-                && self.endpoints.is_empty()
-            {
+            return match *self == RegistrationSettings::default() {
                 true => Ok(None),
-                false => Err(wrong("by", "not given: expected \"doveadm\" or \"imap\"")),
+                false => Err(wrong(
+                    "by",
+                    "not given, and other keys are: expected \"doveadm\" or \"imap\", or no other key",
+                )),
             };
         };
         if self.endpoints.is_empty() {

@@ -110,7 +110,29 @@ impl FromStr for UrlPath {
 /// Addresses with their ports.
 fn addresses<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<SocketAddr>, D::Error> {
     let texts: Vec<String> = one_or_many(deserializer)?;
-    texts.iter().map(|text| address_of(text).map_err(serde::de::Error::custom)).collect()
+    let all = texts.iter().map(|text| address_of(text).map_err(serde::de::Error::custom));
+    let addresses = all.collect::<Result<Vec<SocketAddr>, D::Error>>()?;
+    for (index, address) in addresses.iter().enumerate() {
+        if let Some(other) = addresses.iter().take(index).find(|other| has_both(address, other)) {
+            let (text, why) = match address == other {
+                true => (format!("'{address}' twice"), "expected each address once"),
+                false => {
+                    (format!("'{address}' and '{other}'"), "expected no address that another one has in it")
+                }
+            };
+            return Err(serde::de::Error::custom(format_args!("{text}: {why}")));
+        }
+    }
+    Ok(addresses)
+}
+
+/// Whether a connection could come to both, which the kernel allows nobody. (What `[::]` has in it is the system's to say,
+/// beside IPv6.)
+fn has_both(one: &SocketAddr, other: &SocketAddr) -> bool {
+    let (first, second) = (one.ip().to_canonical(), other.ip().to_canonical());
+    let any = first.is_unspecified() || second.is_unspecified();
+    let overlap = first == second || (any && first.is_ipv4() == second.is_ipv4());
+    overlap && one.port() == other.port() && one.port() != 0
 }
 
 /// One address with its port.

@@ -67,6 +67,24 @@ fn what_cannot_start_is_refused() {
     for path in ["/", "/v1", "/v1/users", "/v1/users/bob", "/v1/events", "/metrics", "/healthz", "/events"] {
         refused(&format!("http.notify_paths = '{path}'"), &["http.notify_paths", path, "a path of its own"]);
     }
+    for twice in ["'127.0.0.1:8009', '127.0.0.1:8009'", "'127.0.0.1:8009', '[::ffff:127.0.0.1]:8009'"] {
+        refused(&format!("http.listen = [{twice}]"), &[":1: http.listen", "127.0.0.1:8009'", "expected"]);
+    }
+    refused(
+        "http.listen = ['0.0.0.0:80', '127.0.0.1:80']",
+        &["http.listen", "'127.0.0.1:80' and '0.0.0.0:80'"],
+    );
+    load("http.listen = ['127.0.0.1:0', '127.0.0.1:0', '127.0.0.1:80', '[::1]:80', '127.0.0.2:80']").unwrap();
+    let basic = |name: &str, more: &str| format!("{{ name = '{name}', login = 'l', password = 'p'{more} }}");
+    refused(
+        &format!("http.credentials = [{}, {}]", basic("all", ""), basic("lua", ", may = ['send']")),
+        &["http.credentials[1]", "'lua' has the login and password of 'all'"],
+    );
+    // A token and a password may be the same word: each has its own scheme.
+    load(&format!("http.credentials = [{}, {{ name = 'b', bearer = 'l:p' }}]", basic("a", ""))).unwrap();
+    for key in ["api_key_file = 'x'", "state_file = '/var/lib/x'", "permanent = ['bob']", "pool_size = 3"] {
+        refused(&format!("registration.{key}"), &["registration.by", "not given", "\"doveadm\" or \"imap\""]);
+    }
     let handover = "handover.listen = 'ipc:///run/ocbus/x.sock'\nhandover.group = 'no such group'";
     refused(handover, &["handover.group", "'no such group'", "/etc/group"]);
     for folder in ["/nonexistent/folder", "/etc/passwd"] {
