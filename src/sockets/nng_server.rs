@@ -142,15 +142,14 @@ fn admit(pipe: Pipe, event: PipeEvent, trusted: &TrustedNetworks, rejected: &Ato
         return;
     }
     pipe.close();
+    let Some(peer) = address else {
+        // Reset: the kernel has forgotten who it was. A publisher that was stopped or in a hurry, as a rule.
+        tracing::debug!(event = "peer_gone", "a peer hung up before it was looked at");
+        return;
+    };
     // One line for the first, then at each power of two: a scanner must not fill the log.
     let count = rejected.fetch_add(1, Ordering::Relaxed) + 1;
     if count.is_power_of_two() {
-        let peer = address.map_or_else(|| "unknown".to_owned(), |address| address.to_string());
-        tracing::warn!(
-            event = "peer_rejected",
-            peer,
-            count,
-            "a peer outside trusted_networks was turned away"
-        );
+        tracing::warn!(event = "peer_rejected", %peer, count, "a peer outside trusted_networks was turned away");
     }
 }

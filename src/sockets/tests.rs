@@ -1,7 +1,10 @@
 //! Ends in the middle of what nng does: none of its few threads may be lost by one.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use std::io::Write as _;
+use std::net::TcpStream;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use nng::options::{Options, ReconnectMinTime};
@@ -15,12 +18,11 @@ const ENDS: usize = 2_000;
 const LIMIT: Duration = Duration::from_secs(30);
 
 fn listen(role: Role) -> Server {
-    let options = ListenOptions {
-        advertise: None,
-        ipc_mode: None,
-        trusted: TrustedNetworks::default(),
-        rejected: Arc::default(),
-    };
+    listen_for(role, TrustedNetworks::default(), Arc::default())
+}
+
+fn listen_for(role: Role, trusted: TrustedNetworks, rejected: Arc<AtomicU64>) -> Server {
+    let options = ListenOptions { advertise: None, ipc_mode: None, trusted, rejected };
     let bind = Endpoint::parse("tcp://127.0.0.1:0").unwrap();
     Server::listen(role, &bind, &options, Arc::new(<[u8]>::to_vec)).unwrap()
 }
@@ -85,5 +87,44 @@ async fn a_call_can_be_used_again_after_one_that_was_given_up() {
         drop(tokio::time::timeout(patience, call.request(&b"old"[..], LIMIT)).await);
         let octets = turn.to_be_bytes();
         assert_eq!(call.request(octets, LIMIT).await.unwrap().as_slice(), octets);
+    }
+}
+
+/// What a peer says first: a REQ of SP.
+const GREETING: &[u8] = b"\0SP\0\0\x30\0\0";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_hung_up_before_it_was_looked_at_is_no_intruder() {
+    let rejected = Arc::new(AtomicU64::new(0));
+    let server = listen_for(Role::Reply, TrustedNetworks::default(), Arc::clone(&rejected));
+    let Endpoint::Tcp { host, port } = &server.endpoint else { panic!("{:?}", server.endpoint) };
+    for _ in 0..ENDS / 10 {
+        let mut stream = TcpStream::connect((host.as_str(), *port)).unwrap();
+        stream.write_all(GREETING).unwrap();
+        // Reset, not closed: nobody can say any more whose it was.
+        rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO)).unwrap();
+    }
+    // nng looks at connections in their order.
+    let socket = dialled(&server);
+    let mut call = Call::requesting(&socket).unwrap();
+    call.request(&b"?"[..], LIMIT).await.unwrap();
+    assert_eq!(rejected.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_is_outside_the_networks_is_counted_and_gets_nothing() {
+    let (rejected, elsewhere) = (Arc::new(AtomicU64::new(0)), "10.0.0.0/8".parse().unwrap());
+    let server = listen_for(Role::Reply, elsewhere, Arc::clone(&rejected));
+    let socket = dialled(&server);
+    let mut call = Call::requesting(&socket).unwrap();
+    let unanswered = async {
+        // It dials again and again.
+        while rejected.load(Ordering::Relaxed) < 3 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::select! {
+        answer = call.request(&b"?"[..], LIMIT) => panic!("{:?}", answer.map(|answer| answer.len())),
+        in_time = tokio::time::timeout(LIMIT, unanswered) => in_time.expect("it is turned away"),
     }
 }
