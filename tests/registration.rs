@@ -533,12 +533,18 @@ async fn over_tls_only_with_dovecots_own_certificate() {
     const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/tls");
     let sandbox = Sandbox::new().unwrap();
     let (https, imaps) = (free_port().unwrap(), free_port().unwrap());
-    let tls = format!(
-        "ssl = yes\nssl_cert = <{FOLDER}/one.pem\nssl_key = <{FOLDER}/one.key\n\
-         service doveadm {{\n  inet_listener http {{\n    address = 127.0.0.1\n    port = {https}\n    ssl = yes\n  }}\n}}\n\
-         service imap-login {{\n  inet_listener imaps {{\n    port = {imaps}\n    ssl = yes\n  }}\n}}\n"
-    );
-    let dovecot = sandbox.dovecot(options().master_user("ocbus", "masterword").extra(&tls)).unwrap();
+    let tls = |files: &str, listen: &str| {
+        format!(
+            "ssl = yes\n{files}\
+             service doveadm {{\n  inet_listener http {{\n    {listen} = 127.0.0.1\n    port = {https}\n    ssl = yes\n  }}\n}}\n\
+             service imap-login {{\n  inet_listener imaps {{\n    port = {imaps}\n    ssl = yes\n  }}\n}}\n"
+        )
+    };
+    let v23 = tls(&format!("ssl_cert = <{FOLDER}/one.pem\nssl_key = <{FOLDER}/one.key\n"), "address");
+    let files = format!("ssl_server_cert_file = {FOLDER}/one.pem\nssl_server_key_file = {FOLDER}/one.key\n");
+    let v24 = tls(&files, "listen");
+    let options = options().master_user("ocbus", "masterword").extra_by_version(&v23, &v24);
+    let dovecot = sandbox.dovecot(options).unwrap();
     let doveadm = format!("by = 'doveadm'\nendpoints = ['https://localhost:{https}']\napi_key = 's3cr3t'\n");
     let imap = format!(
         "by = 'imap'\nendpoints = ['imaps://localhost:{imaps}']\nmaster_user = 'ocbus'\npassword = 'masterword'\n"

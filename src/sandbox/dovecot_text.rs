@@ -62,8 +62,12 @@ impl DovecotOptions {
             let (api_key, password) =
                 (quoted("doveadm_api_key", api_key)?, quoted("doveadm_password", password)?);
             let doveadm = ports.doveadm;
+            let address = match version {
+                Version::V23 => "address",
+                Version::V24 => "listen",
+            };
             let listener =
-                format!("  inet_listener http {{\n    address = 127.0.0.1\n    port = {doveadm}\n  }}");
+                format!("  inet_listener http {{\n    {address} = 127.0.0.1\n    port = {doveadm}\n  }}");
             writeln!(
                 text,
                 "doveadm_api_key = {api_key}\ndoveadm_password = {password}\nservice doveadm {{\n{listener}\n}}"
