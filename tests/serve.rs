@@ -9,6 +9,8 @@ mod client;
 mod lifecycle;
 #[path = "serve/limits.rs"]
 mod limits;
+#[path = "serve/log.rs"]
+mod log;
 #[path = "serve/outbox.rs"]
 mod outbox;
 #[path = "serve/reload.rs"]
