@@ -15,7 +15,7 @@ pub struct SubscriberConfig {
     /// Where the native endpoint listens; port 0 is any free port. `None`: no native endpoint.
     pub bind: Option<Endpoint>,
     /// Where each user's OpenChange v1 endpoint listens, port 0 that is; for `ipc://path` the cn is put
-    /// behind the path. `None`: no legacy endpoints.
+    /// behind the path, with `%2F` for `/` and `%25` for `%`; 107 octets together at most. `None`: no legacy endpoints.
     pub legacy_bind: Option<Endpoint>,
     /// The host that publishers are told instead of the one of `bind`.
     pub advertise: Option<String>,
