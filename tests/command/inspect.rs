@@ -292,8 +292,8 @@ fn every_key_has_the_server_that_libmemcached_gives_it() {
     }
     assert_eq!((cases, met), (48, 4_800));
     // Our own record stands beside OpenChange's, whatever its own key would choose.
-    let three = "--SERVER=a --SERVER=b --SERVER=c --DISTRIBUTION=CONSISTENT";
-    let beside = |prefix: &str| -> Vec<serde_json::Value> {
+    let three = "--SERVER=one --SERVER=two --SERVER=three --DISTRIBUTION=CONSISTENT";
+    let beside = |prefix: &str| -> Vec<Value> {
         let keys: Vec<String> = (0..60).map(|user| format!("{prefix}:user{user}")).collect();
         let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
         let lines = inspect(&[&["server", three][..], &keys].concat()).json();
