@@ -99,6 +99,7 @@ async fn heartbeat(shared: &Arc<Shared>, watch: &mut Watch) -> View {
     }
     // A server that has forgotten may have had more than its users' registrations: what sessions share stands by keys of
     // its own, and is written again by whoever is told (`emsmdb::records`).
+    let registered = users.len();
     let concerned = if forgot { all } else { users };
     if each {
         let mut held = shared.held.lock();
@@ -108,7 +109,7 @@ async fn heartbeat(shared: &Arc<Shared>, watch: &mut Watch) -> View {
             }
         }
     } else if view != View::Unknown {
-        tracing::warn!(event = "resolver_back", users = concerned.len(), forgot, "registered again");
+        tracing::warn!(event = "resolver_back", users = registered, forgot, "registered again");
         resync_all(shared, &concerned);
         for server in servers {
             watch.slow.entry(server).or_default().all_told(Instant::now());
