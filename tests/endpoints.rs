@@ -389,6 +389,32 @@ async fn ipc_endpoints_work_both_ways() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn each_user_has_a_legacy_ipc_endpoint_of_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("l-").to_str().unwrap().to_owned();
+    let longest = 107 - path.len();
+    let config =
+        SubscriberConfig { bind: None, legacy_bind: Some(Endpoint::Ipc { path }), ..Default::default() };
+    let store = MemoryStore::new();
+    let (subscriber, bus) = subscriber(config, &store).await;
+    for name in ["a/b", "a_b", "a%2fb", "../a"] {
+        let user = Cn::new(name).unwrap();
+        subscriber.add(&user).await.unwrap();
+        let mut events = bus.subscribe(Filter::user(name));
+        let report = publisher(&store, LIMIT).publish(&user, &[new_mail(1)]).await.unwrap();
+        assert_eq!(report.taken(), 1, "{name}: {report:?}");
+        assert_eq!(next(&mut events).await.user, name);
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 4, "all in that folder");
+    // What no unix socket can have is told in these words, and before anything is bound.
+    let fits = |octets: usize| Cn::new(&"c".repeat(octets)).unwrap();
+    subscriber.add(&fits(longest)).await.unwrap();
+    let error = subscriber.add(&fits(longest + 1)).await.unwrap_err().to_string();
+    assert!(error.contains("108 octets") && error.contains("at most 107"), "{error}");
+    subscriber.stop(LIMIT).await;
+}
+
 #[tokio::test]
 async fn wrong_settings_are_refused_with_their_names() {
     let start = |config| async {

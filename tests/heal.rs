@@ -4,12 +4,15 @@
 
 mod support;
 
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use ocbus::bus::{Bus, Filter, Subscription};
-use ocbus::resolver::{Cn, Config, Resolver};
+use ocbus::resolver::{Cn, Config, MemoryStore, Resolver};
 use ocbus::sandbox::{Memcached, Sandbox};
 use ocbus::subscriber::SubscriberConfig;
+use ocbus::wire::ResyncReason;
 use ocbus::wire::openchange::DosCharset;
 use ocbus::{EventKind, Subscriber};
 use support::proxy::{Proxy, Trouble};
@@ -111,7 +114,8 @@ async fn after_a_hang_of_ten_seconds_that_outlives_the_leases() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn while_memcached_evicts() {
-    let scene = scene(1, SubscriberConfig::default()).await;
+    let mut scene = scene(1, SubscriberConfig::default()).await;
+    let (begun, writes) = (Instant::now(), scene.writes());
     // Others fill it over and over, with items of the sizes that ours may have. Ours are looked at twice a second,
     // which keeps them, or brings them back.
     let mut stream = std::net::TcpStream::connect(scene.memcached.address()).unwrap();
@@ -128,9 +132,145 @@ async fn while_memcached_evicts() {
         std::io::Write::write_all(&mut stream, &sets).unwrap();
     }
     assert!(scene.memcached.get("filler1").unwrap().is_none(), "it does evict");
+    let filled = begun.elapsed();
     let begun = Instant::now();
     until("all are registered", || scene.missing("ocbus") == 0);
     assert!(begun.elapsed() < BACK, "{:?}", begun.elapsed());
+    let took = filled + begun.elapsed();
+    // Each at each heartbeat at most, beside the 600,000 of the others and our canary. Told at once of the first five
+    // times that all is gone, as by restarts, and once a renewal then.
+    let most = 600_000 + (2 * took.as_secs() + 3) * (USERS as u64 + 1);
+    let written = scene.writes() - writes;
+    assert!(written <= most, "{written} writes in {took:?}: at most {most}");
+    let told = std::iter::from_fn(|| scene.events.try_recv()).count();
+    assert!(told as u64 <= 6 + took.as_secs() / 20, "{told} resyncs in {took:?}");
+}
+
+/// Counts the lines of the log by the names of their events, as long as the guard lives: on this thread.
+fn counted_log() -> (tracing::subscriber::DefaultGuard, impl Fn(&str) -> usize) {
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+    impl std::io::Write for Lines {
+        fn write(&mut self, octets: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(octets);
+            Ok(octets.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let log = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    let count = move |event: &str| {
+        let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        text.lines().filter(|line| line.contains(&format!("event=\"{event}\""))).count()
+    };
+    (tracing::subscriber::set_default(log), count)
+}
+
+/// How often each user was told to look again, since it was asked last.
+fn resyncs(events: &mut Subscription) -> BTreeMap<String, usize> {
+    let mut told = BTreeMap::new();
+    while let Some(event) = events.try_recv() {
+        assert!(
+            matches!(event.kind, EventKind::Resync { reason: ResyncReason::ResolverLost, .. }),
+            "{event:?}"
+        );
+        *told.entry(event.user.clone()).or_default() += 1;
+    }
+    told
+}
+
+#[tokio::test]
+async fn who_is_lost_again_and_again_is_told_once_a_renewal_and_the_log_too() {
+    const MANY: usize = 50;
+    const PERIOD: Duration = Duration::from_secs(1);
+    let (_guard, logged) = counted_log();
+    let (store, bus) = (MemoryStore::new(), Bus::new());
+    let config = SubscriberConfig {
+        heartbeat: Duration::from_millis(10),
+        lease: 3 * PERIOD,
+        ..SubscriberConfig::default()
+    };
+    let resolver = Resolver::in_memory(store.clone());
+    let subscriber = Subscriber::start(config, resolver.clone(), bus.clone()).await.unwrap();
+    let users: Vec<Cn> = users().take(MANY).collect();
+    for user in &users {
+        subscriber.add(user).await.unwrap();
+    }
+    let mut events = bus.subscribe_with_queue(Filter::all(), 65_536);
+    // Overwritten as soon as they are registered, for some periods.
+    let begun = Instant::now();
+    while begun.elapsed() < 4 * PERIOD {
+        users.iter().for_each(|user| store.set(&user.lease_key(), b"\x82\xa1v\x01\xa2ls\x90"));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let took = begun.elapsed();
+    let lost = subscriber.statistics().registrations_lost;
+    assert!(lost > 10 * MANY as u64, "{lost} times in {took:?}: else this shows nothing");
+    let most = 2 + took.as_millis() / PERIOD.as_millis();
+    let told = resyncs(&mut events);
+    assert_eq!(told.len(), MANY, "each was told");
+    assert!(told.values().all(|&count| count as u128 <= most), "{told:?} in {took:?}");
+    let lines = logged("registration_lost");
+    assert!((1..=most).contains(&(lines as u128)), "{lines} lines in {took:?}");
+    // The last losses were within the period of a resync: they are told behind it.
+    let deadline = Instant::now() + LIMIT;
+    let mut behind = BTreeMap::new();
+    while behind.len() < MANY {
+        assert!(Instant::now() < deadline, "{} of {MANY} were told of their last loss", behind.len());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        behind.append(&mut resyncs(&mut events));
+    }
+    for user in &users {
+        assert_eq!(resolver.lookup(user).await.unwrap().native.len(), 1, "{user}");
+    }
+}
+
+#[tokio::test]
+async fn a_memcached_too_small_for_all_is_no_storm() {
+    // It has room for some 6,900.
+    const MANY: usize = 12_000;
+    const PERIOD: Duration = Duration::from_secs(5);
+    let (_guard, logged) = counted_log();
+    let sandbox = Sandbox::new().unwrap();
+    let memcached = sandbox.memcached_of(1).unwrap();
+    let bus = Bus::new();
+    let config = SubscriberConfig { lease: 3 * PERIOD, ..SubscriberConfig::default() };
+    let subscriber =
+        Arc::new(Subscriber::start(config, resolver(&memcached).await, bus.clone()).await.unwrap());
+    let mut events = bus.subscribe_with_queue(Filter::all(), 65_536);
+    for first in (0..MANY).step_by(500) {
+        let mut adding = tokio::task::JoinSet::new();
+        for user in first..first + 500 {
+            let (subscriber, user) = (Arc::clone(&subscriber), Cn::new(&format!("user{user}")).unwrap());
+            adding.spawn(async move { subscriber.add(&user).await });
+        }
+        while let Some(added) = adding.join_next().await {
+            added.unwrap().unwrap();
+        }
+    }
+    // Until whoever is lost has been lost before.
+    tokio::time::sleep(2 * PERIOD).await;
+    resyncs(&mut events);
+    let (begun, writes, lines) =
+        (Instant::now(), counter(&memcached, "cmd_set"), logged("registration_lost"));
+    tokio::time::sleep(2 * PERIOD).await;
+    let took = begun.elapsed().as_secs_f64() / PERIOD.as_secs_f64();
+    assert!(counter(&memcached, "evictions") > 0);
+    let written = (counter(&memcached, "cmd_set") - writes) as f64;
+    let told = resyncs(&mut events);
+    let lines = logged("registration_lost") - lines;
+    eprintln!(
+        "{took} periods: {written} writes, {} of {} told, {lines} lines",
+        told.values().sum::<usize>(),
+        told.len()
+    );
+    assert!(lines as f64 <= took + 1.0, "{lines} lines in {took} periods");
+    assert!(told.values().all(|&count| count as f64 <= took + 1.0), "{told:?}");
+    // Users whom there is room for are renewed each 3/4 of a period, and nobody more often.
+    assert!(written <= 1.4 * took * MANY as f64, "{written} writes in {took} periods");
 }
 
 #[tokio::test(flavor = "multi_thread")]

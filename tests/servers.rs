@@ -13,6 +13,7 @@ use ocbus::sandbox::{DovecotOptions, Memcached, Sandbox};
 use ocbus::subscriber::SubscriberConfig;
 use ocbus::wire::openchange::DosCharset;
 use ocbus::{EventKind, Subscriber};
+use support::proxy::{Proxy, Trouble};
 use support::{LIMIT, until};
 
 struct Three {
@@ -85,6 +86,7 @@ async fn a_subscriber_keeps_the_users_of_the_others_and_is_back_within_two_secon
         three.servers.iter().all(|server| server.get(&canary).unwrap().is_some())
     });
 
+    let own = users.iter().find(|user| three.place(user) == 1).unwrap();
     for hangs in [false, true] {
         match hangs {
             true => three.servers[1].stop().unwrap(),
@@ -94,8 +96,7 @@ async fn a_subscriber_keeps_the_users_of_the_others_and_is_back_within_two_secon
         heartbeats(&three.servers[0], 3);
         let writes = || [0, 2].map(|index: usize| counter(&three.servers[index], "cmd_set"));
         let before = writes();
-        let mut events = bus.subscribe(Filter::user(users[0].as_str()));
-        while events.try_recv().is_some() {}
+        let mut events = bus.subscribe(Filter::user(own.as_str()));
         heartbeats(&three.servers[0], 4);
         assert_eq!(writes(), before, "nobody registers anew");
         assert!(events.try_recv().is_none(), "nor is anybody told to resync");
@@ -114,6 +115,91 @@ async fn a_subscriber_keeps_the_users_of_the_others_and_is_back_within_two_secon
     let lost = users.iter().filter(|user| three.place(user) == 1).count();
     let counted = subscriber.statistics().registrations_lost;
     assert_eq!(counted, u64::try_from(lost).unwrap(), "{:?}", subscriber.statistics());
+}
+
+/// From before the fault until after the return: the users of the others are told nothing. Where it comes back empty all
+/// are, then and once: the records of shared sessions stand by keys of their own.
+#[tokio::test(flavor = "multi_thread")]
+async fn only_the_users_of_the_one_that_failed_are_told_to_resync() {
+    let sandbox = Sandbox::new().unwrap();
+    let mut three = Three::start(&sandbox);
+    let bus = Bus::new();
+    // Answers may take half a second: a busy test machine is none that is slow.
+    let config = SubscriberConfig {
+        lease: Duration::from_secs(3600),
+        heartbeat: Duration::from_secs(1),
+        ..SubscriberConfig::default()
+    };
+    let subscriber = Subscriber::start(config, three.resolver().await, bus.clone()).await.unwrap();
+    let users = three.users();
+    for user in &users {
+        subscriber.add(user).await.unwrap();
+    }
+    let canary = format!("ocbus-canary:{}", subscriber.id());
+    until("the canaries are planted", || {
+        three.servers.iter().all(|server| server.get(&canary).unwrap().is_some())
+    });
+    let mut events: Vec<_> = users.iter().map(|user| bus.subscribe(Filter::user(user.as_str()))).collect();
+    for hangs in [true, false] {
+        match hangs {
+            true => three.servers[1].stop().unwrap(),
+            false => three.servers[1].kill(),
+        }
+        heartbeats(&three.servers[0], 2);
+        for (user, events) in users.iter().zip(&mut events) {
+            assert!(events.try_recv().is_none(), "{user}: nothing is known to be missed yet");
+        }
+        match hangs {
+            true => three.servers[1].cont().unwrap(),
+            false => three.servers[1].restart().unwrap(),
+        }
+        let event = tokio::time::timeout(LIMIT, events[1].recv()).await.unwrap().unwrap();
+        assert!(matches!(event.kind, EventKind::Resync { .. }), "{event:?}");
+        heartbeats(&three.servers[0], 2);
+        // What was found by a look and by a heartbeat is told by each.
+        while events[1].try_recv().is_some() {}
+        for place in [0, 2] {
+            let told = std::iter::from_fn(|| events[place].try_recv()).count();
+            assert_eq!(told, usize::from(!hangs), "{} is another's; hangs: {hangs}", users[place]);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_one_concerns_its_own_users() {
+    let sandbox = Sandbox::new().unwrap();
+    let servers = [sandbox.memcached().unwrap(), sandbox.memcached().unwrap()];
+    let proxy = Proxy::to(&servers[1]).await;
+    let text = format!("{} --SERVER={}", servers[0].configuration(), proxy.address);
+    let parsed = Config::parse(&text).unwrap();
+    let selection = Selection::new(&parsed).unwrap();
+    let limit = Duration::from_secs(8);
+    let resolver = Resolver::new(&parsed, DosCharset::default(), limit).await.unwrap();
+    let config = SubscriberConfig {
+        lease: Duration::from_secs(3600),
+        heartbeat: Duration::from_secs(2),
+        ..SubscriberConfig::default()
+    };
+    let bus = Bus::new();
+    let subscriber = Subscriber::start(config, resolver, bus.clone()).await.unwrap();
+    let users = [0, 1].map(|place: usize| {
+        let mut names = (0..).map(|n| Cn::new(&format!("user{n}")).unwrap());
+        names.find(|cn| selection.index(cn.resolver_key().as_bytes()) == place).unwrap()
+    });
+    for user in &users {
+        subscriber.add(user).await.unwrap();
+    }
+    let canary = format!("ocbus-canary:{}", subscriber.id());
+    until("the canaries are planted", || servers.iter().all(|server| server.get(&canary).unwrap().is_some()));
+    let [mut other, mut own] = users.each_ref().map(|user| bus.subscribe(Filter::user(user.as_str())));
+    // Beyond half a heartbeat, and below the time limit.
+    proxy.make(Trouble { delay: Duration::from_millis(1300), ..Trouble::default() });
+    heartbeats(&servers[1], 2);
+    proxy.make(Trouble::default());
+    let event = tokio::time::timeout(LIMIT, own.recv()).await.unwrap().unwrap();
+    assert!(matches!(event.kind, EventKind::Resync { .. }), "when it is over: {event:?}");
+    let told = other.try_recv();
+    assert!(told.is_none(), "{told:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

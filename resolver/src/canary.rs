@@ -1,6 +1,7 @@
 //! Whether the servers still have what was registered on them: each holds a canary, which goes when it forgets.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use uuid::Uuid;
 
@@ -14,12 +15,41 @@ pub struct Canary {
     /// How often each server had come back when all was registered, and when it was looked at last.
     planted: Option<Vec<u64>>,
     seen: Vec<u64>,
+    sightings: Vec<Sighting>,
+}
+
+/// What the last [`Resolver::remembers`](crate::Resolver::remembers) found of one server that answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Sighting {
+    /// Its index, for [`Resolver::server_name`](crate::Resolver::server_name) and
+    /// [`Resolver::users_on`](crate::Resolver::users_on).
+    pub server: usize,
+    /// Whether the canary is gone, and with it perhaps all that was registered there.
+    pub forgot: bool,
+    /// Whether it was out of reach for a while.
+    pub away: bool,
+    /// How long it took to answer, by the clock of the caller.
+    pub took: Duration,
+}
+
+impl Sighting {
+    /// Whether it is as it was.
+    pub fn is_well(&self) -> bool {
+        !self.forgot && !self.away
+    }
 }
 
 impl Canary {
     /// As if planted everywhere.
     pub fn new(subscriber: Uuid) -> Canary {
-        Canary { subscriber, refused: BTreeSet::new(), planted: None, seen: Vec::new() }
+        Canary {
+            subscriber,
+            refused: BTreeSet::new(),
+            planted: None,
+            seen: Vec::new(),
+            sightings: Vec::new(),
+        }
     }
 
     /// Not below `ocbus:`, where a user may be called anything.
@@ -48,10 +78,20 @@ impl Canary {
         }
     }
 
-    /// Whether a server is as it was: it was never away, and the canary is there.
-    pub(crate) fn is_well(&self, server: usize, there: bool) -> bool {
-        let returns = |all: &[u64]| all.get(server).copied();
-        returns(&self.seen) == self.planted.as_deref().and_then(returns)
-            && (there || self.refused.contains(&server))
+    /// What was found of each server: whether its canary was there, and how long the answer took.
+    pub(crate) fn looked(&mut self, answers: impl Iterator<Item = (usize, bool, Duration)>) {
+        let returns = |all: &[u64], server: usize| all.get(server).copied();
+        let sighting = |(server, there, took): (usize, bool, Duration)| {
+            let forgot = !there && !self.refused.contains(&server);
+            let stayed = returns(&self.seen, server)
+                == self.planted.as_deref().and_then(|planted| returns(planted, server));
+            Sighting { server, forgot, away: !stayed, took }
+        };
+        self.sightings = answers.map(sighting).collect();
+    }
+
+    /// What the last look found of each server that answered. A server that is out of reach is not among them.
+    pub fn sightings(&self) -> &[Sighting] {
+        &self.sightings
     }
 }

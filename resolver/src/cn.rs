@@ -74,8 +74,9 @@ impl Cn {
         Cn::new(name).ok().filter(|cn| cn.as_str() == name)
     }
 
-    /// For the key of a record of leases that of the same user's other one; for other keys nothing.
-    pub(crate) fn resolver_key_beside(key: &str) -> Option<String> {
+    /// For the key of a record of leases, `ocbus:<cn>`, that of the same user's other one, `resolver:<cn>`, which chooses
+    /// the server of both; for other keys nothing.
+    pub fn resolver_key_beside(key: &str) -> Option<String> {
         key.strip_prefix("ocbus:").map(|cn| format!("resolver:{cn}"))
     }
 }

@@ -34,7 +34,7 @@ mod update;
 mod update_many;
 
 #[cfg(feature = "tokio")]
-pub use canary::Canary;
+pub use canary::{Canary, Sighting};
 #[cfg(feature = "tokio")]
 pub use census::{Census, CensusError};
 pub use cn::{Cn, CnError};

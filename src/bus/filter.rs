@@ -1,3 +1,4 @@
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use ocbus_wire::{Event, EventKind};
@@ -48,9 +49,10 @@ impl Filter {
 
     /// Whether the event is wanted.
     pub fn passes(&self, event: &Event) -> bool {
+        // A subscription may be for thousands of users: looked up, not gone through.
         let user = self.users.is_empty()
             || event.user.is_empty()
-            || self.users.iter().any(|user| user.eq_ignore_ascii_case(&event.user));
+            || self.users.contains(lower_case(&event.user).as_ref());
         user && self.passes_kind(&event.kind) && self.passes_mailbox(event)
     }
 
@@ -71,5 +73,34 @@ impl Filter {
             _ => None,
         };
         self.mailboxes.is_empty() || named(mailbox) || old.is_some_and(named)
+    }
+}
+
+/// A user's name as filters have it. Mostly it is so already.
+pub(super) fn lower_case(user: &str) -> Cow<'_, str> {
+    match user.bytes().any(|octet| octet.is_ascii_uppercase()) {
+        true => Cow::Owned(user.to_ascii_lowercase()),
+        false => Cow::Borrowed(user),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ocbus_wire::Mailbox;
+    use uuid::Uuid;
+
+    #[test]
+    fn users_pass_in_any_case_and_everybodys_resync_does() {
+        let filter = Filter::user("Bob").or_user("ALICE");
+        let event = |user: &str| {
+            Event::new(Uuid::nil(), 0, user, Mailbox::new("INBOX", '/'), EventKind::MailboxCreate)
+        };
+        for (user, passes) in
+            [("bob", true), ("BOB", true), ("aliCe", true), ("", true), ("bo", false), ("bobb", false)]
+        {
+            assert_eq!(filter.passes(&event(user)), passes, "{user}");
+            assert!(Filter::all().passes(&event(user)));
+        }
     }
 }

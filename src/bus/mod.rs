@@ -33,6 +33,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use ocbus_wire::Event;
 
+use filter::lower_case;
 use queue::Queue;
 use seen::Seen;
 
@@ -264,15 +265,7 @@ impl Subscriptions {
     fn offered(&self, event: &Event) -> impl Iterator<Item = &Entry> {
         // A resync for all users has none, and concerns every subscription.
         let everyone = event.user.is_empty().then(|| self.by_user.values().flatten());
-        let lower;
-        let user = match event.user.bytes().any(|octet| octet.is_ascii_uppercase()) {
-            true => {
-                lower = event.user.to_ascii_lowercase();
-                &lower
-            }
-            false => &event.user,
-        };
-        let own = self.by_user.get(user).into_iter().flatten();
+        let own = self.by_user.get(lower_case(&event.user).as_ref()).into_iter().flatten();
         self.of_all.iter().chain(own).chain(everyone.into_iter().flatten())
     }
 }

@@ -2,7 +2,7 @@
 
 use anstyle::Style;
 use clap::Args;
-use ocbus::resolver::{Cn, Listeners, Resolver, Settlement};
+use ocbus::resolver::{Cn, Listeners, Resolver, ResolverError, Settlement};
 use serde::Serialize;
 
 use super::failure::Failure;
@@ -24,7 +24,10 @@ program has now, and leases that have ended. What is silent is kept: a native en
 a native subscriber that lives registers again when it renews, an OpenChange server only when the user logs on again.
 
 With --json each endpoint is one object: user, kind, url, removed, reason. A record that cannot be read is one with
-user, malformed (its key) and reason; it is left to the next registration, which replaces it.";
+user, malformed (its key) and reason; it is left to the next registration, which replaces it.
+
+Users whose records cannot be read or changed, as one of several memcacheds is down, are named in one line on standard
+error, and make the exit status 1; the others are served all the same.";
 
 /// Removes the endpoints of users that refuse connections.
 #[derive(Debug, Args)]
@@ -60,7 +63,7 @@ struct JudgedJson<'a> {
 impl Flush {
     pub(super) async fn run(self, global: &Global) -> Result<(), Failure> {
         let resolver = global.resolver().await?;
-        let found = look_up(&resolver, &each_once(&self.users)).await?;
+        let (found, mut unserved) = look_up(&resolver, &each_once(&self.users)).await;
         let entries = |listeners| Entry::all(listeners);
         let all: Vec<Entry> = found.iter().flat_map(|(_, listeners)| entries(listeners)).collect();
         let reached = reach(all.iter(), global.timeout()).await;
@@ -71,13 +74,21 @@ impl Flush {
                 self.judge(entry, &reach)
             };
             let mut judged: Vec<Judged> = entries(listeners).into_iter().map(judge).collect();
-            self.remove(&resolver, cn, &mut judged).await?;
+            if let Err(error) = self.remove(&resolver, cn, &mut judged).await {
+                // Whether it happened before the answer was lost is not known.
+                for one in judged.iter_mut().filter(|one| one.removed) {
+                    one.removed = false;
+                    one.reason = format!("{}, but not known to be removed", one.reason);
+                }
+                unserved.add("not flushed", cn, &error);
+            }
             match self.json {
                 true => print_json(cn, listeners, &judged)?,
                 false => add_rows(&mut table, cn, listeners, &judged),
             }
         }
-        table.print()
+        table.print()?;
+        unserved.tell()
     }
 
     fn judge(&self, entry: Entry, reach: &Reach) -> Judged {
@@ -91,7 +102,7 @@ impl Flush {
     }
 
     /// Removes what is so judged, and looks whether it is gone.
-    async fn remove(&self, resolver: &Resolver, cn: &Cn, judged: &mut [Judged]) -> Result<(), Failure> {
+    async fn remove(&self, resolver: &Resolver, cn: &Cn, judged: &mut [Judged]) -> Result<(), ResolverError> {
         for attempt in 1..=ATTEMPTS {
             let settlement = settlement(judged);
             if settlement.is_empty() {

@@ -31,8 +31,8 @@ Examples:
 Without a user all registrations are listed, as every memcached of the configuration enumerates them (lru_crawler
 metadump): in no order, in batches. It is no snapshot: who registers or leaves meanwhile may be among them or not.
 A memcached enumerates for one at a time.
---timeout is then for each step, the whole takes as long as it takes. A server that fails makes the exit status 1;
-the others are listed all the same.
+--timeout is then for each step, the whole takes as long as it takes. With users or without, a server that fails makes
+the exit status 1; those of the others are listed all the same.
 
 LEASE is what is left of a native endpoint's registration, in seconds; its subscriber renews it at a third.
 OpenChange v1 (legacy) endpoints never expire. MISSED counts events that publishers could not deliver there.
@@ -125,8 +125,13 @@ impl List {
         if all {
             return enumerate(&global.config()?, &resolver, report).await;
         }
-        report.add(&look_up(&resolver, &users).await?).await?;
-        report.end()
+        let (found, unserved) = look_up(&resolver, &users).await;
+        // Of nothing but failures there is nothing to say: no "nobody is registered".
+        if !found.is_empty() {
+            report.add(&found).await?;
+            report.end()?;
+        }
+        unserved.tell()
     }
 
     /// Whether it is to be shown, whatever is found where it points.

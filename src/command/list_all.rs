@@ -5,10 +5,11 @@ use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, BufWriter, IsTerminal as _, Seek as _, Write as _};
 use std::time::{Duration, Instant};
 
-use ocbus::resolver::{Census, CensusError, Cn, Config, Listeners, Resolver};
+use ocbus::resolver::{Census, CensusError, Cn, Config, Resolver};
 
 use super::failure::{Failure, chain};
 use super::list::Report;
+use super::probing::{Unserved, look_up};
 
 /// Users whose records are fetched and printed together.
 const BATCH: usize = 256;
@@ -34,7 +35,8 @@ pub(super) async fn enumerate(
         if batch.is_empty() {
             break;
         }
-        let found = look_up(resolver, batch, &mut faults).await;
+        let (found, unserved) = look_up(resolver, &batch).await;
+        faults.batch(found.is_empty(), &unserved);
         seen += found.len();
         report.add(&found).await?;
         progress.show(format_args!("{seen} of {all} users"));
@@ -92,31 +94,23 @@ impl Faults {
         self.servers.push(chain(error));
     }
 
+    /// What came of the look-ups of a batch.
+    fn batch(&mut self, none: bool, unserved: &Unserved) {
+        self.hopeless = none;
+        if let Some((why, users)) = unserved.first() {
+            self.lookup.get_or_insert_with(|| why.to_owned());
+            self.users += users;
+        }
+    }
+
     fn tell(self) -> Option<String> {
         let mut all = self.servers;
-        let told = |why: &String| all.iter().any(|other| other == why);
+        let told = |why: &str| all.iter().any(|other| why.starts_with(other.as_str()));
         if let Some(why) = self.lookup.filter(|why| !told(why)) {
-            all.push(format!("{why}: {} users could not be looked up", self.users));
+            all.push(format!("{why}: {} users", self.users));
         }
         (!all.is_empty()).then(|| all.join("; "))
     }
-}
-
-/// The records of a batch, in its order, but for those that could not be read.
-async fn look_up(resolver: &Resolver, batch: Vec<Cn>, faults: &mut Faults) -> Vec<(Cn, Listeners)> {
-    let whole = batch.len();
-    let mut found = Vec::with_capacity(whole);
-    for (cn, listeners) in batch.iter().zip(resolver.lookup_many(&batch).await) {
-        match listeners {
-            Ok(listeners) => found.push((cn.clone(), listeners)),
-            Err(error) => {
-                faults.lookup.get_or_insert_with(|| chain(&error));
-            }
-        }
-    }
-    faults.users += whole - found.len();
-    faults.hopeless = whole > 0 && found.is_empty();
-    found
 }
 
 /// How far it is, for whoever waits at a terminal and sees nothing else there.

@@ -6,14 +6,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anstyle::Style;
 use ocbus::publisher::probe;
 use ocbus::resolver::delivery::Outcome;
-use ocbus::resolver::{Cn, Listeners, Resolver};
+use ocbus::resolver::{Cn, Listeners, Resolver, ResolverError};
 use ocbus::wire::Endpoint;
 use ocbus::wire::native::Lease;
 use ocbus::wire::sp::Protocol;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::failure::Failure;
+use super::failure::{Failure, chain};
 use super::output::{BAD, GOOD, UNSURE};
 
 /// Connections that are tried at once: below the usual limit of descriptors.
@@ -92,13 +92,46 @@ impl Reach {
     }
 }
 
-/// The records of all users.
-pub(super) async fn look_up(resolver: &Resolver, users: &[Cn]) -> Result<Vec<(Cn, Listeners)>, Failure> {
-    let mut found = Vec::with_capacity(users.len());
-    for cn in users {
-        found.push((cn.clone(), resolver.lookup(cn).await?));
+/// Users for whom something could not be done, by what it was and why: told at the end, so that the others are served.
+#[derive(Debug, Default)]
+pub(super) struct Unserved(Vec<(String, Vec<Cn>)>);
+
+impl Unserved {
+    pub(super) fn add(&mut self, what: &str, cn: &Cn, error: &ResolverError) {
+        let why = format!("{}: {what}", chain(error));
+        match self.0.iter_mut().find(|(other, _)| *other == why) {
+            Some((_, users)) => users.push(cn.clone()),
+            None => self.0.push((why, vec![cn.clone()])),
+        }
     }
-    Ok(found)
+
+    /// What was the first, and of how many users it was that or another.
+    pub(super) fn first(&self) -> Option<(&str, usize)> {
+        let (why, _) = self.0.first()?;
+        Some((why, self.0.iter().map(|(_, users)| users.len()).sum()))
+    }
+
+    /// A failure if there is any, with each of them by name.
+    pub(super) fn tell(self) -> Result<(), Failure> {
+        if self.0.is_empty() {
+            return Ok(());
+        }
+        let names = |users: &[Cn]| users.iter().map(Cn::as_str).collect::<Vec<_>>().join(", ");
+        let all: Vec<String> = self.0.iter().map(|(why, users)| format!("{why}: {}", names(users))).collect();
+        Err(Failure::Failed(all.join("; ")))
+    }
+}
+
+/// The records of users in their order, but for those that could not be read.
+pub(super) async fn look_up(resolver: &Resolver, users: &[Cn]) -> (Vec<(Cn, Listeners)>, Unserved) {
+    let (mut found, mut unserved) = (Vec::with_capacity(users.len()), Unserved::default());
+    for (cn, listeners) in users.iter().zip(resolver.lookup_many(users).await) {
+        match listeners {
+            Ok(listeners) => found.push((cn.clone(), listeners)),
+            Err(error) => unserved.add("not looked up", cn, &error),
+        }
+    }
+    (found, unserved)
 }
 
 /// What was found at endpoints, by their kind and URL.

@@ -8,7 +8,7 @@ use ocbus_wire::sp::{self, Exchange, Protocol, Transport};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
-use tokio::time::timeout_at;
+use tokio::time::{Instant, timeout_at};
 
 use super::endpoint::{Dialled, Job, left, next, outcome_of};
 use super::probe::refused;
@@ -28,6 +28,11 @@ impl AsRef<Dialled> for Connection {
 pub(super) async fn run(endpoint: Endpoint, mut jobs: mpsc::Receiver<Job>) {
     let mut connection = None;
     while let Some(job) = next(&mut jobs, &mut connection).await {
+        // Behind a stall: whoever gave it up has judged already, and sent it would be delivered all the same.
+        if job.deadline <= Instant::now() {
+            job.end(Outcome::Silent);
+            continue;
+        }
         let pushed = match &endpoint {
             Endpoint::Tcp { .. } => push(&endpoint, &mut connection, &job).await,
             Endpoint::Ipc { path } => timeout_at(job.deadline, push_ipc(&endpoint, path, &job))
@@ -98,4 +103,66 @@ async fn drive(stream: &mut UnixStream, exchange: &mut Exchange) -> io::Result<(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::sockets::{ListenOptions, Role, Server, TrustedNetworks};
+    use ocbus_resolver::delivery::Payload;
+    use ocbus_wire::native::Batch;
+    use tokio::sync::oneshot;
+
+    /// A job of one message, of which there is no more to tell than that it came.
+    fn job(deadline: Instant) -> (Job, oneshot::Receiver<Outcome>) {
+        let (done, outcome) = oneshot::channel();
+        let payloads = Arc::from([Payload::Batch(Arc::new(Batch::new()))]);
+        (Job { payloads, deadline, done }, outcome)
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_was_given_up_is_not_sent_and_leaves_the_connection_to_others() {
+        let options = ListenOptions {
+            advertise: None,
+            ipc_mode: None,
+            trusted: TrustedNetworks::default(),
+            rejected: Arc::default(),
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pull").to_str().unwrap().to_owned();
+        for bind in [Endpoint::parse("tcp://127.0.0.1:0").unwrap(), Endpoint::Ipc { path }] {
+            let (came, mut messages) = mpsc::channel(8);
+            let handler = Arc::new(move |_: &[u8]| {
+                came.try_send(()).unwrap();
+                Vec::new()
+            });
+            let server = Server::listen(Role::Pull, &bind, &options, handler).unwrap();
+            let (queue, jobs) = mpsc::channel(3);
+            let lives = Instant::now() + Duration::from_secs(20);
+            let mut done = Vec::new();
+            for deadline in [lives, Instant::now(), lives] {
+                let (job, outcome) = job(deadline);
+                assert!(queue.try_send(job).is_ok());
+                done.push(outcome);
+            }
+            drop(queue);
+            run(server.endpoint.clone(), jobs).await;
+            let mut outcomes = Vec::new();
+            for outcome in done {
+                outcomes.push(outcome.await.unwrap());
+            }
+            assert_eq!(outcomes, [Outcome::Delivered, Outcome::Silent, Outcome::Delivered], "{bind}");
+            for _ in 0..2 {
+                let came = tokio::time::timeout(Duration::from_secs(20), messages.recv()).await;
+                assert_eq!(came.unwrap(), Some(()));
+            }
+            drop(server);
+            assert!(messages.try_recv().is_err(), "{bind}: what was given up did not come");
+        }
+    }
 }

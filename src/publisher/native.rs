@@ -183,16 +183,16 @@ async fn send_all(
     waiting: &mut VecDeque<Waiting>,
     jobs: &mut mpsc::Receiver<Job>,
 ) -> Vec<Flight> {
-    let Some(deadline) = waiting.front().map(|first| first.job.deadline) else { return Vec::new() };
-    let Connection { dialled, calls } = match connected(endpoint, slot, deadline).await {
+    // Before there is a connection, which is waited for as long as these have time, and fails these and no others.
+    let Some(first) = board(waiting) else { return Vec::new() };
+    let Connection { dialled, calls } = match connected(endpoint, slot, first.deadline).await {
         Ok(connection) => connection,
         Err(outcome) => {
-            if let Some(flight) = board(waiting) {
-                land(flight, Err(outcome), waiting);
-            }
+            land(first, Err(outcome), waiting);
             return Vec::new();
         }
     };
+    let mut first = Some(first);
     let dialled = &*dialled;
     let (mut broken, mut failed) = (Vec::new(), false);
     let mut under_way = FuturesUnordered::new();
@@ -202,7 +202,7 @@ async fn send_all(
             && (under_way.is_empty() || is_full(waiting))
             && let Some(mut call) = calls.pop()
         {
-            let Some(flight) = board(waiting) else {
+            let Some(flight) = first.take().or_else(|| board(waiting)) else {
                 calls.push(call);
                 break;
             };
@@ -319,6 +319,7 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
     use super::*;
+    use crate::sockets::{ListenOptions, Role, Server, TrustedNetworks};
     use ocbus_wire::{Event, EventKind, Mailbox};
     use std::time::Duration;
     use tokio::sync::oneshot;
@@ -390,6 +391,47 @@ mod tests {
         let flight = board(&mut VecDeque::from([late, next, last])).unwrap();
         assert_eq!(late_done.try_recv().unwrap(), Outcome::Silent);
         assert_eq!((times(&flight.batch), flight.deadline), (vec![1000, 2000], until));
+    }
+
+    /// Behind a stall there may be no connection any more: the one for those that live has their time.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_late_job_in_front_does_not_end_the_dialling_for_those_behind_it() {
+        let options = ListenOptions {
+            advertise: None,
+            ipc_mode: None,
+            trusted: TrustedNetworks::default(),
+            rejected: Arc::default(),
+        };
+        let bind = Endpoint::parse("tcp://127.0.0.1:0").unwrap();
+        let taken = Arc::new(|_: &[u8]| Ack::taken(1, 0, Vec::new()).encode().unwrap());
+        let server = Server::listen(Role::Reply, &bind, &options, taken).unwrap();
+        let (mut late, late_done) = job(0, &[1]);
+        let (mut lives, lives_done) = job(1000, &[1]);
+        late.job.deadline = Instant::now();
+        lives.job.deadline = Instant::now() + Duration::from_secs(20);
+        let (queue, jobs) = mpsc::channel(2);
+        assert!(queue.try_send(late.job).is_ok() && queue.try_send(lives.job).is_ok());
+        tokio::spawn(run(server.endpoint.clone(), jobs));
+        assert_eq!(late_done.await.unwrap(), Outcome::Silent);
+        let outcome = lives_done.await.unwrap();
+        assert!(matches!(outcome, Outcome::Acknowledged(_)), "{outcome:?}");
+    }
+
+    #[tokio::test]
+    async fn who_has_more_time_is_not_given_up_with_who_has_less() {
+        // Takes connections, and says nothing.
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let endpoint = Endpoint::parse(&format!("tcp://{}", silent.local_addr().unwrap())).unwrap();
+        let (mut hasty, _hasty_done) = job(0, &[1]);
+        let (mut patient, patient_done) = job(1000, &[1]);
+        let end = Instant::now() + Duration::from_millis(400);
+        hasty.job.deadline = Instant::now() + Duration::from_millis(100);
+        patient.job.deadline = end;
+        let (queue, jobs) = mpsc::channel(2);
+        assert!(queue.try_send(hasty.job).is_ok() && queue.try_send(patient.job).is_ok());
+        tokio::spawn(run(endpoint, jobs));
+        assert_eq!(patient_done.await.unwrap(), Outcome::Silent);
+        assert!(Instant::now() >= end, "{:?} too early", end - Instant::now());
     }
 
     #[tokio::test]

@@ -10,6 +10,9 @@ use super::ipc_server::{IpcOptions, IpcServer};
 use super::nng_server::NngServer;
 use super::trusted::TrustedNetworks;
 
+/// The longest path of a unix socket: `sun_path` holds 107 octets and a NUL.
+const MAX_PATH_OCTETS: usize = 107;
+
 /// What a server does with its peers' messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
@@ -92,6 +95,16 @@ pub enum ListenError {
         #[source]
         source: std::io::Error,
     },
+    /// The name of the socket's file is longer than a unix socket can have.
+    #[error(
+        "bind {bind}: a path of {octets} octets: expected at most {MAX_PATH_OCTETS}, as a unix socket has"
+    )]
+    IpcPath {
+        /// As set.
+        bind: String,
+        /// Of its path.
+        octets: usize,
+    },
     /// The socket's file cannot be made.
     #[error(
         "bind {bind}: {source}: expected a path that no other process listens at, in a folder that is ours"
@@ -132,6 +145,9 @@ impl Server {
                     port: server.port().map_err(failed)?,
                 };
                 Ok(Server { endpoint, _socket: Socket::Nng(server) })
+            }
+            Endpoint::Ipc { path } if path.len() > MAX_PATH_OCTETS => {
+                Err(ListenError::IpcPath { bind: bind.to_string(), octets: path.len() })
             }
             Endpoint::Ipc { path } => {
                 let ipc = IpcOptions { mode: options.ipc_mode, ..IpcOptions::default() };

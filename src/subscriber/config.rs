@@ -15,7 +15,7 @@ pub struct SubscriberConfig {
     /// Where the native endpoint listens; port 0 is any free port. `None`: no native endpoint.
     pub bind: Option<Endpoint>,
     /// Where each user's OpenChange v1 endpoint listens, port 0 that is; for `ipc://path` the cn is put
-    /// behind the path. `None`: no legacy endpoints.
+    /// behind the path, with `%2F` for `/` and `%25` for `%`; 107 octets together at most. `None`: no legacy endpoints.
     pub legacy_bind: Option<Endpoint>,
     /// The host that publishers are told instead of the one of `bind`.
     pub advertise: Option<String>,
@@ -23,8 +23,8 @@ pub struct SubscriberConfig {
     pub ipc_mode: Option<u32>,
     /// How long a registration holds without renewal, 1 s to a day. Renewed at a third of it.
     pub lease: Duration,
-    /// How often the resolver is asked whether it has forgotten everything, 10 ms to 60 s. An answer that takes
-    /// longer than half of this is an outage for publishers, whose budgets are small: users are told to resync when
+    /// How often the resolver is asked whether it has forgotten everything, 10 ms to 60 s. A server whose
+    /// answer takes longer than half of this is out of reach for publishers, whose budgets are small: its users are told to resync when
     /// it is over, and once a renewal (a third of the lease) while it goes on.
     pub heartbeat: Duration,
     /// Who may connect.

@@ -34,9 +34,7 @@ impl LegacySocket {
         counters: &Arc<Counters>,
     ) -> Result<LegacySocket, SubscriberError> {
         let own = match bind {
-            Endpoint::Ipc { path } => {
-                Endpoint::Ipc { path: format!("{path}{}", cn.as_str().replace('/', "_")) }
-            }
+            Endpoint::Ipc { path } => Endpoint::Ipc { path: format!("{path}{}", file_name(cn)) },
             tcp => tcp.clone(),
         };
         let receiver = Receiver {
@@ -54,6 +52,14 @@ impl LegacySocket {
 
     pub(super) fn endpoint(&self) -> &Endpoint {
         &self.0.endpoint
+    }
+}
+
+/// A cn as the end of a file's name: no two have the same, and none names another folder.
+fn file_name(cn: &Cn) -> String {
+    match cn.as_str() {
+        dots @ ("." | "..") => dots.replace('.', "%2E"),
+        name => name.replace('%', "%25").replace('/', "%2F"),
     }
 }
 
@@ -92,4 +98,19 @@ fn event(cn: &Cn, mail: NewMail) -> Event {
         ..NewMessage::default()
     };
     Event::new(Uuid::now_v7(), now_us(), cn.as_str(), mailbox, EventKind::MessageNew(message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_users_share_a_file_and_none_leaves_the_folder() {
+        let names = ["a/b", "a_b", "a%2fb", "a%2Fb", "a%252fb", "a", ".", "..", "%2e", "bob@example.org"];
+        let cns: std::collections::BTreeSet<Cn> = names.iter().map(|name| Cn::new(name).unwrap()).collect();
+        let files: std::collections::BTreeSet<String> = cns.iter().map(file_name).collect();
+        assert_eq!(files.len(), cns.len(), "{files:?}");
+        assert!(files.iter().all(|file| !file.contains('/') && file != "." && file != ".."), "{files:?}");
+        assert_eq!(file_name(&Cn::new("bob@example.org").unwrap()), "bob@example.org", "as it was");
+    }
 }

@@ -29,6 +29,7 @@ use crate::bus::Bus;
 use legacy::LegacySocket;
 use native::NativeSocket;
 use registrar::Fault;
+use watch::{Losses, Lost};
 
 /// A process's place on the bus between processes.
 #[derive(Debug)]
@@ -48,6 +49,10 @@ struct Shared {
     native: Option<NativeSocket>,
     held: Arc<Held>,
     counters: Arc<Counters>,
+    /// What the log is still to say of them.
+    losses: Mutex<Losses>,
+    /// So many registrations were lost lately that memcached has no room for all.
+    crowded: AtomicBool,
     /// Wakes the registrar when a user is to be tried again or the subscriber stops.
     changed: Notify,
     stopping: AtomicBool,
@@ -67,6 +72,7 @@ struct HeldUser {
     complained: bool,
     /// When the registration is to be renewed next.
     renew_at: tokio::time::Instant,
+    lost: Lost,
 }
 
 impl Held {
@@ -132,6 +138,8 @@ impl Subscriber {
             native,
             held,
             counters,
+            losses: Mutex::default(),
+            crowded: AtomicBool::new(false),
             changed: Notify::new(),
             stopping: AtomicBool::new(false),
         });
@@ -170,9 +178,14 @@ impl Subscriber {
             registered: false,
             complained: false,
             renew_at,
+            lost: Lost::default(),
         });
-        match shared.register(cn, true).await {
-            Ok(_) => Ok(()),
+        match shared.register(cn).await {
+            Ok(()) => {
+                // It may have been held before.
+                shared.tell_lost(std::slice::from_ref(cn));
+                Ok(())
+            }
             Err(error) => {
                 if shared.postpone(cn, &error) == Fault::Own {
                     tracing::warn!(event = "registration_failed", user = %cn, reason = %error, "tried again");

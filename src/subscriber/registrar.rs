@@ -1,11 +1,11 @@
 //! The task that keeps users registered: renews before leases end, registers again when the resolver has
 //! forgotten, and tells the bus what may have been missed.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use ocbus_resolver::{Cn, Registered, Registration, ResolverError};
+use ocbus_resolver::{Cn, Registered, Registration, ResolverError, Sighting};
 use ocbus_wire::{Event, ResyncReason};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
@@ -22,6 +22,11 @@ const CONCURRENT: usize = 512;
 /// Users that are looked after at each heartbeat: with the default of two a second, 2,000 users in 2 s. Whoever has
 /// more sees a single eviction at the renewal at the latest.
 const LOOKED_AT: usize = 500;
+
+/// Users lost within a period, beyond which memcached has no room for all: to register at once whoever is gone would
+/// only drive out others. They have their turn when they are due, and later when they are lost again. Below, all are
+/// looked at within 2 s.
+const CROWD: usize = 4 * LOOKED_AT;
 
 /// How soon a registration that failed is tried again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -48,54 +53,91 @@ pub(super) async fn run(shared: Arc<Shared>) {
         if shared.stopping.load(Ordering::Acquire) {
             return;
         }
-        if watch.view == View::Remembers && !renew_due(&shared, true).await {
+        if watch.view == View::Remembers && !renew_due(&shared).await {
             // A heartbeat may not have seen it; what happened meanwhile is told when it is back.
             watch.view = View::Absent;
         }
+        shared.say_losses();
     }
 }
 
 /// Asks whether the resolver still knows the canary, and mends what follows.
 async fn heartbeat(shared: &Arc<Shared>, watch: &mut Watch) -> View {
-    let (view, begun) = (watch.view, Instant::now());
-    let remembers = match shared.resolver.remembers(&mut watch.canary).await {
-        Ok(remembers) => remembers,
-        Err(error) => {
-            shared.counters.resolver_failures.fetch_add(1, Ordering::Relaxed);
-            if view != View::Absent {
-                tracing::warn!(event = "resolver_lost", reason = %error, "registrations wait until it answers");
-            }
-            return View::Absent;
+    let view = watch.view;
+    if let Err(error) = shared.resolver.remembers(&mut watch.canary).await {
+        shared.counters.resolver_failures.fetch_add(1, Ordering::Relaxed);
+        if view != View::Absent {
+            tracing::warn!(event = "resolver_lost", reason = %error, "registrations wait until it answers");
         }
-    };
-    if remembers && view == View::Remembers {
-        let (now, took) = (Instant::now(), begun.elapsed());
-        let late = took > shared.config.heartbeat / 2;
-        let told = watch.slow.note(late, now, shared.config.renewal());
-        if told.warn {
-            let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-            tracing::warn!(event = "resolver_slow", took_ms, "publishers may have given up");
-        }
-        if told.resync {
-            resync_all(shared);
-        }
-        return match watch.plants_at.is_some_and(|at| at <= now) {
-            true => plant(shared, watch).await,
-            false => View::Remembers,
-        };
-    }
-    // Forgotten, or back: either way publishers may have found nobody for a while. All users are registered
-    // before the canary is planted, so that a failure on the way is seen at the next heartbeat.
-    let users = mark_all_due(shared);
-    if !renew_due(shared, false).await || plant(shared, watch).await == View::Absent {
         return View::Absent;
     }
-    if view != View::Unknown {
-        tracing::warn!(event = "resolver_back", users, forgot = !remembers, "registered again");
-        resync_all(shared);
-        watch.slow.all_told(Instant::now());
+    let sightings = watch.canary.sightings().to_vec();
+    let unwell: Vec<usize> = sightings.iter().filter(|one| !one.is_well()).map(|one| one.server).collect();
+    if view == View::Remembers {
+        note_slow(shared, watch, &sightings);
+        if unwell.is_empty() {
+            return match watch.plants_at.is_some_and(|at| at <= Instant::now()) {
+                true => plant(shared, watch).await,
+                false => View::Remembers,
+            };
+        }
+    }
+    // Forgotten, or back: either way publishers may have found nobody for a while. All whom that concerns are registered
+    // before the canary is planted, so that a failure on the way is seen at the next heartbeat.
+    let all: Vec<Cn> = shared.held.lock().keys().cloned().collect();
+    let (users, servers) = match view {
+        View::Remembers => (shared.resolver.users_on(&unwell, all.clone()), unwell),
+        // None answered for a while, or this is the first look.
+        View::Absent | View::Unknown => (all.clone(), sightings.iter().map(|one| one.server).collect()),
+    };
+    let forgot = sightings.iter().any(|one| one.forgot);
+    let evicts = view == View::Remembers && forgot && !sightings.iter().any(|one| one.away);
+    // One by one, then, as of single evictions.
+    let each = evicts && !watch.forgets.note(Instant::now(), shared.config.renewal());
+    if !renew(shared, &users, each).await || plant(shared, watch).await == View::Absent {
+        return View::Absent;
+    }
+    // A server that has forgotten may have had more than its users' registrations: what sessions share stands by keys of
+    // its own, and is written again by whoever is told (`emsmdb::records`).
+    let registered = users.len();
+    let concerned = if forgot { all } else { users };
+    if each {
+        let mut held = shared.held.lock();
+        for cn in &concerned {
+            if let Some(user) = held.get_mut(cn) {
+                user.lost.owe();
+            }
+        }
+    } else if view != View::Unknown {
+        tracing::warn!(event = "resolver_back", users = registered, forgot, "registered again");
+        resync_all(shared, &concerned);
+        for server in servers {
+            watch.slow.entry(server).or_default().all_told(Instant::now());
+        }
     }
     View::Remembers
+}
+
+/// Tells the users of servers that answered late, and those alone: one that hangs is none that is late.
+fn note_slow(shared: &Shared, watch: &mut Watch, sightings: &[Sighting]) {
+    let now = Instant::now();
+    let mut servers = Vec::new();
+    for one in sightings.iter().filter(|one| one.is_well()) {
+        let late = one.took > shared.config.heartbeat / 2;
+        let told = watch.slow.entry(one.server).or_default().note(late, now, shared.config.renewal());
+        if told.warn {
+            let took_ms = u64::try_from(one.took.as_millis()).unwrap_or(u64::MAX);
+            let server = shared.resolver.server_name(one.server);
+            tracing::warn!(event = "resolver_slow", server, took_ms, "publishers may have given up");
+        }
+        if told.resync {
+            servers.push(one.server);
+        }
+    }
+    if !servers.is_empty() {
+        let users = shared.held.lock().keys().cloned().collect();
+        resync_all(shared, &shared.resolver.users_on(&servers, users));
+    }
 }
 
 /// Plants the canary. A server without room for it is watched without one: whether it is there is seen at each
@@ -122,59 +164,73 @@ async fn look(shared: &Arc<Shared>, round: &mut Vec<Cn>) {
     }
     let some = round.split_off(round.len().saturating_sub(LOOKED_AT));
     let found = shared.resolver.lookup_many(&some).await;
+    let (now, period) = (Instant::now(), shared.config.renewal());
+    let crowded = shared.crowded.load(Ordering::Relaxed);
     let mut held = shared.held.lock();
     for (cn, listeners) in some.iter().zip(found) {
         // A failure is the heartbeat's to see.
         let Ok(listeners) = listeners else { continue };
         // Who was refused is tried again in time, and not at each heartbeat.
-        let due = |user: &&mut HeldUser| user.registered && !user.complained;
+        let due = |user: &&mut HeldUser| {
+            user.registered && !user.complained && !(crowded && user.lost.is_recent(now, period))
+        };
         let Some(user) = held.get_mut(cn).filter(due) else { continue };
         let native =
             shared.native.is_none() || listeners.native.iter().any(|lease| lease.subscriber == shared.id);
         let legacy = user.legacy.as_ref().map(|legacy| legacy.endpoint().to_string());
         if !native || legacy.is_some_and(|legacy| !listeners.legacy.contains(&legacy)) {
-            user.renew_at = Instant::now();
+            user.renew_at = now;
         }
     }
 }
 
-fn resync_all(shared: &Shared) {
-    let users: Vec<Cn> = shared.held.lock().keys().cloned().collect();
+fn resync_all(shared: &Shared, users: &[Cn]) {
+    let mut held = shared.held.lock();
     for cn in users {
-        resync(shared, &cn, ResyncReason::ResolverLost, 0);
+        if let Some(user) = held.get_mut(cn) {
+            user.lost.all_told();
+        }
+    }
+    drop(held);
+    for cn in users {
+        resync(shared, cn, ResyncReason::ResolverLost, 0);
     }
 }
 
-fn mark_all_due(shared: &Shared) -> usize {
-    let now = Instant::now();
-    let mut held = shared.held.lock();
-    held.values_mut().for_each(|user| user.renew_at = now);
-    held.len()
+/// Renews what is due, and tells whom it is time to tell. Says whether the resolver was in reach.
+async fn renew_due(shared: &Arc<Shared>) -> bool {
+    let (now, period) = (Instant::now(), shared.config.renewal());
+    let (mut due, mut owed, mut lost) = (Vec::new(), Vec::new(), 0);
+    for (cn, user) in shared.held.lock().iter() {
+        if user.renew_at <= now {
+            due.push(cn.clone());
+        }
+        if user.lost.is_due(now, period) {
+            owed.push(cn.clone());
+        }
+        lost += usize::from(user.lost.is_recent(now, period));
+    }
+    shared.crowded.store(lost > CROWD, Ordering::Relaxed);
+    shared.tell_lost(&owed);
+    renew(shared, &due, true).await
 }
 
-/// Renews what is due, some at a time; stops when the resolver is out of reach. Says whether it was not. What is
+/// Renews registrations, some at a time; stops when the resolver is out of reach. Says whether it was not. What is
 /// wrong with one user's record concerns that user alone.
-/// `tell`: a user whose registration was gone is told to resync (the caller does it otherwise).
-async fn renew_due(shared: &Arc<Shared>, tell: bool) -> bool {
-    let now = Instant::now();
-    let due: Vec<Cn> = shared
-        .held
-        .lock()
-        .iter()
-        .filter(|(_, user)| user.renew_at <= now)
-        .map(|(cn, _)| cn.clone())
-        .collect();
+/// `tell`: whoever's registration was gone is told to look again, and the log is (the caller does it otherwise).
+async fn renew(shared: &Arc<Shared>, users: &[Cn], tell: bool) -> bool {
     let mut faults = Faults::default();
-    for some in due.chunks(CONCURRENT) {
+    for some in users.chunks(CONCURRENT) {
         if shared.stopping.load(Ordering::Acquire) {
             break;
         }
         for (cn, registered) in some.iter().zip(shared.register_many(some, tell).await) {
-            match registered {
-                Ok(lost) if lost && tell => resync(shared, cn, ResyncReason::ResolverLost, 0),
-                Ok(_) => {}
-                Err(error) => faults.add(cn, shared.postpone(cn, &error), error),
+            if let Err(error) = registered {
+                faults.add(cn, shared.postpone(cn, &error), error);
             }
+        }
+        if tell {
+            shared.tell_lost(some);
         }
         if faults.outage {
             break;
@@ -250,14 +306,14 @@ pub(super) async fn leave_all(shared: &Arc<Shared>) {
 }
 
 impl Shared {
-    /// Registers or renews a user's endpoints, and tells the bus what publishers marked as missed. Says whether a
-    /// former registration was gone; `warn`: the log does too.
-    pub(super) async fn register(&self, cn: &Cn, warn: bool) -> Result<bool, ResolverError> {
-        self.register_many(std::slice::from_ref(cn), warn).await.pop().unwrap_or(Ok(false))
+    /// Registers or renews a user's endpoints, and tells the bus what publishers marked as missed. Takes note of a
+    /// former registration that was gone.
+    pub(super) async fn register(&self, cn: &Cn) -> Result<(), ResolverError> {
+        self.register_many(std::slice::from_ref(cn), true).await.pop().unwrap_or(Ok(()))
     }
 
-    /// The same for several, in their order and in few round trips.
-    async fn register_many(&self, cns: &[Cn], warn: bool) -> Vec<Result<bool, ResolverError>> {
+    /// The same for several, in their order and in few round trips; `warn`: the log is told of what was gone.
+    async fn register_many(&self, cns: &[Cn], warn: bool) -> Vec<Result<(), ResolverError>> {
         // Whether they were registered is asked before: a first registration is made by `add` and by a heartbeat at
         // the same time, and is new to both.
         let (legacy, before): (Vec<Option<String>>, Vec<bool>) = {
@@ -284,12 +340,14 @@ impl Shared {
                 }
             }
         }
-        for ((outcome, (cn, legacy)), before) in outcomes.iter_mut().zip(both()).zip(before) {
-            if let Ok(new) = *outcome {
-                *outcome = self.registered(cn, legacy.as_deref(), before && new, warn).await;
-            }
+        let mut registered = Vec::with_capacity(outcomes.len());
+        for ((outcome, (cn, legacy)), before) in outcomes.into_iter().zip(both()).zip(before) {
+            registered.push(match outcome {
+                Ok(new) => self.registered(cn, legacy.as_deref(), before && new, warn).await,
+                Err(error) => Err(error),
+            });
         }
-        outcomes
+        registered
     }
 
     /// Says of each whether it did not stand there.
@@ -326,13 +384,19 @@ impl Shared {
         legacy: Option<&str>,
         lost: bool,
         warn: bool,
-    ) -> Result<bool, ResolverError> {
+    ) -> Result<(), ResolverError> {
         // Spread over half of it, so that users who came together are not renewed together for ever.
         let renewal = self.config.renewal();
         let jitter = renewal.mul_f64(f64::from(Uuid::new_v4().as_bytes()[0]) / 512.0);
+        let crowded = self.crowded.load(Ordering::Relaxed);
         let held = match self.held.lock().get_mut(cn) {
             Some(user) => {
-                user.renew_at = Instant::now() + renewal - jitter;
+                match lost {
+                    true => user.lost.lost(),
+                    false => user.lost.kept(),
+                }
+                let periods = if crowded { user.lost.periods() } else { 1 };
+                user.renew_at = Instant::now() + renewal * periods - jitter;
                 (user.complained, user.registered) = (false, true);
                 true
             }
@@ -340,16 +404,47 @@ impl Shared {
         };
         if !held {
             // Removed while this was under way, and perhaps put back by it.
-            self.leave_endpoints(cn, legacy).await?;
-            return Ok(false);
+            return self.leave_endpoints(cn, legacy).await;
         }
         if lost {
             self.counters.registrations_lost.fetch_add(1, Ordering::Relaxed);
             if warn {
-                tracing::warn!(event = "registration_lost", user = %cn, "it had been removed; registered again");
+                self.losses.lock().unwrap_or_else(PoisonError::into_inner).add(cn);
             }
         }
-        Ok(lost)
+        Ok(())
+    }
+
+    /// Tells the bus of those of these users whose registration was gone, each of them once a renewal period at most:
+    /// who is passed over is told when it is time.
+    pub(super) fn tell_lost(&self, cns: &[Cn]) {
+        let (now, period) = (Instant::now(), self.config.renewal());
+        let mut held = self.held.lock();
+        let tell = |cn: &&Cn| held.get_mut(*cn).is_some_and(|user| user.lost.tell(now, period));
+        let due: Vec<&Cn> = cns.iter().filter(tell).collect();
+        drop(held);
+        for cn in due {
+            resync(self, cn, ResyncReason::ResolverLost, 0);
+        }
+    }
+
+    /// Says in the log what was gone, once a renewal period at most.
+    fn say_losses(&self) {
+        let mut losses = self.losses.lock().unwrap_or_else(PoisonError::into_inner);
+        let said = losses.say(Instant::now(), self.config.renewal());
+        drop(losses);
+        match said {
+            Some((user, 1)) => {
+                tracing::warn!(event = "registration_lost", %user, count = 1, "it had been removed; registered again");
+            }
+            Some((user, count)) => tracing::warn!(
+                event = "registration_lost",
+                %user,
+                count,
+                "gone, and registered again: memcached evicts (expected more -m), or somebody overwrites them"
+            ),
+            None => {}
+        }
     }
 
     /// A registration that failed is tried again soon. Says what it concerns.

@@ -1,8 +1,14 @@
 //! `list` and `flush`: what stands in the records.
 
+use std::net::TcpListener;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::support::{Bench, ended, urls};
+use ocbus::resolver::{Cn, Config, Selection};
+use ocbus::sandbox::{Memcached, Sandbox};
+use ocbus::wire::openchange::{DosCharset, ResolverRecord};
+
+use crate::support::{Bench, ended, json, ocbus, run, until, urls};
 
 /// bob with a live native, a live legacy and a dead native endpoint. Gives the watchers and the dead URL.
 fn bob(bench: &Bench) -> (Vec<ocbus::sandbox::Child>, String) {
@@ -93,4 +99,87 @@ fn without_memcached_each_fails_in_one_line() {
     for command in ["list", "flush", "send"] {
         bench.run(&[command, "bob"]).fails(1, &[&address, "refused"]);
     }
+}
+
+/// Two memcacheds, with a user on each.
+struct Two {
+    sandbox: Sandbox,
+    servers: [Memcached; 2],
+    string: String,
+    users: [Cn; 2],
+}
+
+impl Two {
+    fn new() -> Two {
+        let sandbox = Sandbox::new().unwrap();
+        let servers = [sandbox.memcached().unwrap(), sandbox.memcached().unwrap()];
+        let string = servers.each_ref().map(Memcached::configuration).join(" ");
+        let selection = Selection::new(&Config::parse(&string).unwrap()).unwrap();
+        let of = |place: usize| {
+            let mut names = (0..).map(|number| Cn::new(&format!("user{number}")).unwrap());
+            names.find(|cn| selection.index(cn.resolver_key().as_bytes()) == place).unwrap()
+        };
+        Two { sandbox, servers, string, users: [of(0), of(1)] }
+    }
+
+    /// Registers an OpenChange v1 endpoint for each.
+    fn register(&self, url: &str) {
+        let record = ResolverRecord { hosts: vec![url.to_owned()] }.encode(DosCharset::default()).unwrap();
+        for (server, user) in self.servers.iter().zip(&self.users) {
+            server.set(&user.resolver_key(), &record).unwrap();
+        }
+    }
+
+    /// A command of both, the second's user first.
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = ocbus(arguments);
+        command.args([self.users[1].as_str(), self.users[0].as_str()]).env("OCBUS_RESOLVER", &self.string);
+        command
+    }
+}
+
+#[test]
+fn one_of_several_memcacheds_that_is_down_costs_its_own_users_only() {
+    let mut two = Two::new();
+    two.register("tcp://127.0.0.1:1");
+    two.servers[1].kill();
+    let (address, lost) = (two.servers[1].address(), two.users[1].as_str().to_owned());
+    let parts = [address.as_str(), "refused", "not looked up", &lost];
+    let listed = run(two.command(&["list", "--json"]), b"");
+    listed.fails_after_output(1, &parts);
+    let objects = json(&listed.stdout);
+    assert_eq!(objects.len(), 1, "{listed:?}");
+    assert_eq!(objects[0]["user"], two.users[0].as_str());
+    let flushed = run(two.command(&["flush", "--json"]), b"");
+    flushed.fails_after_output(1, &parts);
+    let objects = json(&flushed.stdout);
+    assert_eq!(objects.len(), 1, "{flushed:?}");
+    assert_eq!((&objects[0]["user"], &objects[0]["removed"]), (&two.users[0].as_str().into(), &true.into()));
+    assert_eq!(two.servers[0].get(&two.users[0].resolver_key()).unwrap(), None);
+    // Of nothing but failures there is no "nobody is registered".
+    two.servers[0].kill();
+    run(two.command(&["list"]), b"").fails(1, &parts);
+    run(two.command(&["flush"]), b"").fails(1, &parts);
+}
+
+#[test]
+fn what_was_flushed_is_told_though_a_memcached_fails_in_the_middle() {
+    let mut two = Two::new();
+    // It takes connections and says nothing: the command waits there, between its look-ups and its removals.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    silent.set_nonblocking(true).unwrap();
+    two.register(&format!("tcp://{}", silent.local_addr().unwrap()));
+    let command = two.command(&["flush", "--all", "--json", "--timeout", "2000"]);
+    let mut flush = two.sandbox.start("ocbus", &command).unwrap();
+    let _connection = until("the look at the endpoint", || silent.accept().ok());
+    two.servers[1].kill();
+    assert_eq!(ended(&mut flush), Some(1), "{}", flush.stderr());
+    let objects = json(&flush.stdout());
+    let what = |at: usize| (objects[at]["user"].as_str().unwrap(), objects[at]["removed"].as_bool().unwrap());
+    assert_eq!((objects.len(), what(0)), (2, (two.users[1].as_str(), false)), "{objects:?}");
+    assert_eq!(what(1), (two.users[0].as_str(), true), "{objects:?}");
+    assert!(objects[0]["reason"].as_str().unwrap().contains("not known to be removed"), "{objects:?}");
+    let told = flush.stderr();
+    assert!(told.contains("not flushed") && told.contains(two.users[1].as_str()), "{told}");
+    assert_eq!(told.lines().count(), 1, "{told}");
 }

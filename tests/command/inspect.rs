@@ -291,6 +291,19 @@ fn every_key_has_the_server_that_libmemcached_gives_it() {
         cases += 1;
     }
     assert_eq!((cases, met), (48, 4_800));
+    // Our own record stands beside OpenChange's, whatever its own key would choose.
+    let three = "--SERVER=one --SERVER=two --SERVER=three --DISTRIBUTION=CONSISTENT";
+    let beside = |prefix: &str| -> Vec<Value> {
+        let keys: Vec<String> = (0..60).map(|user| format!("{prefix}:user{user}")).collect();
+        let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+        let lines = inspect(&[&["server", three][..], &keys].concat()).json();
+        for (line, key) in lines.iter().zip(&keys) {
+            assert_eq!(line["key"], *key);
+        }
+        lines.iter().map(|line| json!([line["index"], line["server"]])).collect()
+    };
+    assert_eq!(beside("ocbus"), beside("resolver"));
+    assert_ne!(beside("ocbus"), beside("others"));
     let socket = inspect(&["server", "--SOCKET=\"/run/m.sock\"", "k"]).json();
     assert_eq!(socket, [json!({"key": "k", "index": 0, "server": "/run/m.sock:0"})]);
     let config = inspect(&["config", "--SOCKET=\"/run/m.sock\""]).json();

@@ -6,14 +6,15 @@ use ocbus_wire::openchange::DosCharset;
 use uuid::Uuid;
 
 use super::{both, listeners, now_ms};
-use crate::canary::Canary;
+use crate::canary::{Canary, Sighting};
 use crate::census::Census;
 use crate::cn::Cn;
 use crate::config::Config;
 use crate::edit::{Edit, EditLegacy, Leave, Register, Registered, Registration, SettleNative, Settlement};
 use crate::error::ResolverError;
 use crate::listeners::Listeners;
-use crate::store::{AsyncMemcached, MemoryStore, answered, random};
+use crate::selection::Distribution;
+use crate::store::{AsyncMemcached, MemoryStore, Timed, answered, random};
 use crate::update::{Expect, Request, Response, Step, Update};
 use crate::update_many::UpdateMany;
 
@@ -221,8 +222,34 @@ impl Resolver {
             Home::Memory(_) => Vec::new(),
         });
         let touch = Request::Touch { key: canary.key(), expiry: CANARY };
-        let answers = answered(self.run_everywhere(touch).await)?;
-        Ok(answers.iter().all(|(server, answer)| canary.is_well(*server, *answer == Response::Done)))
+        let answers = answered(self.run_everywhere(touch).await);
+        let some = answers.as_deref().unwrap_or_default().iter();
+        canary.looked(some.map(|(server, (answer, took))| (*server, *answer == Response::Done, *took)));
+        answers.map(|_| canary.sightings().iter().all(Sighting::is_well))
+    }
+
+    /// How a server is called in the log: host:port, or a socket's path.
+    pub fn server_name(&self, server: usize) -> String {
+        match &self.home {
+            Home::Memcached(memcached, _) => memcached.server_name(server),
+            Home::Memory(_) => "memory".to_owned(),
+        }
+    }
+
+    /// Those of several users whose records one of these servers has, by the index of a
+    /// [`Sighting`]. All of them where that does not follow from the name alone: with
+    /// `--DISTRIBUTION=RANDOM`, and with `--REMOVE-FAILED-SERVERS`, where the others' users may move as well when a
+    /// server fails or comes back.
+    pub fn users_on(&self, servers: &[usize], cns: Vec<Cn>) -> Vec<Cn> {
+        match &self.home {
+            Home::Memcached(memcached, config)
+                if !config.remove_failed_servers && config.distribution != Distribution::Random =>
+            {
+                let parts = memcached.by_server(cns).into_iter().enumerate();
+                parts.filter(|(server, _)| servers.contains(server)).flat_map(|(_, users)| users).collect()
+            }
+            _ => cns,
+        }
     }
 
     /// Plants the canary for [`Resolver::remembers`]: when all is registered, not before.
@@ -261,11 +288,13 @@ impl Resolver {
         answered(self.run_everywhere(uproot).await).map(|_| ())
     }
 
-    /// On every server that is up: what came of it, by the server's index.
-    async fn run_everywhere(&self, request: Request) -> Vec<(usize, Result<Response, ResolverError>)> {
+    /// On every server that is up: what came of it and how long it took, by the server's index.
+    async fn run_everywhere(&self, request: Request) -> Vec<(usize, Result<Timed, ResolverError>)> {
         match &self.home {
             Home::Memcached(memcached, _) => memcached.run_everywhere(&request).await,
-            Home::Memory(memory) => vec![(0, Ok(memory.run(request, Instant::now())))],
+            Home::Memory(memory) => {
+                vec![(0, Ok((memory.run(request, Instant::now()), Duration::ZERO)))]
+            }
         }
     }
 

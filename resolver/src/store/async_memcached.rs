@@ -11,6 +11,9 @@ use crate::config::{Config, ConfigError};
 use crate::error::ResolverError;
 use crate::update::{Request, Response};
 
+/// An answer, and how long it took.
+pub(crate) type Timed = (Response, Duration);
+
 /// memcached for many tasks: a pool of connections to each server, one time limit for each request.
 #[derive(Clone)]
 pub(crate) struct AsyncMemcached {
@@ -57,6 +60,11 @@ impl AsyncMemcached {
     /// How often each server was in use again after a failure.
     pub(crate) fn returns(&self) -> Vec<u64> {
         (0..self.shared.servers.len()).map(|index| self.shared.pool.returns(index)).collect()
+    }
+
+    /// How a server is called in the log.
+    pub(crate) fn server_name(&self, index: usize) -> String {
+        self.shared.pool.name(index)
     }
 
     /// Users by the index of the server that has their records.
@@ -239,13 +247,14 @@ impl AsyncMemcached {
         self.server(index)?.run(&request, deadline).await
     }
 
-    /// The same request on every server, at the same time: what came of it, by the server's index. A server that
+    /// The same request on every server, at the same time: what came of it and how long that took, by the server's
+    /// index: an answer is no later for another server that hangs. A server that
     /// has failed is not waited for: it is asked something behind the caller's back, and is in use again when it has
     /// answered that.
     pub(crate) async fn run_everywhere(
         &self,
         request: &Request,
-    ) -> Vec<(usize, Result<Response, ResolverError>)> {
+    ) -> Vec<(usize, Result<Timed, ResolverError>)> {
         self.on_every_server(|memcached, index| {
             let request = request.clone();
             async move {
@@ -254,7 +263,11 @@ impl AsyncMemcached {
                         memcached.probe(index, &request);
                         Err(down)
                     }
-                    None => memcached.ask(index, &request, memcached.deadline()).await,
+                    None => {
+                        let begun = Instant::now();
+                        let answer = memcached.ask(index, &request, memcached.deadline()).await?;
+                        Ok((answer, begun.elapsed()))
+                    }
                 }
             }
         })

@@ -22,7 +22,7 @@ mod pipeline;
 mod pool;
 
 #[cfg(feature = "tokio")]
-pub(crate) use async_memcached::{AsyncMemcached, answered};
+pub(crate) use async_memcached::{AsyncMemcached, Timed, answered};
 pub(crate) use blocking_memcached::BlockingMemcached;
 pub use memory::MemoryStore;
 

@@ -1,7 +1,7 @@
 //! libmemcached's configuration strings: what one means, and which server it gives a key.
 
 use clap::Args;
-use ocbus::resolver::{self, Distribution, KeyHash, Ring, Selection};
+use ocbus::resolver::{self, Cn, Distribution, KeyHash, Ring, Selection};
 use serde::Serialize;
 
 use super::HELP;
@@ -17,14 +17,15 @@ pub(super) struct Config {
     text: String,
 }
 
-/// Prints which server holds each key, as one line of JSON for each.
+/// Prints which server holds each key, as one line of JSON for each: the one that libmemcached chooses, but for a key
+/// of ocbus's own, `ocbus:bob`, the one of `resolver:bob`. Both records of a user stand on one server.
 #[derive(Debug, Args)]
 #[command(after_long_help = HELP)]
 pub(super) struct Server {
     /// The string, as above.
     #[arg(value_name = "STRING", allow_hyphen_values = true)]
     text: String,
-    /// Keys without the namespace, as `resolver:bob`.
+    /// Keys without the namespace, as `resolver:bob` or `ocbus:bob`.
     #[arg(value_name = "KEY", required = true)]
     keys: Vec<String>,
 }
@@ -117,7 +118,9 @@ impl Server {
     pub(super) fn run(self) -> Result<(), Failure> {
         let selection = Selection::new(&resolver::Config::parse(&self.text)?)?;
         for key in &self.keys {
-            let index = selection.index(key.as_bytes());
+            // As the resolver does it.
+            let beside = Cn::resolver_key_beside(key);
+            let index = selection.index(beside.as_deref().unwrap_or(key).as_bytes());
             // Not asked again: a random choice would be another.
             let server = selection.servers().get(index).map(reported).unwrap_or_default();
             output::json(&ServerJson { key, index, server })?;
