@@ -368,12 +368,16 @@ impl Inner {
 
     /// Parks a wait that is answered by a call of `done`, from any thread.
     pub(super) fn park(self: &Arc<Self>, session: Uuid, done: Done) -> Parked {
-        let parked = self.with_state(|state, now| {
+        // One that is not parked goes when the lock is free: what the host drops with it may call us.
+        let (parked, _unused) = self.with_state(|state, now| {
             let parked = state.engine.park(session, now);
-            if let Parked::Parked(wait) = parked {
-                state.parked.insert(wait, done);
+            match parked {
+                Parked::Parked(wait) => {
+                    state.parked.insert(wait, done);
+                    (parked, None)
+                }
+                Parked::Done(_) => (parked, Some(done)),
             }
-            parked
         });
         if matches!(parked, Parked::Parked(_)) {
             self.keeper.look(session);
@@ -383,10 +387,10 @@ impl Inner {
 
     /// Takes a wait back; its `done` is not called any more, unless it is called just now.
     pub(super) fn cancel(self: &Arc<Self>, session: Uuid, wait: WaitId) -> bool {
-        self.with_state(|state, _| {
-            state.parked.remove(&wait);
-            state.engine.cancel(session, wait)
-        })
+        // The engine knows whose wait it is: another session's stays. What was parked is dropped without the lock.
+        let cancelled = self
+            .with_state(|state, _| state.engine.cancel(session, wait).then(|| state.parked.remove(&wait)));
+        cancelled.is_some()
     }
 
     /// When something is due next; an earlier time wakes the task.
