@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ocbus_resolver::Cn;
+use ocbus_wire::{Event, EventKind};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
@@ -408,6 +409,17 @@ fn survive(callback: &str, call: impl FnOnce()) {
     }
 }
 
+/// Of several resyncs of all users only the last: it says what those before it did, and each is told to every session.
+fn keep_last_resync_of_all(events: &mut Vec<Arc<Event>>) {
+    let of_all = |event: &Event| event.user.is_empty() && matches!(event.kind, EventKind::Resync { .. });
+    let Some(last) = events.iter().rposition(|event| of_all(event)) else { return };
+    let mut at = 0;
+    events.retain(|event| {
+        at += 1;
+        at > last || !of_all(event)
+    });
+}
+
 /// The task: events and deadlines.
 async fn feed(inner: Arc<Inner>, mut events: Subscription) {
     let mut some = Vec::with_capacity(BATCH);
@@ -426,6 +438,7 @@ async fn feed(inner: Arc<Inner>, mut events: Subscription) {
                 some.extend(std::iter::from_fn(|| events.try_recv()).take(BATCH - 1));
                 some.iter().for_each(|event| inner.keeper.heard(event));
                 if inner.keeper.hears() {
+                    keep_last_resync_of_all(&mut some);
                     inner.keeper.refresh(&inner, &some).await;
                     inner.with(|engine, now| {
                         some.iter().for_each(|event| engine.event(event, now));
@@ -439,5 +452,26 @@ async fn feed(inner: Arc<Inner>, mut events: Subscription) {
             () = sleep => inner.with(|engine, now| engine.advance(now)),
             () = inner.earlier.notified() => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ocbus_wire::ResyncReason;
+
+    use super::*;
+
+    #[test]
+    fn of_resyncs_of_all_the_last_stays_in_its_place() {
+        let resync = |at, user| Event::resync(Uuid::from_u128(at), 0, user, ResyncReason::SlowSubscriber, 1);
+        let mut events = Vec::from(
+            [(1, ""), (2, "bob"), (3, ""), (4, "eve"), (5, ""), (6, "bob")]
+                .map(|(at, user)| Arc::new(resync(at, user))),
+        );
+        keep_last_resync_of_all(&mut events);
+        let ids: Vec<u128> = events.iter().map(|event| event.id.as_u128()).collect();
+        assert_eq!(ids, [2, 4, 5, 6]);
+        keep_last_resync_of_all(&mut events);
+        assert_eq!(events.len(), 4);
     }
 }

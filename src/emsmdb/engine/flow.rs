@@ -53,6 +53,10 @@ impl Engine {
         if is_barrier && !matches!(event.kind, EventKind::Resync { .. }) {
             return;
         }
+        if is_barrier && user.pending.back().is_some_and(|last| last.keys.is_none()) {
+            // One waits already, and nothing behind it.
+            return;
+        }
         if user.pending.len() >= self.config.pending_per_user || self.pending >= self.config.pending {
             self.event_over(cn, event);
             // With nothing of the user's in front it is told at once: no answer would come to do it.
