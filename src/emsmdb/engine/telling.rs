@@ -47,6 +47,10 @@ pub(super) fn tell(
             for announcement in &made.announcements {
                 session.announce(cn, announcement, &bounds, tally);
             }
+            for (types, folder) in &made.unnamed {
+                let named = &made.announcements;
+                session.tell_messages(cn, *types, Some(*folder), named, &bounds, tally);
+            }
             for change in &made.tables {
                 let concerned: Vec<u32> = session
                     .tables
