@@ -6,6 +6,7 @@ mod events;
 mod ids;
 mod logons;
 mod model;
+mod owed;
 mod queue;
 mod rig;
 mod service;

@@ -92,6 +92,11 @@ impl Announcement {
         }
     }
 
+    /// That a folder has changed, for subscriptions to the whole store alone.
+    pub(super) fn for_stores(folder: FolderId) -> Announcement {
+        Announcement { folders: [FolderId::NONE; 4], ..Announcement::folder_modified(folder, None, None) }
+    }
+
     /// Messages of the folder have changed, none has come or gone.
     fn unread_changed(folder: FolderId, unread: Option<u32>) -> Announcement {
         Announcement { total: Total::Same, ..Announcement::folder_modified(folder, None, unread) }

@@ -138,6 +138,7 @@ impl Engine {
             let leaves_at = now.saturating_add(self.config.grace);
             user.leaves_at = Some(leaves_at);
             self.graces.insert((leaves_at, cn.clone()));
+            self.forget_owed(cn);
         }
     }
 

@@ -122,6 +122,15 @@ impl Session {
         }
     }
 
+    /// Whether a subscription to the whole of this user's mailbox hears of folders' being modified.
+    pub(super) fn wants_whole_store(&self, cn: &Cn) -> bool {
+        self.subscriptions.iter().any(|subscription| {
+            subscription.scope == Scope::Store
+                && subscription.types.contains(NotificationTypes::OBJECT_MODIFIED)
+                && self.cn_of(subscription.logon_id) == cn
+        })
+    }
+
     pub(super) fn table(&self, handle: u32) -> Option<&OpenTable> {
         self.tables.iter().find(|open| open.table.handle == handle)
     }
