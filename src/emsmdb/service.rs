@@ -184,17 +184,19 @@ impl Emsmdb {
     /// tables are those of its record, which is read again when something has happened. The first time it is told to look
     /// at what it has open: nobody has listened for it until now.
     ///
-    /// It ends when `session:` is gone, or when nobody has waited for it for [`idle`](super::EngineConfig::idle). Its replies
-    /// are fetched where it was opened.
+    /// It ends when `session:` is gone, or when nobody has waited for it for [`idle`](super::EngineConfig::idle). Where there
+    /// are as many sessions as may be, those whose `session:` is gone end at once. Its replies are fetched where it was opened.
     pub async fn join_session(&self, async_session: Uuid) -> Result<Session, JoinError> {
-        let (guid, cn) = self.inner.keeper.join(&self.inner, async_session).await?;
+        let (guid, cn) = self.inner.keeper.join_in_place(&self.inner, async_session).await?;
         self.inner.members.settled(&cn).await;
         Ok(Session::new(self.clone(), guid))
     }
 
     /// Waits as EcDoAsyncWaitEx does, by the asynchronous session: [`Emsmdb::join_session`], then [`Session::wait`]. While
     /// memcached is away it is waited for, no longer than a wait lasts: no client is told of it, nor made to ask again at
-    /// once.
+    /// once. Where a limit is in the way ([`sessions_per_user`](super::EngineConfig::sessions_per_user),
+    /// [`sessions`](super::EngineConfig::sessions)), or `session:` cannot be read, the answer is
+    /// [`WaitOutcome::Rejected`]: the client polls, until it has connected anew.
     pub async fn wait_async(&self, async_session: Uuid) -> WaitOutcome {
         let limit = self.inner.with(|engine, _| engine.config().wait);
         let deadline = Instant::now() + limit;
@@ -204,9 +206,11 @@ impl Emsmdb {
                     let waited = tokio::time::timeout_at(deadline, session.wait()).await;
                     return waited.unwrap_or(WaitOutcome::TimedOut);
                 }
-                Ok(Err(JoinError::Unknown(_))) => return WaitOutcome::UnknownSession,
-                Ok(Err(JoinError::Open(OpenError::Stopping))) => return WaitOutcome::Exiting,
                 Ok(Err(error)) => {
+                    if let Some(answer) = error.answer() {
+                        tracing::debug!(event = "join_failed", %async_session, reason = %error);
+                        return answer;
+                    }
                     tracing::debug!(event = "join_failed", %async_session, reason = %error, "tried again");
                 }
                 Err(_) => return WaitOutcome::TimedOut,

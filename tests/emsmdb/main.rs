@@ -4,6 +4,7 @@
 
 mod events;
 mod ids;
+mod limits;
 mod logons;
 mod model;
 mod owed;

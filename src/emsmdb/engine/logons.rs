@@ -142,6 +142,23 @@ impl Engine {
         }
     }
 
+    /// Of these sessions (a user's own, or anybody's) those that have not been called for the longest, at most so many.
+    pub(in crate::emsmdb) fn most_silent_sessions(
+        &self,
+        of: Option<&Cn>,
+        most: usize,
+        is_one: impl Fn(&Uuid) -> bool,
+    ) -> Vec<Uuid> {
+        let all =
+            self.sessions.touched().filter(|(_, cn, guid)| of.is_none_or(|of| of == *cn) && is_one(guid));
+        let mut silent: Vec<(Duration, Uuid)> = all.map(|(touched, _, guid)| (touched, *guid)).collect();
+        if silent.len() > most {
+            silent.select_nth_unstable(most);
+            silent.truncate(most);
+        }
+        silent.into_iter().map(|(_, guid)| guid).collect()
+    }
+
     /// Sessions that a user has opened; those of others that show the mailbox as well are not among them.
     pub(super) fn own_sessions(&self, user: &User, cn: &Cn) -> usize {
         let is_own = |guid: &&Uuid| self.sessions.get(**guid).is_some_and(|session| session.cn == *cn);
