@@ -103,11 +103,9 @@ impl Engine {
         let Some(user) = self.users.get_mut(cn) else { return };
         // Ids of before are not to be taken for those of after.
         forget_moved(user, event);
-        // The resync names only folders that are known.
+        // The resync names only folders that are known by then.
         let mailboxes = [event.mailbox.as_ref(), old_mailbox(event)].into_iter().flatten();
-        let unknown = mailboxes.filter(|mailbox| !user.knows(Some(mailbox)));
-        let unknown: Vec<_> = unknown.map(|mailbox| Some(mailbox.clone())).collect();
-        self.owe(cn, unknown, Ask::Later, now);
+        self.owe(cn, mailboxes.map(|mailbox| Some(mailbox.clone())).collect(), Ask::Later, now);
         let Some(user) = self.users.get_mut(cn) else { return };
         if user.pending.back().is_some_and(|last| last.keys.is_none()) {
             return;

@@ -25,6 +25,9 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// A host that is down is asked no more often by each user.
 const AT_MOST: Duration = Duration::from_secs(60);
 
+/// Folders that one user's sessions are owed; beyond, one is only in the log.
+const MOST: usize = 1_000;
+
 /// What a user's sessions are owed.
 #[derive(Debug)]
 pub(super) struct Owed {
@@ -90,9 +93,9 @@ impl Engine {
             if owed.folders.iter().any(|folder| folder.key == key) {
                 continue;
             }
-            if owed.folders.len() >= self.config.folders_per_user {
+            if owed.folders.len() >= MOST {
                 if !std::mem::replace(&mut owed.full, true) {
-                    tracing::warn!(event = "resync_incomplete", user = %cn, "more folders without an id than are kept");
+                    tracing::warn!(event = "resync_incomplete", user = %cn, "more folders could not be found than are kept");
                 }
                 break;
             }
