@@ -1,7 +1,7 @@
 //! Events within one process: published once, to everyone whose filter they pass.
 //!
-//! Nobody waits for anybody. A publisher never blocks; a subscriber that falls behind loses its oldest events,
-//! is told so by one [`Resync`](crate::EventKind::Resync) in their place, and is counted. An event whose id was
+//! Nobody waits for anybody. A publisher never blocks; a subscriber that falls behind loses what waits for it,
+//! is told so by one [`Resync`](crate::EventKind::Resync) in its place, and is counted. An event whose id was
 //! seen before is dropped, so that a sender may send again.
 //!
 //! ```

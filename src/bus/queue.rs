@@ -25,7 +25,7 @@ pub(super) struct Queue {
 #[derive(Debug, Default)]
 struct Waiting {
     events: VecDeque<Arc<Event>>,
-    /// How many in front of these had to go.
+    /// How many in front of these are gone.
     lost: u64,
 }
 
@@ -51,19 +51,23 @@ impl Queue {
         (Arc::clone(&queue), Reader { queue, taken: VecDeque::new() })
     }
 
-    /// Adds events in their order, in the place of the oldest where there is no room. Gives how many these are.
+    /// Adds events in their order. Where there is no room all that waits goes: its reader is told to look at everything
+    /// anyway, and would be told so again and again if it were always full. Gives how many these are.
     pub(super) fn push<'a>(&self, events: impl Iterator<Item = &'a Arc<Event>>) -> usize {
+        let mut gone = Vec::new();
         let mut waiting = self.lock();
         let mut count = 0;
         for event in events {
             if waiting.events.len() >= self.limit {
-                waiting.events.pop_front();
-                waiting.lost += 1;
+                waiting.lost += u64::try_from(waiting.events.len()).unwrap_or(u64::MAX);
+                gone.push(std::mem::take(&mut waiting.events));
             }
             waiting.events.push_back(Arc::clone(event));
             count += 1;
         }
         drop(waiting);
+        // Not under the lock: they may be many.
+        drop(gone);
         if count > 0 {
             self.ready.notify_one();
         }
@@ -137,11 +141,24 @@ mod tests {
         assert_eq!(reader.len(), 79);
         // 16 of the first wait, 64 are taken.
         queue.push(events(80..200).iter());
-        assert_eq!(reader.len(), 63 + 100);
+        assert_eq!(reader.len(), 63 + 36, "a hundred are gone");
         let all = read(&mut reader, 1000);
-        let wanted: Vec<i64> = (1..64).chain([-36]).chain(100..200).collect();
+        let wanted: Vec<i64> = (1..64).chain([-100]).chain(164..200).collect();
         assert_eq!(all, wanted);
         assert_eq!((reader.len(), queue.push([].iter())), (0, 0));
+    }
+
+    #[test]
+    fn a_reader_that_stays_behind_is_told_once_for_each_fill() {
+        let (queue, mut reader) = Queue::new(100);
+        let mut told = Vec::new();
+        // Two come for each one that is read.
+        for time in 0..5_000 {
+            queue.push(events(2 * time..2 * time + 2).iter());
+            told.extend(read(&mut reader, 1));
+        }
+        let losses = told.iter().filter(|told| **told < 0).count();
+        assert!((1..=100).contains(&losses), "{losses}");
     }
 
     #[tokio::test]

@@ -14,15 +14,18 @@ pub struct Subscription {
     id: u64,
     filter: Filter,
     events: Reader,
+    /// How often it lost events.
+    losses: u64,
 }
 
 impl Subscription {
     pub(super) fn new(bus: Bus, id: u64, filter: Filter, events: Reader) -> Subscription {
-        Subscription { bus, id, filter, events }
+        Subscription { bus, id, filter, events, losses: 0 }
     }
 
-    /// The next event, waiting for it. Where events were lost, one resync stands in their place. `None` cannot
-    /// happen while this subscription lives; it is there so that the loop over it reads well.
+    /// The next event, waiting for it. Who falls behind by more than the queue holds loses all that waits in it, and
+    /// finds one resync in the place of these events, which says how many they were. `None` cannot happen while
+    /// this subscription lives; it is there so that the loop over it reads well.
     pub async fn recv(&mut self) -> Option<Arc<Event>> {
         let next = self.events.next().await;
         Some(self.told(next))
@@ -44,17 +47,28 @@ impl Subscription {
         self.len() == 0
     }
 
-    fn told(&self, next: Next) -> Arc<Event> {
+    fn told(&mut self, next: Next) -> Arc<Event> {
         match next {
             Next::Event(event) => event,
             Next::Lost(lost) => self.resync(lost),
         }
     }
 
-    fn resync(&self, lost: u64) -> Arc<Event> {
+    fn resync(&mut self, lost: u64) -> Arc<Event> {
         self.bus.count_lost(lost);
         let user = self.filter.only_user().unwrap_or_default();
-        tracing::warn!(event = "events_lost", user, lost, "a slow subscription lost its oldest events");
+        self.losses += 1;
+        // One that stays slow does not fill the log as well.
+        if self.losses.is_power_of_two() {
+            let count = self.losses;
+            tracing::warn!(
+                event = "events_lost",
+                user,
+                lost,
+                count,
+                "a slow subscription lost what waited for it"
+            );
+        }
         Arc::new(Event::resync(Uuid::now_v7(), now_us(), user, ResyncReason::SlowSubscriber, lost))
     }
 }

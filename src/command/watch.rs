@@ -25,7 +25,7 @@ const LEAVE: Duration = Duration::from_secs(2);
 /// How often a registration that failed is looked for.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// Events that may wait for a slow reader of ours; then the oldest are lost, and a Resync says so.
+/// Events that may wait for a slow reader of ours; then what waits is lost, and a Resync says so.
 const QUEUE: usize = 4096;
 
 const HELP: &str = "\

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ocbus_resolver::Cn;
+use ocbus_wire::{Event, EventKind};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
@@ -183,17 +184,19 @@ impl Emsmdb {
     /// tables are those of its record, which is read again when something has happened. The first time it is told to look
     /// at what it has open: nobody has listened for it until now.
     ///
-    /// It ends when `session:` is gone, or when nobody has waited for it for [`idle`](super::EngineConfig::idle). Its replies
-    /// are fetched where it was opened.
+    /// It ends when `session:` is gone, or when nobody has waited for it for [`idle`](super::EngineConfig::idle). Where there
+    /// are as many sessions as may be, those whose `session:` is gone end at once. Its replies are fetched where it was opened.
     pub async fn join_session(&self, async_session: Uuid) -> Result<Session, JoinError> {
-        let (guid, cn) = self.inner.keeper.join(&self.inner, async_session).await?;
+        let (guid, cn) = self.inner.keeper.join_in_place(&self.inner, async_session).await?;
         self.inner.members.settled(&cn).await;
         Ok(Session::new(self.clone(), guid))
     }
 
     /// Waits as EcDoAsyncWaitEx does, by the asynchronous session: [`Emsmdb::join_session`], then [`Session::wait`]. While
     /// memcached is away it is waited for, no longer than a wait lasts: no client is told of it, nor made to ask again at
-    /// once.
+    /// once. Where a limit is in the way ([`sessions_per_user`](super::EngineConfig::sessions_per_user),
+    /// [`sessions`](super::EngineConfig::sessions)), or `session:` cannot be read, the answer is
+    /// [`WaitOutcome::Rejected`]: the client polls, until it has connected anew.
     pub async fn wait_async(&self, async_session: Uuid) -> WaitOutcome {
         let limit = self.inner.with(|engine, _| engine.config().wait);
         let deadline = Instant::now() + limit;
@@ -203,9 +206,11 @@ impl Emsmdb {
                     let waited = tokio::time::timeout_at(deadline, session.wait()).await;
                     return waited.unwrap_or(WaitOutcome::TimedOut);
                 }
-                Ok(Err(JoinError::Unknown(_))) => return WaitOutcome::UnknownSession,
-                Ok(Err(JoinError::Open(OpenError::Stopping))) => return WaitOutcome::Exiting,
                 Ok(Err(error)) => {
+                    if let Some(answer) = error.answer() {
+                        tracing::debug!(event = "join_failed", %async_session, reason = %error);
+                        return answer;
+                    }
                     tracing::debug!(event = "join_failed", %async_session, reason = %error, "tried again");
                 }
                 Err(_) => return WaitOutcome::TimedOut,
@@ -368,12 +373,16 @@ impl Inner {
 
     /// Parks a wait that is answered by a call of `done`, from any thread.
     pub(super) fn park(self: &Arc<Self>, session: Uuid, done: Done) -> Parked {
-        let parked = self.with_state(|state, now| {
+        // One that is not parked goes when the lock is free: what the host drops with it may call us.
+        let (parked, _unused) = self.with_state(|state, now| {
             let parked = state.engine.park(session, now);
-            if let Parked::Parked(wait) = parked {
-                state.parked.insert(wait, done);
+            match parked {
+                Parked::Parked(wait) => {
+                    state.parked.insert(wait, done);
+                    (parked, None)
+                }
+                Parked::Done(_) => (parked, Some(done)),
             }
-            parked
         });
         if matches!(parked, Parked::Parked(_)) {
             self.keeper.look(session);
@@ -383,10 +392,10 @@ impl Inner {
 
     /// Takes a wait back; its `done` is not called any more, unless it is called just now.
     pub(super) fn cancel(self: &Arc<Self>, session: Uuid, wait: WaitId) -> bool {
-        self.with_state(|state, _| {
-            state.parked.remove(&wait);
-            state.engine.cancel(session, wait)
-        })
+        // The engine knows whose wait it is: another session's stays. What was parked is dropped without the lock.
+        let cancelled = self
+            .with_state(|state, _| state.engine.cancel(session, wait).then(|| state.parked.remove(&wait)));
+        cancelled.is_some()
     }
 
     /// When something is due next; an earlier time wakes the task.
@@ -402,6 +411,17 @@ fn survive(callback: &str, call: impl FnOnce()) {
     if std::panic::catch_unwind(AssertUnwindSafe(call)).is_err() {
         tracing::error!(event = "callback_panicked", callback, "the host's callback panicked");
     }
+}
+
+/// Of several resyncs of all users only the last: it says what those before it did, and each is told to every session.
+fn keep_last_resync_of_all(events: &mut Vec<Arc<Event>>) {
+    let of_all = |event: &Event| event.user.is_empty() && matches!(event.kind, EventKind::Resync { .. });
+    let Some(last) = events.iter().rposition(|event| of_all(event)) else { return };
+    let mut at = 0;
+    events.retain(|event| {
+        at += 1;
+        at > last || !of_all(event)
+    });
 }
 
 /// The task: events and deadlines.
@@ -422,6 +442,7 @@ async fn feed(inner: Arc<Inner>, mut events: Subscription) {
                 some.extend(std::iter::from_fn(|| events.try_recv()).take(BATCH - 1));
                 some.iter().for_each(|event| inner.keeper.heard(event));
                 if inner.keeper.hears() {
+                    keep_last_resync_of_all(&mut some);
                     inner.keeper.refresh(&inner, &some).await;
                     inner.with(|engine, now| {
                         some.iter().for_each(|event| engine.event(event, now));
@@ -435,5 +456,26 @@ async fn feed(inner: Arc<Inner>, mut events: Subscription) {
             () = sleep => inner.with(|engine, now| engine.advance(now)),
             () = inner.earlier.notified() => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ocbus_wire::ResyncReason;
+
+    use super::*;
+
+    #[test]
+    fn of_resyncs_of_all_the_last_stays_in_its_place() {
+        let resync = |at, user| Event::resync(Uuid::from_u128(at), 0, user, ResyncReason::SlowSubscriber, 1);
+        let mut events = Vec::from(
+            [(1, ""), (2, "bob"), (3, ""), (4, "eve"), (5, ""), (6, "bob")]
+                .map(|(at, user)| Arc::new(resync(at, user))),
+        );
+        keep_last_resync_of_all(&mut events);
+        let ids: Vec<u128> = events.iter().map(|event| event.id.as_u128()).collect();
+        assert_eq!(ids, [2, 4, 5, 6]);
+        keep_last_resync_of_all(&mut events);
+        assert_eq!(events.len(), 4);
     }
 }

@@ -446,3 +446,79 @@ fn a_message_subscription_asks_for_the_message() {
     rig.happens("INBOX", EventKind::MessageRead { uids: uids([4, 5]) });
     assert_eq!(rig.told(), [modified("INBOX", 5)]);
 }
+
+/// What a subscription to message 5 of the Inbox hears of an event, when the host answers like this.
+fn heard_of_message(kind: EventKind, name: &str, answer: impl Fn(&Query) -> Answer) -> Vec<Notification> {
+    let mut rig = warm(EngineConfig::default());
+    let message = mid("INBOX", 5);
+    rig.subscribe(0x50, ALL, Scope::Message { folder: fid("INBOX"), message });
+    // Not of this folder, and one whose client did not say where it is.
+    rig.subscribe(0x51, ALL, Scope::Message { folder: fid("Sent"), message: mid("Sent", 5) });
+    rig.subscribe(0x52, ALL, Scope::Message { folder: FolderId::NONE, message });
+    let event = rig.event(name, kind);
+    rig.give(event);
+    rig.answer_all(answer);
+    let replies = rig.replies();
+    let told = |handle| -> Vec<Notification> {
+        let own = replies.iter().filter(|reply| reply.handle == handle);
+        own.map(|reply| reply.notification.clone()).collect()
+    };
+    assert_eq!(told(0x51), [], "nothing happened there");
+    assert_eq!(told(0x52), told(0x50));
+    told(0x50)
+}
+
+/// Its client is told that its message has changed, which needs no id that is not known.
+#[test]
+fn who_subscribed_to_a_message_is_told_where_messages_cannot_be_named() {
+    let several = || uids([4, 5, 6]);
+    let transfer = || Transfer::new(uids([1, 2, 3]), Mailbox::new("INBOX", '/'), several());
+    let changed = [modified("INBOX", 5)];
+    for (name, kind) in [
+        ("INBOX", EventKind::MessageRead { uids: several() }),
+        ("INBOX", EventKind::MessageTrash { uids: several() }),
+        ("INBOX", EventKind::MessageExpunge { uids: several() }),
+        ("Sent", EventKind::MessageMove(transfer())),
+    ] {
+        for bad in [Answer::Failed, Answer::Unknown, Answer::Messages(vec![None; 3])] {
+            let told = heard_of_message(kind.clone(), name, |_| bad.clone());
+            assert_eq!(told, changed, "{kind:?} {bad:?}");
+        }
+        // Named, it is told what happened, and no more.
+        assert_eq!(heard_of_message(kind.clone(), name, know).len(), 1, "{kind:?}");
+    }
+    let told = heard_of_message(EventKind::MessageExpunge { uids: several() }, "INBOX", know);
+    assert_eq!(told, [deleted("INBOX", 5)]);
+    let told = heard_of_message(EventKind::MessageRead { uids: uids([4, 6]) }, "INBOX", know);
+    assert_eq!(told, []);
+    // More than are asked for one by one.
+    let many = || uids(1..=33);
+    for kind in [EventKind::MessageRead { uids: many() }, EventKind::MessageExpunge { uids: many() }] {
+        assert_eq!(heard_of_message(kind.clone(), "INBOX", know), changed, "{kind:?}");
+    }
+    // Of copies only the new ones cannot be named.
+    let told = heard_of_message(EventKind::MessageCopy(transfer()), "Sent", |_| Answer::Failed);
+    assert_eq!(told, []);
+}
+
+#[test]
+fn who_subscribed_to_a_message_is_told_by_a_resync_and_of_its_folder() {
+    let changed = [modified("INBOX", 5)];
+    let resync = || EventKind::Resync { reason: ResyncReason::Other, missed: 1 };
+    assert_eq!(heard_of_message(resync(), "INBOX", know), changed, "of its folder");
+    assert_eq!(heard_of_message(EventKind::MailboxDelete, "INBOX", know), changed);
+    let mut rig = Rig::new();
+    rig.subscribe(1, ALL, Scope::Message { folder: fid("INBOX"), message: mid("INBOX", 5) });
+    rig.subscribe(
+        2,
+        NotificationTypes::OBJECT_DELETED,
+        Scope::Message { folder: fid("INBOX"), message: mid("INBOX", 6) },
+    );
+    rig.give(Event::resync(Uuid::now_v7(), 0, "bob", ResyncReason::Unreachable, 1));
+    assert_eq!(rig.told(), changed, "of all; who asked for less cannot be told");
+    // The folder's id fails.
+    let event = rig.event("INBOX", EventKind::MessageRead { uids: uids([5]) });
+    rig.give(event);
+    rig.answer_all(|_| Answer::Failed);
+    assert_eq!(rig.told(), changed);
+}

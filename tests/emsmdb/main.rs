@@ -4,8 +4,10 @@
 
 mod events;
 mod ids;
+mod limits;
 mod logons;
 mod model;
+mod owed;
 mod queue;
 mod rig;
 mod service;

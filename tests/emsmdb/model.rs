@@ -22,6 +22,12 @@ use super::rig::{ALL, fid, know, mid, new_mail, table, uids};
 const USERS: [&str; 2] = ["bob", "alice"];
 const FOLDERS: [&str; 3] = ["INBOX", "Lists", "Sent"];
 const POP_UPS: u32 = 500;
+/// A subscription to the whole store, as Outlook's own.
+const STORE: u32 = 600;
+/// One to a message of the Inbox that nothing happens to.
+const MESSAGE: u32 = 700;
+/// Handles of the second logon.
+const SHARED: u32 = 1_000;
 
 /// SplitMix64.
 struct Random(u64);
@@ -48,7 +54,8 @@ impl Random {
 /// What a client of one session has seen, and what it is owed.
 #[derive(Default)]
 struct Client {
-    user: usize,
+    /// Whose mailboxes it shows, by logon.
+    users: Vec<usize>,
     parked: Option<WaitId>,
     log: Vec<RopNotify>,
     owed: Vec<Owed>,
@@ -56,7 +63,13 @@ struct Client {
 
 /// An event, and how much of the log there was when it happened.
 struct Owed {
+    /// What its handles begin at.
+    base: u32,
     folder: &'static str,
+    /// Who subscribed to the whole store is told of the folder; behind a resync of the Inbox at least.
+    store: bool,
+    /// Who subscribed to a message is told that it may have changed.
+    message: bool,
     /// What is told of its message.
     exact: Option<Notification>,
     pops_up: bool,
@@ -83,6 +96,14 @@ fn handle(folder: &str) -> u32 {
 
 fn contents(folder: &str) -> u32 {
     handle(folder) + 100
+}
+
+impl Client {
+    /// What its handles of a user's mailbox begin at, for each logon to it.
+    fn bases(&self, is_one: impl Fn(usize) -> bool) -> Vec<u32> {
+        let logons = (0..).step_by(1_000).zip(&self.users);
+        logons.filter(|(_, user)| is_one(**user)).map(|(base, _)| base).collect()
+    }
 }
 
 impl Life {
@@ -170,18 +191,30 @@ impl Life {
         let (guid, user) = (Uuid::from_u128(self.last_guid), self.random.one_of(&[0, 1]));
         let cn = Cn::new(USERS[user]).unwrap();
         self.engine.open(NewSession { guid, cn, index: 7 }, self.now).unwrap();
-        let subscribe = |engine: &mut Engine, handle, types, scope| {
-            let subscription = Subscription { handle, logon_id: 0, types, scope };
-            engine.subscribe(guid, subscription, self.now).unwrap();
-        };
-        for folder in FOLDERS {
-            subscribe(&mut self.engine, handle(folder), ALL, Scope::Folder(fid(folder)));
-            let table = table(contents(folder), TableKind::Contents, folder);
-            self.engine.add_table(guid, table, self.now).unwrap();
-            self.engine.open_view(guid, table.handle, self.now).unwrap();
+        let mut users = vec![user];
+        if self.random.below(3) == 0 {
+            users.push(1 - user);
+            self.engine.logon(guid, 1, Cn::new(USERS[1 - user]).unwrap(), self.now).unwrap();
         }
-        subscribe(&mut self.engine, POP_UPS, NotificationTypes::NEW_MAIL, Scope::Store);
-        self.clients.insert(guid, Client { user, ..Client::default() });
+        for logon_id in (0..).take(users.len()) {
+            let base = SHARED * u32::from(logon_id);
+            let subscribe = |engine: &mut Engine, handle, types, scope| {
+                let subscription = Subscription { handle: base + handle, logon_id, types, scope };
+                engine.subscribe(guid, subscription, self.now).unwrap();
+            };
+            for folder in FOLDERS {
+                subscribe(&mut self.engine, handle(folder), ALL, Scope::Folder(fid(folder)));
+                let mut table = table(base + contents(folder), TableKind::Contents, folder);
+                table.logon_id = logon_id;
+                self.engine.add_table(guid, table, self.now).unwrap();
+                self.engine.open_view(guid, table.handle, self.now).unwrap();
+            }
+            subscribe(&mut self.engine, POP_UPS, NotificationTypes::NEW_MAIL, Scope::Store);
+            subscribe(&mut self.engine, STORE, ALL, Scope::Store);
+            let message = Scope::Message { folder: fid("INBOX"), message: mid("INBOX", 0x8000) };
+            subscribe(&mut self.engine, MESSAGE, ALL, message);
+        }
+        self.clients.insert(guid, Client { users, ..Client::default() });
     }
 
     fn event(&mut self) {
@@ -218,12 +251,16 @@ impl Life {
         let mut event =
             Event::new(Uuid::from_u128(self.last_event), 0, USERS[user], Mailbox::new(folder, '/'), kind);
         // Counts only grow, so that an older one behind a newer is seen.
-        event.messages = Some(uid);
-        for client in self.clients.values_mut().filter(|client| client.user == user) {
+        (event.messages, event.unseen) = (Some(uid), Some(uid));
+        for client in self.clients.values_mut() {
             let since = client.log.len();
-            client.owed.push(Owed { folder, exact: exact.clone(), pops_up, since });
-            if let Some(folder) = other {
-                client.owed.push(Owed { folder, exact: exact.clone(), pops_up: false, since });
+            for base in client.bases(|of| of == user) {
+                let owed = |folder, pops_up| {
+                    let exact = exact.clone();
+                    Owed { base, folder, store: true, message: false, exact, pops_up, since }
+                };
+                client.owed.push(owed(folder, pops_up));
+                client.owed.extend(other.map(|folder| owed(folder, false)));
             }
         }
         self.engine.event(&Arc::new(event), self.now);
@@ -231,13 +268,27 @@ impl Life {
 
     fn resync(&mut self) {
         self.last_event += 1;
+        let looks = |client: &mut Client, is_one: &dyn Fn(usize) -> bool| {
+            let since = client.log.len();
+            for base in client.bases(is_one) {
+                client.owed.extend(FOLDERS.map(|folder| {
+                    let store = folder == "INBOX";
+                    Owed { base, folder, store, message: true, exact: None, pops_up: false, since }
+                }));
+            }
+        };
+        // Of one session: as one that was just joined.
+        if self.random.below(4) == 0
+            && let Some(guid) = self.any_client()
+        {
+            looks(self.clients.get_mut(&guid).unwrap(), &|_| true);
+            self.engine.resync(guid, self.now);
+            return;
+        }
         let user = self.random.one_of(&["", "bob", "alice"]);
         let event = Event::resync(Uuid::from_u128(self.last_event), 0, user, ResyncReason::Unreachable, 1);
-        for client in self.clients.values_mut().filter(|client| user.is_empty() || USERS[client.user] == user)
-        {
-            let since = client.log.len();
-            let owed = |folder| Owed { folder, exact: None, pops_up: false, since };
-            client.owed.extend(FOLDERS.map(owed));
+        for client in self.clients.values_mut() {
+            looks(client, &|of| user.is_empty() || USERS[of] == user);
         }
         self.engine.event(&Arc::new(event), self.now);
     }
@@ -365,9 +416,14 @@ impl Life {
 
     /// All is answered and fetched: nobody is owed anything.
     fn end(&mut self) {
-        while let Some(query) = self.asked.pop().or_else(|| self.engine.next_query()) {
-            self.engine.answer(query.id, know(&query), self.now);
+        for _ in 0..2 {
+            while let Some(query) = self.asked.pop().or_else(|| self.engine.next_query()) {
+                self.engine.answer(query.id, know(&query), self.now);
+            }
+            // Whatever could not be found is asked again by then, and found.
+            self.pass(Duration::from_secs(61));
         }
+        assert!(!self.engine.has_queries());
         assert_eq!(self.engine.statistics().pending, 0, "all is answered");
         self.completions();
         let guids: Vec<Uuid> = self.clients.keys().copied().collect();
@@ -388,37 +444,56 @@ impl Life {
 
 /// The order of events in a folder is that of what is told of it.
 fn check_order(client: &Client) {
-    for folder in FOLDERS {
-        let own = client.log.iter().filter(|reply| reply.handle == handle(folder));
-        let (mut total, mut last) = (None, None);
-        for reply in own {
-            match &reply.notification {
-                Notification::FolderModified { total: Some(now), .. } => {
-                    assert!(total <= Some(*now), "an older count behind a newer");
-                    total = Some(*now);
-                }
-                Notification::MessageCreated { message, .. }
-                | Notification::MessageDeleted { message, .. } => {
-                    // Ids hold the uid, which is the number of the event.
-                    let uid = (message.counter() ^ (fid(folder).counter() << 16)) & 0xffff;
-                    assert!(last < Some(uid), "{uid} behind {last:?}");
-                    last = Some(uid);
-                }
-                _ => {}
+    for base in client.bases(|_| true) {
+        for folder in FOLDERS {
+            check_order_in(client, base, folder);
+            let counts = client.log.iter().filter(|reply| reply.handle == base + STORE);
+            let totals = counts.filter_map(|reply| match reply.notification {
+                Notification::FolderModified { folder: of, total, .. } if of == fid(folder) => total,
+                _ => None,
+            });
+            assert!(totals.is_sorted(), "an older count behind a newer");
+        }
+    }
+}
+
+fn check_order_in(client: &Client, base: u32, folder: &str) {
+    let own = client.log.iter().filter(|reply| reply.handle == base + handle(folder));
+    let (mut total, mut last) = (None, None);
+    for reply in own {
+        match &reply.notification {
+            Notification::FolderModified { total: Some(now), .. } => {
+                assert!(total <= Some(*now), "an older count behind a newer");
+                total = Some(*now);
             }
+            Notification::MessageCreated { message, .. } | Notification::MessageDeleted { message, .. } => {
+                // Ids hold the uid, which is the number of the event.
+                let uid = (message.counter() ^ (fid(folder).counter() << 16)) & 0xffff;
+                assert!(last < Some(uid), "{uid} behind {last:?}");
+                last = Some(uid);
+            }
+            _ => {}
         }
     }
 }
 
 fn check_owed(client: &Client, owed: &Owed, whole: bool, named: bool) {
     let later = &client.log[owed.since..];
-    let folder_told = later.iter().any(|reply| {
-        reply.handle == handle(owed.folder)
-            && matches!(reply.notification, Notification::FolderModified { folder, .. } if folder == fid(owed.folder))
+    let is_told = |handle| {
+        later.iter().any(|reply| {
+            reply.handle == owed.base + handle
+                && matches!(reply.notification, Notification::FolderModified { folder, .. } if folder == fid(owed.folder))
+        })
+    };
+    assert!(is_told(handle(owed.folder)), "{} was not told to have changed", owed.folder);
+    assert!(!owed.store || is_told(STORE), "{} was not told to the whole store", owed.folder);
+    let message_told = later.iter().any(|reply| {
+        reply.handle == owed.base + MESSAGE
+            && matches!(reply.notification, Notification::MessageModified { .. })
     });
-    assert!(folder_told, "{} was not told to have changed", owed.folder);
+    assert!(!owed.message || message_told, "a message was told nothing");
     let table_told = later.iter().any(|reply| {
-        reply.handle == contents(owed.folder)
+        reply.handle == owed.base + contents(owed.folder)
             && matches!(
                 reply.notification,
                 Notification::ContentsTable(TableEvent::Changed | TableEvent::RowDeleted { .. })
@@ -430,7 +505,7 @@ fn check_owed(client: &Client, owed: &Owed, whole: bool, named: bool) {
     {
         let times = later
             .iter()
-            .filter(|reply| reply.handle == handle(owed.folder) && reply.notification == *exact)
+            .filter(|reply| reply.handle == owed.base + handle(owed.folder) && reply.notification == *exact)
             .count();
         assert_eq!(times, 1, "{exact:?}");
     }
@@ -438,9 +513,11 @@ fn check_owed(client: &Client, owed: &Owed, whole: bool, named: bool) {
     if owed.pops_up && named {
         let Some(Notification::MessageCreated { message, .. }) = &owed.exact else { panic!() };
         let heard =
-            later.iter().filter(|reply| reply.handle == POP_UPS).any(|reply| match &reply.notification {
-                Notification::NewMail { message: heard, .. } => heard.counter() >= message.counter(),
-                _ => false,
+            later.iter().filter(|reply| reply.handle == owed.base + POP_UPS).any(|reply| {
+                match &reply.notification {
+                    Notification::NewMail { message: heard, .. } => heard.counter() >= message.counter(),
+                    _ => false,
+                }
             });
         assert!(heard, "no pop-up");
     }

@@ -1,14 +1,14 @@
 //! The queue: folding, bounds, and what is fetched of it.
 
-use ocbus::EventKind;
 use ocbus::emsmdb::{EngineConfig, TableKind};
 use ocbus::wire::ropnotify::{
     FolderId, MessageRow, Notification, NotificationTypes, Scope, TableEvent, Tags,
 };
+use ocbus::{Event, EventKind};
 
 use super::rig::{
-    ALL, CONTENTS, ROOM, Rig, SUBSCRIPTION, created, deleted, fid, folder_modified, mid, modified, new_mail,
-    popped_up, table, uids,
+    ALL, CONTENTS, ROOM, Rig, SUBSCRIPTION, created, deleted, fid, folder_modified, know, mid, modified,
+    new_mail, popped_up, table, uids,
 };
 
 fn notify(rig: &mut Rig, notification: Notification) {
@@ -93,6 +93,8 @@ fn a_folders_counts_are_brought_up_to_date_in_place() {
     ];
     for first in counts {
         for second in counts {
+            // Where the unread count alone has changed, the total is what it was.
+            let total = if second == (None, Some(3)) { first.0 } else { second.0 };
             notify(&mut rig, folder_modified("Sent", None, None));
             notify(&mut rig, folder_modified("INBOX", first.0, first.1));
             notify(&mut rig, created("INBOX", 1));
@@ -101,13 +103,43 @@ fn a_folders_counts_are_brought_up_to_date_in_place() {
                 rig.told(),
                 [
                     folder_modified("Sent", None, None),
-                    folder_modified("INBOX", second.0, second.1),
+                    folder_modified("INBOX", total, second.1),
                     created("INBOX", 1)
                 ]
             );
         }
     }
     assert_eq!(rig.engine.statistics().folded, 36);
+}
+
+/// New mail with its counts, then something that leaves the total as it was, or that does not say it.
+#[test]
+fn a_flag_change_keeps_a_total_that_is_not_told_yet_and_an_unknown_total_takes_it_back() {
+    // Also where the queue is full, and a resync stands for both.
+    for fill in [0, 16] {
+        let mut rig = Rig::with(EngineConfig { queue_replies: 16, ..EngineConfig::default() });
+        rig.subscribe(1, NotificationTypes::OBJECT_MODIFIED, Scope::Folder(fid("INBOX")));
+        rig.subscribe(2, ALL, Scope::Folder(fid("Sent")));
+        let happens = |rig: &mut Rig, kind, messages, unseen| {
+            let event = Event { messages, unseen, ..rig.event("INBOX", kind) };
+            rig.give(event);
+            rig.answer_all(know);
+        };
+        let mut last = |second: EventKind, messages, unseen| {
+            for uid in 0..fill {
+                rig.engine.notify(rig.session, 2, created("Sent", uid), rig.now).unwrap();
+            }
+            happens(&mut rig, new_mail(1), Some(42), Some(3));
+            happens(&mut rig, second, messages, unseen);
+            let told = rig.told_to(1).into_iter();
+            told.filter(|told| matches!(told, Notification::FolderModified { .. })).collect::<Vec<_>>()
+        };
+        let read = || EventKind::MessageRead { uids: uids([1]) };
+        assert_eq!(last(read(), Some(42), Some(2)), [folder_modified("INBOX", Some(42), Some(2))], "{fill}");
+        assert_eq!(last(read(), None, None), [folder_modified("INBOX", None, None)], "{fill}");
+        // As from Dovecot's own push driver, which tells of a mail how many are unread and not how many there are.
+        assert_eq!(last(new_mail(2), None, Some(4)), [folder_modified("INBOX", None, Some(4))], "{fill}");
+    }
 }
 
 #[test]

@@ -140,6 +140,52 @@ async fn every_outcome_reaches_the_waiting() {
     assert_eq!(stopped, WaitOutcome::Exiting);
 }
 
+#[tokio::test]
+async fn a_wait_is_taken_back_by_its_own_session_alone() {
+    let bus = Bus::new();
+    let emsmdb = attach(&bus, knows);
+    let (session, other) = (open(&emsmdb), emsmdb.open(new_session(2)).unwrap());
+    let (done, completed) = tokio::sync::oneshot::channel();
+    let Parked::Parked(wait) = session.park(|outcome| done.send(outcome).unwrap()) else { panic!() };
+    assert!(!other.cancel(wait));
+    bus.publish(mail(1));
+    let answered = tokio::time::timeout(LIMIT, completed).await.expect("the wait is there still");
+    assert_eq!(answered.unwrap(), WaitOutcome::EventPending);
+    assert!(!session.cancel(wait), "answered");
+}
+
+/// Calls back when it is dropped, as what a host gives along may do.
+struct CallsBack(Session, mpsc::Sender<bool>);
+
+impl Drop for CallsBack {
+    fn drop(&mut self) {
+        self.1.send(self.0.has_replies()).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_is_dropped_with_a_wait_may_call_back() {
+    let bus = Bus::new();
+    let emsmdb = attach(&bus, knows);
+    let session = open(&emsmdb);
+    let (called, calls) = mpsc::channel();
+    // In a thread: one that waits for its own lock would wait for ever.
+    std::thread::spawn(move || {
+        let mut parked = Vec::new();
+        for _ in 0..2 {
+            let callback = CallsBack(session.clone(), called.clone());
+            parked.push(session.park(move |_| drop(callback)));
+        }
+        // The second was rejected; the first is parked.
+        let Parked::Parked(wait) = parked[0] else { panic!("{parked:?}") };
+        assert_eq!(parked[1], Parked::Done(WaitOutcome::Rejected));
+        assert!(session.cancel(wait));
+    });
+    for _ in 0..2 {
+        assert_eq!(calls.recv_timeout(LIMIT), Ok(false));
+    }
+}
+
 #[test]
 fn it_works_from_threads_without_a_runtime() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();

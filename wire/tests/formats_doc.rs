@@ -206,9 +206,23 @@ fn every_field_and_kind_has_its_row() {
     for reason in ["slow-subscriber", "unreachable", "resolver-lost", "overflow", "other"] {
         assert!(DOC.contains(&format!("`{reason}`")), "{reason}");
     }
-    let fields = "id ts user kind mb uv msgs unseen uids fl kw from subj mid size be name omb ouids why lost n s sn ls \
-                  v ev ok skip gone err ep sub end leg missed";
+    let fields = "id ts user kind mb uv msgs unseen ord uids fl kw from subj mid size be name omb ouids ouv why lost \
+                  n s sn ls v ev ok skip gone err ep sub end leg missed";
     for field in fields.split_whitespace() {
         assert!(DOC.lines().any(|line| line.starts_with(&format!("| `{field}` |"))), "{field}");
+    }
+}
+
+/// A row that lacks a cell puts what is behind it under another head.
+#[test]
+fn every_row_has_a_cell_for_each_head() {
+    let mut cells = None;
+    for line in DOC.lines() {
+        let Some(row) = line.strip_prefix('|') else {
+            cells = None;
+            continue;
+        };
+        let count = row.matches('|').count();
+        assert_eq!(*cells.get_or_insert(count), count, "{line}");
     }
 }

@@ -71,7 +71,8 @@ impl FolderAsker<'_> {
         slots
     }
 
-    fn folder(&mut self, mailbox: Option<&Mailbox>) -> Slot<FolderId> {
+    /// One folder's id, if it is known; else it is asked for.
+    pub(super) fn folder(&mut self, mailbox: Option<&Mailbox>) -> Slot<FolderId> {
         let key = FolderKey::of(mailbox);
         match self.user.folders.lookup(&key) {
             Lookup::Known(folder) => Slot::Known(folder),

@@ -7,6 +7,7 @@ use ocbus_wire::ropnotify::{
 use ocbus_wire::{Event, EventKind, NewMessage, Transfer};
 
 use super::Subscription;
+use super::queue::Total;
 use super::session::folder_modified;
 
 /// PidTagMessageFlags.
@@ -29,6 +30,9 @@ pub(super) struct Found<'a> {
 pub(super) struct Changes {
     pub(super) announcements: Vec<Announcement>,
     pub(super) tables: Vec<TableChange>,
+    /// Folders in which something happened to messages that are not named, and what: who has subscribed to one of
+    /// their messages is told that it has changed.
+    pub(super) unnamed: Vec<(NotificationTypes, FolderId)>,
 }
 
 /// A notification for every subscription that asked for it.
@@ -40,6 +44,8 @@ pub(super) struct Announcement {
     /// Subscriptions to one of these messages are.
     pub(super) messages: [MessageId; 2],
     pub(super) notification: Notification,
+    /// Of a folder-modified.
+    pub(super) total: Total,
 }
 
 /// Something for the tables that show a folder.
@@ -77,7 +83,23 @@ impl Announcement {
     ) -> Announcement {
         let mut places = [FolderId::NONE; 4];
         places.iter_mut().zip(folders).for_each(|(place, folder)| *place = *folder);
-        Announcement { types, folders: places, messages: [MessageId::NONE; 2], notification }
+        Announcement {
+            types,
+            folders: places,
+            messages: [MessageId::NONE; 2],
+            notification,
+            total: Total::Unknown,
+        }
+    }
+
+    /// That a folder has changed, for subscriptions to the whole store alone.
+    pub(super) fn for_stores(folder: FolderId) -> Announcement {
+        Announcement { folders: [FolderId::NONE; 4], ..Announcement::folder_modified(folder, None, None) }
+    }
+
+    /// Messages of the folder have changed, none has come or gone.
+    fn unread_changed(folder: FolderId, unread: Option<u32>) -> Announcement {
+        Announcement { total: Total::Same, ..Announcement::folder_modified(folder, None, unread) }
     }
 
     fn of_message(
@@ -136,6 +158,7 @@ pub(super) fn folder_changed(folder: FolderId, parent: Option<FolderId>) -> Chan
             TableChange::Contents { folder, row: Row::Changed },
             TableChange::Hierarchy { parent, row: Row::Changed },
         ],
+        unnamed: vec![(NotificationTypes::OBJECT_MODIFIED, folder)],
     }
 }
 
@@ -147,6 +170,7 @@ pub(super) fn folders_changed(parent: Option<FolderId>) -> Changes {
             .into_iter()
             .collect(),
         tables: vec![TableChange::Hierarchy { parent, row: Row::Changed }],
+        unnamed: Vec::new(),
     }
 }
 
@@ -180,9 +204,17 @@ impl Maker<'_> {
         self.hierarchy(self.found.parent, Row::Modified(self.folder));
     }
 
+    /// Something happened to messages of the folder. Unless all of them are named, subscriptions to one are told.
+    fn messages(&mut self, types: NotificationTypes, folder: FolderId, are_named: bool) {
+        if !are_named {
+            self.changes.unnamed.push((types, folder));
+        }
+    }
+
     /// Something happened in the folder.
     fn folder_changed(&mut self) {
         self.counts();
+        self.messages(NotificationTypes::OBJECT_MODIFIED, self.folder, false);
         self.contents(self.folder, Row::Changed);
         self.hierarchy(self.found.parent, Row::Changed);
     }
@@ -268,6 +300,8 @@ impl Maker<'_> {
             self.announce(Announcement::folder_modified(old, None, None));
             let found = self.found.old_messages;
             rows(&mut self.changes.tables, old, found, transfer.uids.len(), Row::Deleted);
+            let are_named = is_whole(found, transfer.uids.len());
+            self.messages(NotificationTypes::OBJECT_MOVED, old, are_named);
         }
         self.rows(transfer.uids.len(), Row::Added);
         if let Some(old) = self.found.old_folder {
@@ -298,7 +332,9 @@ impl Maker<'_> {
         self.announce(Announcement::of_message(types, folder, message, notification));
     }
 
-    fn modified(&mut self) {
+    fn modified(&mut self, messages: u64) {
+        let are_named = is_whole(self.found.messages, messages);
+        self.messages(NotificationTypes::OBJECT_MODIFIED, self.folder, are_named);
         for message in self.found.messages.iter().flatten().copied() {
             let notification = Notification::MessageModified {
                 folder: self.folder,
@@ -312,8 +348,8 @@ impl Maker<'_> {
     }
 
     fn flags(&mut self, messages: u64, seen: bool) {
-        self.modified();
-        self.announce(Announcement::folder_modified(self.folder, None, self.event.unseen));
+        self.modified(messages);
+        self.announce(Announcement::unread_changed(self.folder, self.event.unseen));
         self.rows(messages, Row::Modified);
         if seen {
             self.hierarchy_counts();
@@ -322,9 +358,9 @@ impl Maker<'_> {
 
     /// `\Deleted` was set: the messages are still there. Where one of them cannot be named, its folder is.
     fn trashed(&mut self, messages: u64) {
-        self.modified();
+        self.modified(messages);
         if !is_whole(self.found.messages, messages) {
-            self.announce(Announcement::folder_modified(self.folder, None, self.event.unseen));
+            self.announce(Announcement::unread_changed(self.folder, self.event.unseen));
             self.contents(self.folder, Row::Changed);
         }
     }
@@ -333,6 +369,8 @@ impl Maker<'_> {
         for message in self.found.messages.iter().flatten().copied() {
             self.deleted(self.folder, message);
         }
+        let are_named = is_whole(self.found.messages, messages);
+        self.messages(NotificationTypes::OBJECT_DELETED, self.folder, are_named);
         self.counts();
         self.rows(messages, Row::Deleted);
         self.hierarchy_counts();
@@ -367,12 +405,17 @@ impl Maker<'_> {
             }
             None => self.announce_modified(folder),
         }
+        self.messages(NotificationTypes::OBJECT_DELETED, folder, false);
         self.hierarchy(self.found.parent, Row::Deleted(self.folder));
     }
 
     fn folder_moved(&mut self) {
         let folder = self.folder;
         let Found { parent, old_folder, old_parent, .. } = *self.found;
+        // By its name it may be another one now, and its messages others.
+        if let Some(old) = old_folder.filter(|old| *old != folder) {
+            self.messages(NotificationTypes::OBJECT_MOVED, old, false);
+        }
         if let (Some(parent), Some(old_folder), Some(old_parent)) = (parent, old_folder, old_parent) {
             let notification = Notification::FolderMoved { folder, parent, old_folder, old_parent };
             let folders = [folder, parent, old_folder, old_parent];

@@ -11,7 +11,8 @@ use super::answers::{fill, fill_folder};
 use super::asking::{FolderAsker, MessageAsker, ask_messages, forget_moved};
 use super::changes::changes;
 use super::folders::FolderKey;
-use super::pending::{Pending, Slot, Stage, is_told};
+use super::owed::Ask;
+use super::pending::{Pending, Slot, Stage, is_told, old_mailbox};
 use super::query::{Asked, Waiting};
 use super::telling::tell;
 use super::{Answer, Engine, QueryId, User};
@@ -53,8 +54,12 @@ impl Engine {
         if is_barrier && !matches!(event.kind, EventKind::Resync { .. }) {
             return;
         }
+        if is_barrier && user.pending.back().is_some_and(|last| last.keys.is_none()) {
+            // One waits already, and nothing behind it.
+            return;
+        }
         if user.pending.len() >= self.config.pending_per_user || self.pending >= self.config.pending {
-            self.event_over(cn, event);
+            self.event_over(cn, event, now);
             // With nothing of the user's in front it is told at once: no answer would come to do it.
             self.settle(cn, now);
             return;
@@ -89,7 +94,7 @@ impl Engine {
     }
 
     /// Too many events wait for ids: one resync behind them stands for what comes now.
-    fn event_over(&mut self, cn: &Cn, event: &Arc<Event>) {
+    fn event_over(&mut self, cn: &Cn, event: &Arc<Event>, now: Duration) {
         self.counters.events_over += 1;
         if is_worth_a_line(self.counters.events_over) {
             let count = self.counters.events_over;
@@ -98,6 +103,10 @@ impl Engine {
         let Some(user) = self.users.get_mut(cn) else { return };
         // Ids of before are not to be taken for those of after.
         forget_moved(user, event);
+        // The resync names only folders that are known by then.
+        let mailboxes = [event.mailbox.as_ref(), old_mailbox(event)].into_iter().flatten();
+        self.owe(cn, mailboxes.map(|mailbox| Some(mailbox.clone())).collect(), Ask::Later, now);
+        let Some(user) = self.users.get_mut(cn) else { return };
         if user.pending.back().is_some_and(|last| last.keys.is_none()) {
             return;
         }
@@ -142,7 +151,11 @@ impl Engine {
                 }
                 vec![number]
             }
-            Waiting::Folder(key) => fill_folder(user, &key, id, &answer, &mut self.counters),
+            Waiting::Folder(key) => {
+                let waiting = fill_folder(user, &key, id, &answer, &mut self.counters);
+                self.owed_answered(&cn, id, &answer, now);
+                waiting
+            }
         };
         let mut ready = false;
         for number in waiting {
@@ -209,6 +222,7 @@ impl Engine {
         let Engine { users, sessions, counters, config, pending: total, .. } = self;
         let Some(user) = users.get_mut(cn) else { return };
         let mut blocked: Vec<FolderKey> = Vec::new();
+        let mut owed = Vec::new();
         let mut at = 0;
         while let Some(pending) = user.pending.get(at) {
             let waits = match &pending.keys {
@@ -218,7 +232,8 @@ impl Engine {
             if pending.stage == Stage::Ready && !waits {
                 if let Some(pending) = user.pending.remove(at) {
                     *total -= pending.weight;
-                    tell(cn, &pending, user, sessions, counters, config, now);
+                    let untold = tell(cn, &pending, user, sessions, counters, config, now);
+                    owed.extend(Some(untold).filter(|(folders, _)| !folders.is_empty()));
                 }
                 continue;
             }
@@ -230,13 +245,16 @@ impl Engine {
                         }
                     }
                 }
-                None => return,
+                None => break,
             }
             at += 1;
         }
         if user.pending.is_empty() {
             // An idle user's room for events would be most of what a session takes.
             user.pending = VecDeque::new();
+        }
+        for (folders, ask) in owed {
+            self.owe(cn, folders, ask, now);
         }
     }
 }

@@ -134,6 +134,11 @@ impl Folders {
         true
     }
 
+    /// Whether there is an id, old as it may be.
+    pub(super) fn has_id(&self, key: &FolderKey) -> bool {
+        self.by_key.get(key).is_some_and(|folder| folder.folder.is_some())
+    }
+
     /// All ids that are known.
     pub(super) fn ids(&self) -> Vec<FolderId> {
         self.by_key.values().filter_map(|folder| folder.folder).collect()

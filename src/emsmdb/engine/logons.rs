@@ -138,7 +138,25 @@ impl Engine {
             let leaves_at = now.saturating_add(self.config.grace);
             user.leaves_at = Some(leaves_at);
             self.graces.insert((leaves_at, cn.clone()));
+            self.forget_owed(cn);
         }
+    }
+
+    /// Of these sessions (a user's own, or anybody's) those that have not been called for the longest, at most so many.
+    pub(in crate::emsmdb) fn most_silent_sessions(
+        &self,
+        of: Option<&Cn>,
+        most: usize,
+        is_one: impl Fn(&Uuid) -> bool,
+    ) -> Vec<Uuid> {
+        let all =
+            self.sessions.touched().filter(|(_, cn, guid)| of.is_none_or(|of| of == *cn) && is_one(guid));
+        let mut silent: Vec<(Duration, Uuid)> = all.map(|(touched, _, guid)| (touched, *guid)).collect();
+        if silent.len() > most {
+            silent.select_nth_unstable(most);
+            silent.truncate(most);
+        }
+        silent.into_iter().map(|(_, guid)| guid).collect()
     }
 
     /// Sessions that a user has opened; those of others that show the mailbox as well are not among them.

@@ -2,6 +2,8 @@
 
 use ocbus_wire::ropnotify::{FolderId, Notification, RopNotify};
 
+use super::queue::Total;
+
 /// Folders that are told one by one; more than a user has. Beyond, a change is only counted.
 const MAX_FOLDERS: usize = 8_192;
 
@@ -67,7 +69,7 @@ impl Lost {
     }
 
     /// Takes note of a notification. Says whether there was room for its folders.
-    pub(super) fn note(&mut self, reply: &RopNotify) -> bool {
+    pub(super) fn note(&mut self, reply: &RopNotify, of_total: Total) -> bool {
         let RopNotify { handle, logon_id, ref notification } = *reply;
         match notification {
             Notification::HierarchyTable(_)
@@ -80,7 +82,8 @@ impl Lost {
                 let room = self.folder(logon_id, *folder);
                 let is_it = |lost: &&mut LostFolder| (lost.logon_id, lost.folder) == (logon_id, *folder);
                 if let Some(lost) = self.folders.iter_mut().find(is_it) {
-                    (lost.total, lost.unread) = (*total, *unread);
+                    let total = of_total.behind(lost.total, *total, *unread);
+                    (lost.total, lost.unread) = (total, *unread);
                 }
                 room
             }

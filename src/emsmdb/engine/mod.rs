@@ -13,6 +13,10 @@
 //! folder is told to have changed, and its tables; without the folder's, when the host failed to find it, every
 //! folder and table of the user's sessions. What the host does not have, nobody is told of.
 //!
+//! A subscription to a whole store is told so of every folder whose id is known. Behind a resync the Inbox and the
+//! folder above the top-level ones are among these, and so is a folder that could not be found: they are asked until the
+//! host says them, after a failure 1 s later, then 2 s, up to a minute.
+//!
 //! # What happens when a queue is full
 //!
 //! What does not fit is not kept, but what it was about is: when what stands in front has been fetched, one TableChanged for
@@ -32,6 +36,7 @@ mod folders;
 mod handles;
 mod logons;
 mod lost;
+mod owed;
 mod pending;
 mod query;
 mod queue;
@@ -62,6 +67,7 @@ use uuid::Uuid;
 
 use folders::Folders;
 use handles::OpenTable;
+use owed::Owed;
 use pending::Pending;
 use query::Queries;
 use queue::Bounds;
@@ -75,6 +81,8 @@ pub struct Engine {
     users: HashMap<Cn, User>,
     /// When users without a session are no longer wanted.
     graces: BTreeSet<(Duration, Cn)>,
+    /// When folders are asked again that users are owed.
+    owed: BTreeSet<(Duration, Cn)>,
     user_changes: VecDeque<UserChange>,
     queries: Queries,
     /// Events that wait for ids, of all users.
@@ -92,6 +100,8 @@ struct User {
     /// By their numbers.
     pending: VecDeque<Pending>,
     last_number: u64,
+    /// Folders that are still to be told of, if there are any.
+    owed: Option<Box<Owed>>,
     /// Set while there is no session: when the user is no longer wanted.
     leaves_at: Option<Duration>,
 }
@@ -114,6 +124,7 @@ impl Engine {
             sessions: Sessions::default(),
             users: HashMap::new(),
             graces: BTreeSet::new(),
+            owed: BTreeSet::new(),
             user_changes: VecDeque::new(),
             queries: Queries::default(),
             pending: 0,
@@ -378,15 +389,17 @@ impl Engine {
     /// When [`Engine::advance`] is to be called, at the latest. It may turn out that nothing was to be done.
     pub fn next_deadline(&self) -> Option<Duration> {
         let grace = self.graces.first().map(|(at, _)| *at);
-        [self.sessions.deadline(), self.queries.deadline(), grace].into_iter().flatten().min()
+        let all = [self.sessions.deadline(), self.queries.deadline(), self.owed_deadline(), grace];
+        all.into_iter().flatten().min()
     }
 
-    /// Does what is due: waits time out, unanswered questions fail, idle sessions end, users leave.
+    /// Does what is due: waits time out, unanswered questions fail, others are asked again, idle sessions end, users leave.
     pub fn advance(&mut self, now: Duration) {
         while let Some(late) = self.queries.next_late(now) {
             self.counters.query_timeouts += 1;
             self.resolve(late, Answer::Failed, now);
         }
+        self.advance_owed(now);
         for expired in self.sessions.advance(&self.config, now) {
             self.counters.expired += 1;
             tracing::info!(event = "session_expired", session = %expired, "nobody called it any more");

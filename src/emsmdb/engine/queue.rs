@@ -23,6 +23,26 @@ pub(super) struct Bounds {
     pub(super) rows_per_table: usize,
 }
 
+/// What a folder-modified without a total says of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Total {
+    /// It is what it was: the unread count alone has changed. (Which counts stand in a notification says which have
+    /// changed.)
+    Same,
+    /// Nothing: it may have changed.
+    Unknown,
+}
+
+impl Total {
+    /// The total to be told in the place of an earlier one.
+    pub(super) fn behind(self, earlier: Option<u32>, total: Option<u32>, unread: Option<u32>) -> Option<u32> {
+        match (self, total, unread) {
+            (Total::Same, None, Some(_)) => earlier,
+            _ => total,
+        }
+    }
+}
+
 /// What became of a reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Appended {
@@ -84,16 +104,22 @@ impl Queue {
 
     /// Puts a reply behind the others. `by_folder`: its subscription would be told of a modified folder, so that a resync
     /// by folders reaches it.
-    pub(super) fn append(&mut self, reply: &RopNotify, by_folder: bool, bounds: &Bounds) -> Appended {
+    pub(super) fn append(
+        &mut self,
+        reply: &RopNotify,
+        total: Total,
+        by_folder: bool,
+        bounds: &Bounds,
+    ) -> Appended {
         if let Some(lost) = &mut self.lost {
-            note(lost, reply, by_folder);
+            note(lost, reply, total, by_folder);
             return Appended::Lost { first: false };
         }
-        match self.try_append(reply, bounds) {
+        match self.try_append(reply, total, bounds) {
             Some(appended) => appended,
             None => {
                 let mut lost = Box::<Lost>::default();
-                note(&mut lost, reply, by_folder);
+                note(&mut lost, reply, total, by_folder);
                 self.lost = Some(lost);
                 Appended::Lost { first: true }
             }
@@ -101,7 +127,12 @@ impl Queue {
     }
 
     /// Likewise; `None` if it does not fit, and nothing has changed.
-    pub(super) fn try_append(&mut self, reply: &RopNotify, bounds: &Bounds) -> Option<Appended> {
+    pub(super) fn try_append(
+        &mut self,
+        reply: &RopNotify,
+        total: Total,
+        bounds: &Bounds,
+    ) -> Option<Appended> {
         match &reply.notification {
             Notification::HierarchyTable(event) => self.append_table(reply, table_event(event), bounds),
             Notification::ContentsTable(event) | Notification::SearchTable(event) => {
@@ -111,7 +142,7 @@ impl Queue {
                 let octets = encode(reply)?;
                 match self.find(&octets, 16) {
                     Some(at) => {
-                        self.overwrite(at, &octets);
+                        self.overwrite(at, &self.with_total_of(at, reply, total).unwrap_or(octets));
                         Some(Appended::Folded)
                     }
                     None => self.push_foldable(&octets, 16, FOLDER_MODIFIED_ROOM, bounds),
@@ -298,6 +329,21 @@ impl Queue {
             .find(|at| is_about_the_same(self.reply(*at), octets, about))
     }
 
+    /// A folder-modified with the total of the one in front of it, where it leaves that as it was.
+    fn with_total_of(&self, at: usize, reply: &RopNotify, total: Total) -> Option<Vec<u8>> {
+        let total_of = |notification: &Notification| match *notification {
+            Notification::FolderModified { total, .. } => total,
+            _ => None,
+        };
+        let mut merged = reply.clone();
+        let Notification::FolderModified { total: own, unread, .. } = &mut merged.notification else {
+            return None;
+        };
+        let (earlier, _) = RopNotify::decode(self.reply(at)).ok()?;
+        *own = total.behind(total_of(&earlier.notification), *own, *unread);
+        encode(&merged)
+    }
+
     /// Puts another reply in the place of one that has the room for it.
     fn overwrite(&mut self, at: usize, octets: &[u8]) {
         let Some((room, length)) = self.entry(at) else { return };
@@ -376,8 +422,8 @@ impl Queue {
 const CHANGED: u16 = 1;
 const RESTRICTION_CHANGED: u16 = 7;
 
-fn note(lost: &mut Lost, reply: &RopNotify, by_folder: bool) {
-    if !lost.note(reply) {
+fn note(lost: &mut Lost, reply: &RopNotify, total: Total, by_folder: bool) {
+    if !lost.note(reply, total) {
         tracing::warn!(event = "resync_incomplete", "more folders changed than one resync names");
     }
     let is_table = NotificationTypes::from_bits(reply.flags()).contains(NotificationTypes::TABLE_MODIFIED);

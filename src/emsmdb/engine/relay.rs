@@ -81,6 +81,7 @@ impl Engine {
         self.counters.resyncs += 1;
         for (cn, folders) in self.folders_of(session) {
             self.sessions.tell(session, now, |session, tally| session.resync(&cn, &folders, &bounds, tally));
+            self.owe_resync(&cn, now);
         }
     }
 

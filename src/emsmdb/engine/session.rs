@@ -2,14 +2,14 @@ use std::time::Duration;
 
 use ocbus_resolver::Cn;
 use ocbus_wire::ropnotify::{
-    FolderId, Notification, NotificationTypes, RopNotify, RopPending, Scope, TableEvent, Tags,
+    FolderId, MessageId, Notification, NotificationTypes, RopNotify, RopPending, Scope, TableEvent, Tags,
 };
 
 use super::changes::Announcement;
 use super::handles::OpenTable;
 use super::logons::cn_of;
 use super::lost::Lost;
-use super::queue::{Appended, Bounds, Queue};
+use super::queue::{Appended, Bounds, Queue, Total};
 use super::{Subscription, TableKind, WaitId};
 
 /// One session: what its client has open, what waits for it, and its parked wait.
@@ -122,6 +122,15 @@ impl Session {
         }
     }
 
+    /// Whether a subscription to the whole of this user's mailbox hears of folders' being modified.
+    pub(super) fn wants_whole_store(&self, cn: &Cn) -> bool {
+        self.subscriptions.iter().any(|subscription| {
+            subscription.scope == Scope::Store
+                && subscription.types.contains(NotificationTypes::OBJECT_MODIFIED)
+                && self.cn_of(subscription.logon_id) == cn
+        })
+    }
+
     pub(super) fn table(&self, handle: u32) -> Option<&OpenTable> {
         self.tables.iter().find(|open| open.table.handle == handle)
     }
@@ -152,7 +161,49 @@ impl Session {
                 logon_id: subscription.logon_id,
                 notification: announcement.notification.clone(),
             };
-            tally.count(queue.append(&reply, is_told_of_folders(subscription), bounds));
+            let by_folder = is_told_of_folders(subscription);
+            tally.count(queue.append(&reply, announcement.total, by_folder, bounds));
+        }
+    }
+
+    /// Tells subscriptions to one message of this user's mailbox that theirs has changed: something has happened to
+    /// messages that cannot be named. `folder`: to which messages; `None`: to any. `named`: whoever these are for is told
+    /// by them.
+    pub(super) fn tell_messages(
+        &mut self,
+        cn: &Cn,
+        types: NotificationTypes,
+        folder: Option<FolderId>,
+        named: &[Announcement],
+        bounds: &Bounds,
+        tally: &mut Tally,
+    ) {
+        let Session { cn: own, logons, subscriptions, queue, .. } = self;
+        for subscription in subscriptions.iter() {
+            let Subscription { handle, logon_id, scope: Scope::Message { folder: parent, message }, .. } =
+                *subscription
+            else {
+                continue;
+            };
+            // A client that does not say where its message is means it wherever it is.
+            let may_be_it = folder.is_none_or(|folder| parent == folder || parent == FolderId::NONE);
+            let asked = [NotificationTypes::OBJECT_MODIFIED, types];
+            if !may_be_it
+                || message == MessageId::NONE
+                || !asked.into_iter().all(|types| subscription.types.contains(types))
+                || cn_of(own, logons, logon_id) != cn
+                || named.iter().any(|announcement| announcement.is_for(subscription))
+            {
+                continue;
+            }
+            let notification = Notification::MessageModified {
+                folder: folder.filter(|_| parent == FolderId::NONE).unwrap_or(parent),
+                message,
+                in_search_folder: false,
+                tags: Tags::default(),
+            };
+            let reply = RopNotify { handle, logon_id, notification };
+            tally.count(queue.append(&reply, Total::Unknown, false, bounds));
         }
     }
 
@@ -160,7 +211,7 @@ impl Session {
     pub(super) fn tell_subscription(&mut self, reply: &RopNotify, bounds: &Bounds, tally: &mut Tally) {
         let Some(subscription) = self.subscription(reply.handle) else { return };
         let by_folder = is_told_of_folders(subscription);
-        tally.count(self.queue.append(reply, by_folder, bounds));
+        tally.count(self.queue.append(reply, Total::Same, by_folder, bounds));
     }
 
     /// Queues a table's event.
@@ -173,10 +224,11 @@ impl Session {
     ) {
         let Some(open) = self.table(handle).filter(|open| open.listens()) else { return };
         let reply = RopNotify { handle, logon_id: open.table.logon_id, notification };
-        tally.count(self.queue.append(&reply, true, bounds));
+        tally.count(self.queue.append(&reply, Total::Unknown, true, bounds));
     }
 
-    /// Says of each of the client's tables of this user's mailbox, and of these folders, that they have changed.
+    /// Says of each of the client's tables of this user's mailbox, of these folders, and of messages that it subscribed to,
+    /// that they have changed.
     pub(super) fn resync(&mut self, cn: &Cn, folders: &[FolderId], bounds: &Bounds, tally: &mut Tally) {
         let listening: Vec<(u32, TableKind)> = self
             .tables
@@ -199,6 +251,8 @@ impl Session {
         for folder in named {
             self.announce(cn, &Announcement::folder_modified(folder, None, None), bounds, tally);
         }
+        let any = NotificationTypes::default();
+        self.tell_messages(cn, any, None, &[], bounds, tally);
     }
 
     /// Moves whole replies behind `out`, no more than `free` octets, and RopPending if some are left.
@@ -252,7 +306,7 @@ impl Session {
             };
             let logon_id = open.table.logon_id;
             let reply = RopNotify { handle, logon_id, notification: table_changed(open.table.kind) };
-            full = full || queue.try_append(&reply, bounds).is_none();
+            full = full || queue.try_append(&reply, Total::Unknown, bounds).is_none();
             if full {
                 rest.table(handle);
             }
@@ -263,8 +317,8 @@ impl Session {
             }) {
                 let notification = folder_modified(folder.folder, folder.total, folder.unread);
                 let Subscription { handle, logon_id, .. } = *subscription;
-                full =
-                    full || queue.try_append(&RopNotify { handle, logon_id, notification }, bounds).is_none();
+                let reply = RopNotify { handle, logon_id, notification };
+                full = full || queue.try_append(&reply, Total::Unknown, bounds).is_none();
             }
             if full {
                 // Told again to those who were told: that is harmless, and simpler than to remember them.

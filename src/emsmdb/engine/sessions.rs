@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
+use ocbus_resolver::Cn;
 use uuid::Uuid;
 
 use super::queue::Bounds;
@@ -57,6 +58,11 @@ impl Sessions {
 
     pub(super) fn all(&self) -> impl Iterator<Item = &Session> {
         self.by_guid.values()
+    }
+
+    /// When each was called last, and whose it is.
+    pub(super) fn touched(&self) -> impl Iterator<Item = (Duration, &Cn, &Uuid)> {
+        self.by_guid.iter().map(|(guid, session)| (session.touched, &session.cn, guid))
     }
 
     pub(super) fn get(&self, guid: Uuid) -> Option<&Session> {

@@ -3,20 +3,22 @@
 use std::time::Duration;
 
 use ocbus_resolver::Cn;
-use ocbus_wire::EventKind;
 use ocbus_wire::ropnotify::{FolderId, FolderRow, MessageRow, Notification, TableEvent};
+use ocbus_wire::{EventKind, Mailbox};
 use uuid::Uuid;
 
 use super::asking::shows;
 use super::changes::{Changes, Row, TableChange, folder_changed, folders_changed};
 use super::handles::OpenTable;
-use super::pending::{Pending, Slot};
+use super::owed::Ask;
+use super::pending::{FolderSlots, Pending, Slot, old_mailbox};
 use super::queue::Bounds;
 use super::session::table_changed;
 use super::sessions::Sessions;
 use super::{EngineConfig, Statistics, TableKind, User};
 
-/// Tells the user's sessions what happened.
+/// Tells the user's sessions what happened. The folders whose ids are missing, so that subscriptions to the whole store
+/// were not told of them, and when these are to be asked.
 pub(super) fn tell(
     cn: &Cn,
     pending: &Pending,
@@ -25,7 +27,7 @@ pub(super) fn tell(
     counters: &mut Statistics,
     config: &EngineConfig,
     now: Duration,
-) {
+) -> (Vec<Option<Mailbox>>, Ask) {
     let bounds = Bounds::from(config);
     let resync_of_all = pending.keys.is_none();
     if pending.lacks_ids() {
@@ -46,6 +48,10 @@ pub(super) fn tell(
         sessions.tell(*guid, now, |session, tally| {
             for announcement in &made.announcements {
                 session.announce(cn, announcement, &bounds, tally);
+            }
+            for (types, folder) in &made.unnamed {
+                let named = &made.announcements;
+                session.tell_messages(cn, *types, Some(*folder), named, &bounds, tally);
             }
             for change in &made.tables {
                 let concerned: Vec<u32> = session
@@ -69,8 +75,14 @@ pub(super) fn tell(
         });
     }
     if resync_of_all {
+        let unnamed = user.unnamed_by_a_resync();
         user.folders.stale(None);
+        return (unnamed, Ask::Now);
     }
+    let FolderSlots { folder, old_folder, .. } = &pending.folders;
+    let failed = [(folder, pending.event.mailbox.as_ref()), (old_folder, old_mailbox(&pending.event))];
+    let failed = failed.into_iter().filter(|(slot, mailbox)| **slot == Slot::Failed && !user.knows(*mailbox));
+    (failed.map(|(_, mailbox)| mailbox.cloned()).collect(), Ask::Later)
 }
 
 /// What to tell of an event in a folder that the host does not have.

@@ -46,7 +46,7 @@ pub enum WaitOutcome {
     /// Nothing came for almost five minutes: the client waits again.
     TimedOut,
     /// A wait is parked for the session, and the policy is to keep it; or the policy is to replace it, and this one
-    /// was. A client that reads this may fall back to polling.
+    /// was; or the session cannot be waited for here (a limit). A client that reads this may fall back to polling.
     Rejected,
     /// The session is unknown, closed or expired. The flag is set, so that the client makes its next call and finds
     /// out.

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::keeper::Keeper;
 use super::shared::Shared;
 use super::{Sharing, entries};
-use crate::emsmdb::engine::{NewSession, OpenError};
+use crate::emsmdb::engine::{NewSession, OpenError, WaitOutcome};
 use crate::emsmdb::service::Inner;
 
 /// Why a session is not found by its asynchronous one.
@@ -26,6 +26,23 @@ pub enum JoinError {
     /// memcached failed.
     #[error(transparent)]
     Records(#[from] SessionsError),
+}
+
+impl JoinError {
+    /// The answer to a wait, where trying again is of no use; `None` while memcached is away.
+    ///
+    /// A client that is told to look (`UnknownSession`) finds its session where it was opened, if it is there still, and
+    /// waits again at once. Where that would go on for ever it is rejected: it polls then, and waits again when it has
+    /// connected anew.
+    pub(in crate::emsmdb) fn answer(&self) -> Option<WaitOutcome> {
+        match self {
+            JoinError::Unknown(_) => Some(WaitOutcome::UnknownSession),
+            JoinError::Open(OpenError::Stopping) => Some(WaitOutcome::Exiting),
+            JoinError::Open(OpenError::TooManyOfUser { .. } | OpenError::TooMany { .. })
+            | JoinError::Records(SessionsError::Malformed { .. }) => Some(WaitOutcome::Rejected),
+            JoinError::Open(_) | JoinError::Records(_) => None,
+        }
+    }
 }
 
 impl Keeper {

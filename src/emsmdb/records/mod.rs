@@ -13,6 +13,7 @@
 //! * [`Sharing`], [`Part`]: which of both this process is.
 //! * `entries`: what is open in a session, as `subscription:` has it.
 //! * `keeper`: what is still to be written, and by whom; one task. `shared`: of one session.
+//! * `gone`: room for sessions that are joined, in the place of those that are closed.
 //! * `front`: what was taken and not given to the client yet.
 //!
 //! memcached's being down is no error to anybody: what is to be written waits in the session's queue with its bounds, and
@@ -21,6 +22,7 @@
 
 mod entries;
 mod front;
+mod gone;
 mod joined;
 mod keeper;
 mod shared;

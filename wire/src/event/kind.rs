@@ -79,7 +79,7 @@ pub enum EventKind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ResyncReason {
-    /// The subscriber was slower than the events, and its queue dropped the oldest.
+    /// The subscriber was slower than the events, and its queue dropped what waited in it.
     SlowSubscriber,
     /// A publisher could not reach this subscriber's endpoint, and said so in the lease.
     Unreachable,

@@ -234,3 +234,26 @@ fn uids_needed(fields: &mut Fields) -> Result<UidSet, FieldError> {
     let set = uids(fields)?;
     fields.needed("uids", set)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::FIELDS;
+
+    /// The third cell of the rows names them. (`received_us` is only printed, by `ocbus watch`, whose help has it.)
+    #[test]
+    fn every_field_stands_in_the_table_of_events() {
+        let doc = include_str!("../../../docs/formats.md");
+        let begin = doc.find("| field | type | meaning | in `ocbus inspect` |");
+        let table: Vec<&str> = begin
+            .map(|begin| doc.split_at(begin).1)
+            .into_iter()
+            .flat_map(str::lines)
+            .take_while(|line| line.starts_with('|'))
+            .filter_map(|line| line.split('|').nth(4))
+            .collect();
+        for field in FIELDS.iter().filter(|field| **field != "received_us") {
+            let name = format!("`{field}`");
+            assert!(table.iter().any(|cell| cell.contains(&name)), "{field}");
+        }
+    }
+}
