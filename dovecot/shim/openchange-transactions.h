@@ -108,12 +108,23 @@ static int index_commit(struct mail_index_transaction *itrans,
 	return ret;
 }
 
+/* Whether what is saved is new mail. Sieve's way to store is that of deliveries wherever it runs, in IMAP (imapsieve) and
+   tools too; there it was the user who did it. */
+static bool is_delivery(const struct mailbox *box)
+{
+	const char *service = box->storage->user->service;
+
+	return (box->flags & MAILBOX_FLAG_POST_SESSION) != 0 &&
+		service != NULL && (strcmp(service, "lda") == 0 ||
+				    strcmp(service, "lmtp") == 0);
+}
+
 static void *transaction_begin(struct mailbox_transaction_context *t)
 {
 	struct mailbox *box = t->box;
 	struct openchange_user *ouser = mailbox_user(box);
 	struct openchange_txn *txn;
-	bool delivery = (box->flags & MAILBOX_FLAG_POST_SESSION) != 0;
+	bool delivery = is_delivery(box);
 
 	if (ouser == NULL || !rust->wants_transactions(ouser->rust, delivery))
 		return NULL;

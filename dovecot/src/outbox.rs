@@ -112,9 +112,22 @@ impl Outbox {
             EventKind::MessageExpunge { .. } => self.add_expunge(change, now),
             _ => {
                 self.release(&change);
-                self.append(change, now, false);
+                self.octets += self.size(&change);
+                self.queue.insert(self.place_of(&change), Waiting { change, since: now, held: false });
             }
         }
+    }
+
+    /// Before what was committed to the mailbox later but told earlier: imapsieve works on a message within the commit that
+    /// adds it.
+    fn place_of(&self, change: &Change) -> usize {
+        let is_later = |waiting: &&Waiting| {
+            let other = &waiting.change;
+            change.order.is_some()
+                && other.order > change.order
+                && (&other.mailbox, other.uid_validity) == (&change.mailbox, change.uid_validity)
+        };
+        self.queue.len() - self.queue.iter().rev().take_while(is_later).count()
     }
 
     /// Adds one to the count of its mailbox's resync, if there is one.

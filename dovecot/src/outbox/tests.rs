@@ -212,3 +212,20 @@ fn expunges_that_follow_on_each_other_are_one() {
         ["MessageExpunge A 1", "MessageExpunge B 2", "MessageTrash B 3", "MessageExpunge B 4"]
     );
 }
+
+/// imapsieve flags a message within the commit that adds it, and is done first.
+#[test]
+fn what_was_committed_first_is_told_first_though_it_comes_later() {
+    let at = |order, change: Change| Change { order: Some(order), ..change };
+    let added = || change("Ham", EventKind::MessageAppend(NewMessage::default()));
+    assert_eq!(
+        told(vec![at(9, trash("INBOX", 5)), at(7, trash("Ham", 1)), at(8, trash("Ham", 2)), at(6, added())]),
+        ["MessageTrash INBOX 5", "MessageAppend Ham", "MessageTrash Ham 1", "MessageTrash Ham 2"]
+    );
+    // Orders of different mailboxes, or of none, say nothing.
+    let unknown = Change { order: None, ..added() };
+    assert_eq!(
+        told(vec![at(7, trash("Ham", 1)), at(9, trash("INBOX", 5)), at(6, added()), unknown]),
+        ["MessageTrash Ham 1", "MessageTrash INBOX 5", "MessageAppend Ham", "MessageAppend Ham"]
+    );
+}
