@@ -60,6 +60,24 @@ static void describe(struct mailbox *box, struct openchange_mailbox *at)
 	}
 }
 
+/* Whoever keeps a copy of the mailbox is to look again: so many messages were found (0: it is not known how many). The
+   UIDVALIDITY may be younger than the session's view; 0: it is not. */
+static void tell_found(struct mailbox *box, uint32_t validity, uint32_t count)
+{
+	struct openchange_user *ouser = mailbox_user(box);
+	struct openchange_mailbox at;
+
+	if (ouser == NULL)
+		return;
+	T_BEGIN {
+		describe(box, &at);
+		if (validity != 0)
+			at.uid_validity = validity;
+		rust->found(ouser->rust, &at, count);
+	} T_END;
+	later(ouser);
+}
+
 static void mailbox_changed(enum openchange_mailbox_change what,
 			    struct mailbox *box, uint32_t validity,
 			    struct mailbox *old)

@@ -223,17 +223,21 @@ static void tell_logged(const struct openchange_logged *logged,
 	const void *data;
 	const char *reason;
 	bool reset;
+	int ret = -1;
 
+	/* it is not true, whether what is can be read or not */
+	rust->forget_flags(logged->rust_txn);
 	view = mail_transaction_log_view_open(logged->box->index->log);
 	if (log_view_set(view, at->log_file_seq,
 			 at->log_file_offset - at->commit_size,
 			 at->log_file_seq, at->log_file_offset,
 			 &reset, &reason) > 0) {
-		rust->forget_flags(logged->rust_txn);
-		while (mail_transaction_log_view_next(view, &hdr, &data) > 0)
+		while ((ret = mail_transaction_log_view_next(view, &hdr, &data)) > 0)
 			tell_logged_record(logged, hdr, data);
 	}
 	mail_transaction_log_view_close(&view);
+	if (ret < 0)
+		tell_found(logged->box, 0, 0);
 }
 
 #endif

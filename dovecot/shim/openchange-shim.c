@@ -129,6 +129,7 @@ void openchange_shim_log(int level, const char *line)
 	}
 }
 
+/* An update of a mailbox is seen in box_update. */
 static const struct notify_vfuncs openchange_vfuncs = {
 	.mail_transaction_begin = transaction_begin,
 	.mail_save = mail_save,
@@ -146,6 +147,7 @@ static const struct notify_vfuncs openchange_vfuncs = {
 
 static struct mail_storage_hooks openchange_hooks = {
 	.mail_user_created = user_created,
+	.mailbox_allocated = mailbox_allocated,
 	FOUND_HOOKS
 	.mail_allocated = mail_allocated,
 };

@@ -25,7 +25,10 @@ struct openchange_txn {
 	struct openchange_run copied, expunged;
 	/* where the commit stands in the log of the mailbox: its end, and its beginning in the same file */
 	uint64_t order;
-	uoff_t begins;
+	/* where the commit stands in the log of the mailbox: the file's number (0: unknown), its end, and its beginning in
+	   the same file */
+	uint32_t log_seq;
+	uoff_t ends, begins;
 	/* flags were asked to be changed, whether they were so already or not */
 	bool changes_flags;
 	/* they were told mail by mail */
@@ -64,10 +67,16 @@ static void before_commit(struct openchange_txn *txn,
 		tell_keywords(itrans, changes(txn));
 }
 
+/* The number of a log file grows by one with each, and begins anew with the index (whose files are removed to repair it).
+   "indexid" is the second in which that was made. With a log file for each few minutes at most, the sum grows in both
+   cases. 0: unknown. */
 static uint64_t
-commit_order(const struct mail_index_transaction_commit_result *result)
+commit_order(const struct mail_index *index,
+	     const struct mail_index_transaction_commit_result *result)
 {
-	return (uint64_t)result->log_file_seq << 32 |
+	if (index->indexid == 0 || result->log_file_seq == 0)
+		return 0;
+	return ((uint64_t)index->indexid + result->log_file_seq) << 32 |
 		(result->log_file_offset & 0xffffffff);
 }
 
@@ -95,8 +104,10 @@ static int index_commit(struct mail_index_transaction *itrans,
 	ret = txn->super_commit(itrans, result);
 	if (ret == 0 && result->log_file_seq != 0 &&
 	    !MAIL_INDEX_IS_IN_MEMORY(txn->box->index)) {
-		txn->order = commit_order(result);
-		txn->begins = result->log_file_offset - result->commit_size;
+		txn->order = commit_order(txn->box->index, result);
+		txn->log_seq = result->log_file_seq;
+		txn->ends = result->log_file_offset;
+		txn->begins = txn->ends - result->commit_size;
 		/* Somebody has written since this session looked. What it saw change is not the truth then. */
 		stale = result->log_file_seq != seq || txn->begins != offset;
 		if ((stale || conditional) && txn->changes_flags &&
@@ -392,15 +403,13 @@ static void transaction_rollback(void *context)
 static bool index_is_at(const struct openchange_txn *txn, bool saved,
 			const struct mail_index_header *hdr)
 {
-	uint32_t offset = txn->order & 0xffffffff;
-
-	if (hdr->log_file_seq != txn->order >> 32)
+	if (hdr->log_file_seq != txn->log_seq)
 		return FALSE;
 	/* It holds the lock of the log until it has carried out what others asked for, and read the index again. */
 	if (saved)
-		return hdr->log_file_head_offset >= offset;
+		return hdr->log_file_head_offset >= txn->ends;
 	/* Others may follow at any time; and what they have asked to be expunged before is not to be there any more. */
-	return hdr->log_file_head_offset == offset &&
+	return hdr->log_file_head_offset == txn->ends &&
 		hdr->log_file_tail_offset >= txn->begins;
 }
 
@@ -414,7 +423,7 @@ static void count_messages(const struct openchange_txn *txn, bool saved,
 
 	if ((strcmp(box->storage->name, "mdbox") != 0 &&
 	     strcmp(box->storage->name, "sdbox") != 0) ||
-	    txn->order == 0 || !box->opened || box->index->map == NULL ||
+	    txn->log_seq == 0 || !box->opened || box->index->map == NULL ||
 	    mailbox_get_private_flags_mask(box) != 0)
 		return;
 	hdr = &box->index->map->hdr;
