@@ -30,6 +30,11 @@ fn build(include: &Path, abi: &str) {
     if !has_log_reason(include) {
         shim.define("OPENCHANGE_LOG_WITHOUT_REASON", None);
     }
+    // Since 2.3.14, and the headers of 2.3 have no number to tell it by.
+    let list = std::fs::read_to_string(include.join("mailbox-list.h")).unwrap_or_default();
+    if list.contains("char vname_escape_char;") {
+        shim.define("OPENCHANGE_VNAME_ESCAPE", None);
+    }
     let objects = shim
         .file("shim/openchange-shim.c")
         .define("HAVE_CONFIG_H", None)

@@ -2,8 +2,6 @@
 #ifndef OPENCHANGE_FOUND_H
 #define OPENCHANGE_FOUND_H
 
-#include "llist.h"
-
 /* A Maildir's or mbox's sync gives UIDs to what it finds without one: what others put there, what a delivery had to
    store while the list of UIDs was locked, and what was seen to be gone while somebody else renamed it (Dovecot logs
    "Expunged message reappeared, giving a new UID"). And it takes the flags that the file's name has, which may be those

@@ -5,10 +5,13 @@
 /* Whose context a mailbox belongs to; NULL: it is none of ours. */
 static struct openchange_user *mailbox_user(struct mailbox *box)
 {
+	struct openchange_user *ouser;
+
 	/* a virtual mailbox has copies of what happens elsewhere */
 	if (strcmp(box->storage->name, "virtual") == 0)
 		return NULL;
-	return OPENCHANGE_USER_CONTEXT(box->storage->user);
+	ouser = OPENCHANGE_USER_CONTEXT(box->storage->user);
+	return ouser == NULL || ouser->elsewhere ? NULL : ouser;
 }
 
 static uint32_t uid_validity(struct mailbox *box)
@@ -29,24 +32,42 @@ static bool is_others(struct mailbox *box)
 	return ns->owner != NULL && ns->owner != box->storage->user;
 }
 
-/* Uses the data stack. */
-static void describe(struct mailbox *box, struct openchange_mailbox *at)
+/* A mailbox's name in a list, as sessions see it: dsync has names escaped while it works. Uses the data stack. */
+static const char *visible_name(struct mailbox_list *list, const char *name)
+{
+	struct mail_user *user = list->ns->user;
+	struct openchange_user *ouser = OPENCHANGE_USER_CONTEXT(user);
+
+	return user->dsyncing && ouser != NULL && !ouser->escapes_names ?
+		plain_vname(list, name) : mailbox_list_get_vname(list, name);
+}
+
+/* As this session sees it, whosever it is. Uses the data stack. */
+static void describe_here(struct mailbox *box, struct openchange_mailbox *at)
 {
 	struct mail_namespace *ns = mailbox_get_namespace(box);
 
 	memset(at, 0, sizeof(*at));
-	at->name = mailbox_get_vname(box);
 	at->storage_name = mailbox_get_name(box);
+	at->name = box->storage->user->dsyncing ?
+		visible_name(box->list, at->storage_name) : mailbox_get_vname(box);
 	at->special_use = special_use(box);
 	at->separator = mail_namespace_get_sep(ns);
 	at->list_separator = mailbox_list_get_hierarchy_sep(box->list);
 	at->uid_validity = uid_validity(box);
 	/* Another prefix for mailboxes of another namespace: they have one name. */
 	if (ns->alias_for != NULL) {
-		at->name = mailbox_list_get_vname(ns->alias_for->list,
-						  at->storage_name);
+		at->name = visible_name(ns->alias_for->list, at->storage_name);
 		at->separator = mail_namespace_get_sep(ns->alias_for);
 	}
+}
+
+/* As whom it is told to sees it. Uses the data stack. */
+static void describe(struct mailbox *box, struct openchange_mailbox *at)
+{
+	struct mail_namespace *ns = mailbox_get_namespace(box);
+
+	describe_here(box, at);
 	/* A shared mailbox is told to its owner, under the name that it has for them. One without owner (public) is
 	   told to whoever changes it. */
 	if (is_others(box)) {
@@ -93,10 +114,8 @@ static void mailbox_changed(enum openchange_mailbox_change what,
 			at.uid_validity = validity;
 		/* subscriptions are of who subscribes, whosever the mailbox is */
 		if (at.owner != NULL && (what == OPENCHANGE_MAILBOX_SUBSCRIBE ||
-					 what == OPENCHANGE_MAILBOX_UNSUBSCRIBE)) {
-			at.owner = NULL;
-			at.name = mailbox_get_vname(box);
-		}
+					 what == OPENCHANGE_MAILBOX_UNSUBSCRIBE))
+			describe_here(box, &at);
 		if (old != NULL)
 			describe(old, &old_at);
 		rust->mailbox(ouser->rust, what, &at,

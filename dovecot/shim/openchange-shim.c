@@ -9,12 +9,13 @@
 
 #include "lib.h"
 #include "array.h"
+#include "llist.h"
 #include "ioloop.h"
 #include "seq-range-array.h"
 #include "module-context.h"
 #include "mail-user.h"
 #include "mail-namespace.h"
-#include "mailbox-list.h"
+#include "mailbox-list-private.h"
 #include "mail-transaction-log.h"
 #include "mail-index-private.h"
 #include "mail-index-view-private.h"
@@ -39,14 +40,23 @@ static struct notify_context *notify;
 
 struct openchange_user {
 	union mail_user_module_context module_ctx;
+	struct openchange_user *prev, *next;
+	struct mail_user *user;
 	/* Rust's; never NULL */
 	void *rust;
 	/* when Rust wants to be called */
 	struct timeout *tick;
+	/* its mailboxes are not those of its login: see namespaces_created */
+	bool elsewhere;
+	/* the administrator has names escaped */
+	bool escapes_names;
 };
 
 static MODULE_CONTEXT_DEFINE_INIT(openchange_user_module,
 				  &mail_user_module_register);
+
+/* All that are ours. */
+static struct openchange_user *live_users;
 
 static void later(struct openchange_user *ouser);
 
@@ -79,6 +89,7 @@ static void user_deinit(struct mail_user *user)
 	ouser->module_ctx.super.deinit(user);
 	if (ouser->tick != NULL)
 		timeout_remove(&ouser->tick);
+	DLLIST_REMOVE(&live_users, ouser);
 	rust->user_free(ouser->rust);
 	ouser->rust = NULL;
 }
@@ -99,11 +110,77 @@ static void user_created(struct mail_user *user)
 		return;
 
 	ouser = p_new(user->pool, struct openchange_user, 1);
+	ouser->user = user;
 	ouser->rust = rust_user;
+	DLLIST_PREPEND(&live_users, ouser);
 	ouser->module_ctx.super = *v;
 	user->vlast = &ouser->module_ctx.super;
 	v->deinit = user_deinit;
 	MODULE_CONTEXT_SET(user, openchange_user_module, ouser);
+}
+
+static const struct mail_namespace *inbox_namespace(const struct mail_user *user)
+{
+	const struct mail_namespace *ns;
+
+	for (ns = user->namespaces; ns != NULL; ns = ns->next) {
+		if ((ns->flags & NAMESPACE_FLAG_INBOX_USER) != 0)
+			return ns;
+	}
+	return user->namespaces;
+}
+
+static bool same_path(const struct mail_namespace *one,
+		      const struct mail_namespace *other,
+		      enum mailbox_list_path_type type)
+{
+	const char *path = "", *other_path = "";
+
+	if (!mailbox_list_get_root_path(one->list, type, &path))
+		path = "";
+	if (!mailbox_list_get_root_path(other->list, type, &other_path))
+		other_path = "";
+	return strcmp(path, other_path) == 0;
+}
+
+/* As dsync sees it too. */
+static bool same_place(const struct mail_user *one, const struct mail_user *other)
+{
+	const struct mail_namespace *inbox = inbox_namespace(one),
+		*other_inbox = inbox_namespace(other);
+
+	return inbox == NULL || other_inbox == NULL ||
+		(same_path(inbox, other_inbox, MAILBOX_LIST_PATH_TYPE_MAILBOX) &&
+		 same_path(inbox, other_inbox, MAILBOX_LIST_PATH_TYPE_INDEX));
+}
+
+/* "doveadm backup" and "sync" make a second user of the same login with another mail_location, while the first is there: a
+   copy of the mailboxes, or where they are copied from. What happens to it happens to no mailbox of the login's. (LMTP
+   has two of one login too, for two addresses in one transaction. Only doveadm has a second one that is not real: where
+   others have two, the login may just have been moved.) */
+static void namespaces_created(struct mail_namespace *namespaces)
+{
+	struct mail_user *user = namespaces->user;
+	struct openchange_user *ouser = OPENCHANGE_USER_CONTEXT(user), *other;
+	const struct mail_namespace *ns;
+	bool is_doveadm;
+
+	if (ouser == NULL)
+		return;
+	is_doveadm = user->service != NULL &&
+		strcmp(user->service, "doveadm") == 0;
+	for (other = live_users; other != NULL; other = other->next) {
+		if (is_doveadm && other != ouser && !other->elsewhere &&
+		    strcmp(other->user->username, user->username) == 0) T_BEGIN {
+			if (!same_place(user, other->user))
+				ouser->elsewhere = TRUE;
+		} T_END;
+	}
+	/* before dsync has them escaped */
+	for (ns = namespaces; ns != NULL; ns = ns->next) {
+		if (escape_char(ns->list) != '\0')
+			ouser->escapes_names = TRUE;
+	}
 }
 
 /* Each uses what stands before it. */
@@ -147,6 +224,7 @@ static const struct notify_vfuncs openchange_vfuncs = {
 
 static struct mail_storage_hooks openchange_hooks = {
 	.mail_user_created = user_created,
+	.mail_namespaces_created = namespaces_created,
 	.mailbox_allocated = mailbox_allocated,
 	FOUND_HOOKS
 	.mail_allocated = mail_allocated,

@@ -104,6 +104,59 @@ static const char *special_use(struct mailbox *box)
 #  define log_view_set mail_transaction_log_view_set
 #endif
 
+/* By which names are escaped where clients could not ask for them otherwise; 0: they are not. And a mailbox's name
+   without that, on the data stack. (Before 2.3.14 names are not escaped; build.rs has looked.) */
+#if OPENCHANGE_SINCE(2, 4)
+
+static char escape_char(const struct mailbox_list *list)
+{
+	return list->mail_set->mailbox_list_visible_escape_char[0];
+}
+
+static const char *plain_vname(struct mailbox_list *list, const char *name)
+{
+	const struct mail_storage_settings *set = list->mail_set;
+	struct mail_storage_settings plain = *set;
+
+	plain.mailbox_list_visible_escape_char = "";
+	list->mail_set = &plain;
+	name = t_strdup(mailbox_list_get_vname(list, name));
+	list->mail_set = set;
+	return name;
+}
+
+#elif defined(OPENCHANGE_VNAME_ESCAPE)
+
+static char escape_char(const struct mailbox_list *list)
+{
+	return list->set.vname_escape_char;
+}
+
+static const char *plain_vname(struct mailbox_list *list, const char *name)
+{
+	char escape = list->set.vname_escape_char;
+
+	list->set.vname_escape_char = '\0';
+	name = t_strdup(mailbox_list_get_vname(list, name));
+	list->set.vname_escape_char = escape;
+	return name;
+}
+
+#else
+
+static char escape_char(const struct mailbox_list *list)
+{
+	(void)list;
+	return '\0';
+}
+
+static const char *plain_vname(struct mailbox_list *list, const char *name)
+{
+	return mailbox_list_get_vname(list, name);
+}
+
+#endif
+
 /* A timeout in the loop that runs whenever the process has nothing to do; others come and go within a call. NULL: there
    is none. (2.2 does not say which it is: what waits there is told at the end of the user.) */
 #if OPENCHANGE_SINCE(2, 3)
