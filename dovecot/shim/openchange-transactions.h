@@ -21,9 +21,13 @@ struct openchange_txn {
 	/* where the last copy came from, and its name: what has its address later may be another */
 	struct mailbox *source;
 	char *source_name;
-	/* copies and expunges that Rust has not been told of; their set is the flags of copies */
-	struct openchange_run copied, expunged;
-	/* where the commit stands in the log of the mailbox: its end, and its beginning in the same file */
+	/* whom this is told to does not know it */
+	bool source_unknown;
+	/* copies that Rust has not been told of; their set is the flags of copies */
+	struct openchange_run copied;
+	/* Rust is told at the commit; made by the first one */
+	ARRAY_TYPE(seq_range) expunged;
+	/* what Rust is told; 0: unknown */
 	uint64_t order;
 	/* where the commit stands in the log of the mailbox: the file's number (0: unknown), its end, and its beginning in
 	   the same file */
@@ -80,6 +84,51 @@ commit_order(const struct mail_index *index,
 		(result->log_file_offset & 0xffffffff);
 }
 
+/* Does not tell again of messages that another session asked to be expunged, between there in the log and this commit: it
+   has told of them. (What is not in the index behind the commit may be gone because of it.) */
+static void leave_out_asked(struct openchange_txn *txn, uint32_t seq,
+			    uoff_t offset)
+{
+	struct mail_transaction_log_view *view;
+	const struct mail_transaction_header *hdr;
+	const struct mail_transaction_expunge *ranges;
+	const struct mail_transaction_expunge_guid *mails;
+	const void *data;
+	const char *reason;
+	bool reset;
+	uint32_t i;
+
+	view = mail_transaction_log_view_open(txn->box->index->log);
+	if (log_view_set(view, seq, offset, txn->log_seq, txn->begins, &reset,
+			 &reason) <= 0) {
+		/* rather twice than not at all */
+		mail_transaction_log_view_close(&view);
+		return;
+	}
+	while (mail_transaction_log_view_next(view, &hdr, &data) > 0) {
+		/* external is what was carried out, or seen to be gone */
+		switch (hdr->type & (MAIL_TRANSACTION_TYPE_MASK |
+				     MAIL_TRANSACTION_EXTERNAL)) {
+		case MAIL_TRANSACTION_EXPUNGE:
+			ranges = data;
+			for (i = 0; i < hdr->size / sizeof(*ranges); i++)
+				seq_range_array_remove_range(&txn->expunged,
+							     ranges[i].uid1,
+							     ranges[i].uid2);
+			break;
+		case MAIL_TRANSACTION_EXPUNGE_GUID:
+			mails = data;
+			for (i = 0; i < hdr->size / sizeof(*mails); i++)
+				seq_range_array_remove(&txn->expunged,
+						       mails[i].uid);
+			break;
+		default:
+			break;
+		}
+	}
+	mail_transaction_log_view_close(&view);
+}
+
 /* Notes where the commit stands in the transaction log of the mailbox. All commits to it go through this one log,
    whatever process does them, under its lock. */
 static int index_commit(struct mail_index_transaction *itrans,
@@ -89,6 +138,9 @@ static int index_commit(struct mail_index_transaction *itrans,
 	struct openchange_txn *txn = OPENCHANGE_TXN_CONTEXT(t);
 	uint32_t seq = itrans->view->log_file_head_seq;
 	uoff_t offset = itrans->view->log_file_head_offset;
+	/* up to where the session has seen what is expunged: it may not want to during a command */
+	uint32_t expunge_seq = itrans->view->log_file_expunge_seq;
+	uoff_t expunge_offset = itrans->view->log_file_expunge_offset;
 	/* whether what somebody else changed is not to be written */
 	bool conditional = itrans->max_modseq != 0;
 	struct openchange_logged logged = {
@@ -114,6 +166,11 @@ static int index_commit(struct mail_index_transaction *itrans,
 		    !txn->told_by_mail) T_BEGIN {
 			logged.rust_txn = changes(txn);
 			tell_logged(&logged, result);
+		} T_END;
+		if (array_is_created(&txn->expunged) &&
+		    (txn->log_seq != expunge_seq ||
+		     txn->begins != expunge_offset)) T_BEGIN {
+			leave_out_asked(txn, expunge_seq, expunge_offset);
 		} T_END;
 	}
 	return ret;
@@ -225,33 +282,55 @@ static void tell_copied(struct openchange_txn *txn)
 
 static void tell_expunged(struct openchange_txn *txn)
 {
-	if (txn->expunged.last != 0)
-		rust->expunge(txn->rust, txn->expunged.first,
-			      txn->expunged.last);
-	txn->expunged.last = 0;
+	const struct seq_range *ranges;
+	unsigned int i, count;
+
+	if (!array_is_created(&txn->expunged))
+		return;
+	ranges = array_get(&txn->expunged, &count);
+	for (i = 0; i < count; i++)
+		rust->expunge(txn->rust, ranges[i].seq1, ranges[i].seq2);
 }
 
-static void mail_save(void *context, struct mail *mail)
+/* "headers": the mail from which its headers are read. */
+static void tell_saved(struct openchange_txn *txn, struct mail *mail,
+		       struct mail *headers)
 {
-	struct openchange_txn *txn = context;
 	struct openchange_mail one;
 	uoff_t size;
 
-	if (txn == NULL)
-		return;
 	T_BEGIN {
 		want_uids(txn);
 		tell_copied(txn);
 		memset(&one, 0, sizeof(one));
-		one.from = header(mail, "From");
-		one.subject = header(mail, "Subject");
-		one.message_id = header(mail, "Message-ID");
+		one.from = header(headers, "From");
+		one.subject = header(headers, "Subject");
+		one.message_id = header(headers, "Message-ID");
 		one.flags = mail_get_flags(mail);
 		one.keywords = mail_get_keywords(mail);
-		one.size = mail_get_physical_size(mail, &size) < 0 ?
+		one.size = mail_get_physical_size(headers, &size) < 0 ?
 			UINT64_MAX : size;
 		rust->save(changes(txn), &one);
 	} T_END;
+}
+
+static void mail_save(void *context, struct mail *mail)
+{
+	if (context != NULL)
+		tell_saved(context, mail, mail);
+}
+
+/* Whether whom copies to "dest" are told to may not know the mailbox "src", or know it under a name that is not known here:
+   it is another user's (doveadm copy ... user), or they are the owner of "dest" and not of "src". */
+static bool is_unknown(struct mailbox *src, struct mailbox *dest)
+{
+	if (src->storage->user != dest->storage->user)
+		return TRUE;
+	if (!is_others(dest))
+		return FALSE;
+	return !is_others(src) ||
+		strcmp(mailbox_get_namespace(src)->owner->username,
+		       mailbox_get_namespace(dest)->owner->username) != 0;
 }
 
 /* Whether the copy before came from there too: then it need not be described again, for each of 100,000 mails. */
@@ -264,6 +343,7 @@ static bool same_source(struct openchange_txn *txn, struct mailbox *box)
 	i_free(txn->source_name);
 	txn->source = box;
 	txn->source_name = i_strdup(name);
+	txn->source_unknown = is_unknown(box, txn->box);
 	return FALSE;
 }
 
@@ -278,7 +358,13 @@ static void mail_copy(void *context, struct mail *src, struct mail *dst)
 		return;
 	if (txn->delivery) {
 		/* a new mail too */
-		mail_save(context, dst);
+		tell_saved(txn, dst, dst);
+		return;
+	}
+	same = same_source(txn, src->box);
+	if (txn->source_unknown) {
+		/* a UID there would be another message's here */
+		tell_saved(txn, dst, src);
 		return;
 	}
 	memset(&one, 0, sizeof(one));
@@ -286,7 +372,6 @@ static void mail_copy(void *context, struct mail *src, struct mail *dst)
 	/* which would be set by this transaction */
 	has_keywords = txn->t->itrans == NULL ||
 		changes_keywords(txn->t->itrans);
-	same = same_source(txn, src->box);
 	/* the usual case, 100,000 times: it follows on the one before */
 	if (same && !has_keywords && txn->copied.last != 0 &&
 	    txn->copied.last + 1 == src->uid && txn->copied.set == one.flags) {
@@ -298,8 +383,10 @@ static void mail_copy(void *context, struct mail *src, struct mail *dst)
 		(void)changes(txn);
 		tell_copied(txn);
 		if (!same || has_keywords) {
-			if (!same)
+			if (!same && is_others(txn->box))
 				describe(src->box, &from);
+			else if (!same)
+				describe_here(src->box, &from);
 			if (has_keywords)
 				one.keywords = mail_get_keywords(dst);
 			rust->copy(txn->user->rust, txn->rust,
@@ -316,17 +403,16 @@ static void mail_expunge_begin(void *context, struct mail *mail)
 {
 	struct openchange_txn *txn = context;
 
-	if (txn == NULL)
+	/* without UID: nobody has heard of it yet */
+	if (txn == NULL || mail->uid == 0)
 		return;
-	if (txn->expunged.last != 0 && txn->expunged.last + 1 == mail->uid) {
-		txn->expunged.last++;
-		return;
+	if (!array_is_created(&txn->expunged)) {
+		T_BEGIN {
+			(void)changes(txn);
+		} T_END;
+		i_array_init(&txn->expunged, 16);
 	}
-	T_BEGIN {
-		(void)changes(txn);
-		tell_expunged(txn);
-		txn->expunged.first = txn->expunged.last = mail->uid;
-	} T_END;
+	seq_range_array_add(&txn->expunged, mail->uid);
 }
 
 /* Flags are read from the index transaction at its commit, all at once (see before_commit): a look at each mail would be
@@ -385,6 +471,8 @@ static void mail_allocated(struct mail *_mail)
 
 static void transaction_free(struct openchange_txn *txn)
 {
+	if (array_is_created(&txn->expunged))
+		array_free(&txn->expunged);
 	i_free(txn->source_name);
 	i_free(txn);
 }
