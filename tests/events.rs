@@ -2,7 +2,11 @@
 //! the exact events that it makes, in order, no more and no fewer.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, missing_docs)]
 
+#[path = "events/storage.rs"]
+mod storage;
 mod support;
+#[path = "events/users.rs"]
+mod users;
 
 use std::time::Duration;
 
@@ -11,6 +15,12 @@ use support::{Listening, Site, shown};
 
 fn site(more: impl FnOnce(DovecotOptions) -> DovecotOptions) -> Site {
     Site::with(more)
+}
+
+/// By dovecot-lda, in any format: `Site::deliver` counts the files of a Maildir.
+fn deliver(site: &Site, user: &str) {
+    let delivery = site.dovecot.deliver_lda(user, mail("a@example.org", "x", "x"), None).unwrap();
+    assert_eq!(delivery.status, Some(0), "{delivery:?}\n{}", site.dovecot.log());
 }
 
 /// Does things and compares.
