@@ -137,13 +137,13 @@ async fn while_memcached_evicts() {
     until("all are registered", || scene.missing("ocbus") == 0);
     assert!(begun.elapsed() < BACK, "{:?}", begun.elapsed());
     let took = filled + begun.elapsed();
-    // Each at each heartbeat at most, beside the 600,000 of the others and our canary. Told at once of the first five
-    // times that all is gone, as by restarts, and once a renewal then.
-    let most = 600_000 + (2 * took.as_secs() + 3) * (USERS as u64 + 1);
+    // Each twice a heartbeat at most, beside the 600,000 of the others and our canary. Told at once of the first five
+    // times that all is gone, as by restarts, and once a renewal then; likewise that memcached was slow.
+    let most = 600_000 + (4 * took.as_secs() + 6) * (USERS as u64 + 1);
     let written = scene.writes() - writes;
     assert!(written <= most, "{written} writes in {took:?}: at most {most}");
     let told = std::iter::from_fn(|| scene.events.try_recv()).count();
-    assert!(told as u64 <= 6 + took.as_secs() / 20, "{told} resyncs in {took:?}");
+    assert!(told as u64 <= 7 + took.as_secs() / 10, "{told} resyncs in {took:?}");
 }
 
 /// Counts the lines of the log by the names of their events, as long as the guard lives: on this thread.
@@ -268,7 +268,7 @@ async fn a_memcached_too_small_for_all_is_no_storm() {
         told.len()
     );
     assert!(lines as f64 <= took + 1.0, "{lines} lines in {took} periods");
-    assert!(told.values().all(|&count| count as f64 <= took + 1.0), "{told:?}");
+    assert!(told.values().all(|&count| count as f64 <= took + 2.0), "{told:?}");
     // Users whom there is room for are renewed each 3/4 of a period, and nobody more often.
     assert!(written <= 1.4 * took * MANY as f64, "{written} writes in {took} periods");
 }

@@ -198,6 +198,8 @@ async fn a_slow_one_concerns_its_own_users() {
     proxy.make(Trouble::default());
     let event = tokio::time::timeout(LIMIT, own.recv()).await.unwrap().unwrap();
     assert!(matches!(event.kind, EventKind::Resync { .. }), "when it is over: {event:?}");
+    // All who are told are told in one heartbeat.
+    heartbeats(&servers[1], 1);
     let told = other.try_recv();
     assert!(told.is_none(), "{told:?}");
 }
