@@ -94,6 +94,10 @@ fn a_mail_goes_through_both(valgrind: bool) {
     until("subscription:", || record("subscription", SESSION).is_some());
     let mut asyncemsmdb = Server::start(command(), "asyncemsmdb", &memcached);
     until("bob is registered", || memcached.get("ocbus:bob").unwrap().is_some());
+    // It has joined a session that nobody had listened for: the client is told to look.
+    assert_eq!(asyncemsmdb.line(), "wait 0 1 2");
+    let is_look = |reply: &RopNotify| reply.flags() == 0x0010;
+    until("told to look", || emsmdb.fetch().iter().any(is_look));
     for number in 1..=2 {
         let delivery = dovecot.deliver_lda("bob", mail("alice@example.org", "Hello", "Hi"), None).unwrap();
         assert_eq!(delivery.status, Some(0), "{delivery:?}\n{}", dovecot.log());
@@ -101,7 +105,8 @@ fn a_mail_goes_through_both(valgrind: bool) {
         let mut replies = Vec::new();
         until("the mail", || {
             replies.extend(emsmdb.fetch());
-            replies.iter().any(|reply| reply.flags() == 0x3010 || reply.flags() == 0x0010)
+            let has = |flags| replies.iter().any(|reply: &RopNotify| reply.flags() == flags);
+            has(0x8002) && (has(0x3010) || has(0x0010))
         });
         assert!(replies.iter().all(|reply| (reply.handle, reply.logon_id) == (0x29, 5)), "{replies:?}");
         let new_mails: Vec<u64> = replies

@@ -18,6 +18,12 @@ void ask_ids(void *user, const ocbus_t *ocbus, const ocbus_query *query)
     FAILS(OCBUS_ERROR_BUSY, "callback", ocbus_dispatch(ocbus));
     switch (query->what) {
     case OCBUS_WHAT_FOLDER:
+        if (query->mailbox == NULL) {
+            /* What is above the top-level folders: asked behind a resync. This host has none. */
+            CHECK(query->storage_name == NULL && strcmp(query->sogo_uri, "sogo://bob:bob@mail/") == 0);
+            OK(ocbus_answer_unknown(ocbus, query->id));
+            break;
+        }
         host->folders++;
         CHECK(strcmp(query->sogo_uri, "sogo://bob:bob@mail/folderINBOX/") == 0);
         CHECK(strcmp(query->mailbox, "INBOX") == 0 && strcmp(query->storage_name, "INBOX") == 0);
