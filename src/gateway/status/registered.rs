@@ -70,14 +70,14 @@ impl Registered {
         drop(state);
         let (shared, resolver) = (Arc::clone(&self.0), resolver.clone());
         tokio::spawn(async move {
-            let found = count(&resolver).await;
+            let (found, idle) = count(&resolver).await;
             let mut state = lock(&shared.state);
             state.last = Arc::new(match (&found.fault, found.users) {
                 // What was known is better than nothing, with the fault beside it.
                 (Some(_), 0) => Found { fault: found.fault, ..(*state.last).clone() },
                 _ => found,
             });
-            state.next = Some(Instant::now() + PAUSE.max(begun.elapsed() * SHARE));
+            state.next = Some(Instant::now() + PAUSE.max(begun.elapsed().saturating_sub(idle) * SHARE));
             state.counting = false;
             drop(state);
             shared.counted.notify_waiters();
@@ -99,9 +99,10 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn count(resolver: &Resolver) -> Found {
+/// And how long it waited in between.
+async fn count(resolver: &Resolver) -> (Found, Duration) {
     let mut found = Found { at_us: Some(now_us()), ..Found::default() };
-    let Some(mut census) = resolver.census(LIMIT) else { return found };
+    let Some(mut census) = resolver.census(LIMIT) else { return (found, Duration::ZERO) };
     // A memcached must not wait for look-ups: first all the names.
     let mut names: Vec<Cn> = Vec::new();
     loop {
@@ -115,6 +116,7 @@ async fn count(resolver: &Resolver) -> Found {
             Err(error) => found.fault = Some(error.to_string()),
         }
     }
+    let idle = census.idle();
     drop(census);
     for some in names.chunks(256) {
         for listeners in resolver.lookup_many(some).await {
@@ -129,7 +131,7 @@ async fn count(resolver: &Resolver) -> Found {
             }
         }
     }
-    found
+    (found, idle)
 }
 
 impl Found {
