@@ -12,6 +12,8 @@ use crate::now_us;
 /// Between two counts; and so many times as long as the last one took.
 const PAUSE: Duration = Duration::from_secs(5);
 const SHARE: u32 = 20;
+/// A count takes 0.6 s or more, and nobody waits for one each time: only when the last one is older than this.
+const OLD_US: u64 = 30_000_000;
 /// For each step of a count.
 const LIMIT: Duration = Duration::from_secs(5);
 /// Users that are counted at most.
@@ -84,11 +86,12 @@ impl Registered {
         });
     }
 
-    /// A new count if it is time to, waited for at most so long; else the last one.
+    /// The last count; where that is old, a new one if it is time to, waited for at most so long.
     pub(super) async fn fresh(&self, resolver: &Resolver, limit: Duration) -> Arc<Found> {
         let counted = self.0.counted.notified();
         self.refresh(resolver);
-        if lock(&self.0.state).counting {
+        let old = self.last().at_us.is_none_or(|at| at.saturating_add(OLD_US) < now_us());
+        if old && lock(&self.0.state).counting {
             let _ = tokio::time::timeout(limit, counted).await;
         }
         self.last()
