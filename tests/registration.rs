@@ -2,6 +2,8 @@
 //! real memcached.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, missing_docs)]
 
+#[path = "registration/by_hand.rs"]
+mod by_hand;
 #[path = "registration/state_file.rs"]
 mod state_file;
 #[path = "registration/values.rs"]
@@ -299,7 +301,7 @@ async fn sessions_come_and_go_while_dovecot_is_restarted_and_loses_a_key() {
 
     // The daemon itself is away while carol's session ends: the next one takes her back.
     registrar.stop().await;
-    assert!(std::fs::read_to_string(&state).unwrap().contains("session carol\n"));
+    assert!(std::fs::read_to_string(&state).unwrap().contains("session carol "));
     resolver.leave(&cn("carol"), "tcp://127.0.0.1:9", id).await.unwrap();
     let registrar = start(&toml, resolver, sessions).await;
     until("carol is taken back", LIMIT, || value(&dovecot, "carol").is_empty());

@@ -1,7 +1,7 @@
 //! Who is there? Every registration on a memcached, by `lru_crawler metadump`: a stream of keys, which this reads
 //! line by line. The records are for [`Resolver::lookup`](crate::Resolver::lookup).
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::future::Future;
 use std::hash::{BuildHasher as _, RandomState};
 use std::io;
@@ -18,9 +18,19 @@ use crate::names::{addresses_by, dial};
 /// Along the lists by last use. (`hash`, along the hash table, also holds locks of items, as observed of 1.6.18: when
 /// a reader stood still, other connections' gets hung.)
 const ORDER: &[u8] = b"lru_crawler metadump all\r\n";
-/// An item that is written or read meanwhile moves to another list, which may have been dumped already: what one
-/// look misses so, the next one finds. There is another as long as the last found somebody new, up to these.
-const LOOKS: u32 = 5;
+/// One look is not enough. An item that is written moves to another list, which may have been dumped already. An item
+/// that is read twice is held by memcached until its LRU maintainer has moved it (`lru_bump_async` in `items.c`), and the
+/// crawler passes over what anybody holds (`refcount_incr(search) != 2` in `crawler.c`): a subscriber's heartbeat, each
+/// 0.5 s, hides its users so for up to 83 ms, as observed of 1.6.18, some or all of them at once. So there are at least
+/// these looks at each server...
+const LEAST_LOOKS: u32 = 3;
+/// ...then others, until so many in a row have found nobody new...
+const QUIET_LOOKS: u32 = 2;
+/// ...up to these: with many who come and go there is always somebody new.
+const MOST_LOOKS: u32 = 8;
+/// From the beginning of one look to the next one's: longer than an item is held, three looks take longer than a heartbeat, and
+/// no two of them stand at the same point between heartbeats.
+const GAPS: [Duration; 2] = [Duration::from_millis(190), Duration::from_millis(410)];
 
 /// A key of 250 octets, each as `%41`, and what stands behind it, is not half as long.
 const MAX_LINE: usize = 2048;
@@ -82,7 +92,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 /// look-ups to say what there is of them (nothing, for what an older configuration left on a wrong server).
 ///
 /// It remembers a hash of each name, less than 40 octets a user. Who registers or leaves meanwhile may be among
-/// them or not.
+/// them or not. Each server is looked at three times or more, which takes 0.6 s or more for all of them together: memcached
+/// does not show whom somebody else is just looking up. So it is next to certain that everybody is among them, and no
+/// more than that: whoever must not miss anybody takes another census, or looks those up that are missing.
 ///
 /// Call [`Census::next`] again without delay, and keep the names for later: a memcached whose reader stands still
 /// stays in its crawl, and lets nobody else begin one (1.6.18 keeps them waiting, and with them a worker).
@@ -91,6 +103,10 @@ pub struct Census {
     namespace: String,
     limit: Duration,
     crawl: Option<Crawl>,
+    /// Servers that are to be looked at again, in the order of their turns.
+    again: VecDeque<Crawl>,
+    /// The time between looks.
+    idle: Duration,
     seen: HashSet<u64>,
     hasher: RandomState,
 }
@@ -109,6 +125,8 @@ impl Census {
             namespace: config.namespace.clone().unwrap_or_default(),
             limit,
             crawl: None,
+            again: VecDeque::new(),
+            idle: Duration::ZERO,
             seen: HashSet::new(),
             hasher: RandomState::new(),
         }
@@ -117,14 +135,8 @@ impl Census {
     /// The next one, in no order; `None` when there are no more. After an error it goes on with the next server.
     pub async fn next(&mut self) -> Result<Option<Cn>, CensusError> {
         loop {
-            let mut crawl = match self.crawl.take() {
-                Some(crawl) => crawl,
-                None => match self.servers.next() {
-                    Some(server) => Crawl::begin(&server, self.limit).await?,
-                    None => return Ok(None),
-                },
-            };
             // After an error the crawl is gone, and its connection with it.
+            let Some(mut crawl) = self.turn().await? else { return Ok(None) };
             match crawl.next().await? {
                 Some(key) => {
                     let crawl = self.crawl.insert(crawl);
@@ -135,13 +147,33 @@ impl Census {
                         return Ok(Some(cn));
                     }
                 }
-                None if crawl.news && crawl.looks < LOOKS => {
-                    crawl.ask().await?;
-                    self.crawl = Some(crawl);
-                }
-                None => {}
+                None if crawl.is_over() => {}
+                None => self.again.push_back(crawl),
             }
         }
+    }
+
+    /// How long it has waited between looks, for whoever asks how much work it was.
+    pub fn idle(&self) -> Duration {
+        self.idle
+    }
+
+    /// The crawl that is under way, or the next one: each server once, then those that are to be looked at again.
+    async fn turn(&mut self) -> Result<Option<Crawl>, CensusError> {
+        if let Some(crawl) = self.crawl.take() {
+            return Ok(Some(crawl));
+        }
+        if let Some(server) = self.servers.next() {
+            return Crawl::begin(&server, self.limit).await.map(Some);
+        }
+        let Some(mut crawl) = self.again.pop_front() else { return Ok(None) };
+        let wait = crawl.due.saturating_duration_since(Instant::now());
+        if !wait.is_zero() {
+            sleep(wait).await;
+            self.idle += wait;
+        }
+        crawl.ask().await?;
+        Ok(Some(crawl))
     }
 }
 
@@ -151,6 +183,10 @@ struct Crawl {
     server: String,
     limit: Duration,
     looks: u32,
+    /// Looks that found nobody new, since one did.
+    quiet: u32,
+    /// When the next one may begin.
+    due: Instant,
     /// Whether the present look has found somebody new.
     news: bool,
     /// The line to be read next.
@@ -162,16 +198,28 @@ impl Crawl {
         let name = server.to_string();
         let stream = within(limit, &name, connect(server, Instant::now() + limit)).await?;
         let connection = BufReader::new(stream);
-        let mut crawl = Crawl { connection, server: name, limit, looks: 0, news: false, line: Vec::new() };
+        let mut crawl = Crawl {
+            connection,
+            server: name,
+            limit,
+            looks: 0,
+            quiet: 0,
+            due: Instant::now(),
+            news: false,
+            line: Vec::new(),
+        };
         crawl.ask().await?;
         Ok(crawl)
     }
 
     /// Orders the keys and reads the first line.
     async fn ask(&mut self) -> Result<(), CensusError> {
+        let begun = Instant::now();
+        let [short, long] = GAPS;
+        self.due = begun + if self.looks.is_multiple_of(2) { short } else { long };
         self.looks += 1;
         self.news = false;
-        let patience = Instant::now() + self.limit;
+        let patience = begun + self.limit;
         loop {
             within(self.limit, &self.server, self.connection.write_all(ORDER)).await?;
             self.read_line().await?;
@@ -183,6 +231,12 @@ impl Crawl {
                 line => return Err(CensusError::Unsupported { server: server(), answer: shown(line) }),
             }
         }
+    }
+
+    /// Whether the look that has just come to its end was the last one.
+    fn is_over(&mut self) -> bool {
+        self.quiet = if self.news { 0 } else { self.quiet + 1 };
+        self.looks >= MOST_LOOKS || (self.looks >= LEAST_LOOKS && self.quiet >= QUIET_LOOKS)
     }
 
     /// The next key; one that cannot be read is empty.
@@ -320,18 +374,30 @@ mod tests {
                      key=ocbus:bob exp=1\r\nkey=ocbus%3ABob exp=1\nkey=ocbus%3A exp=1\nkey=ocbus%3Aa%20b exp=1\n\
                      key=ocbus%3A%FF exp=1\nkey=ocbus%3 exp=1\nkey=nsp-ocbus%3Aann exp=1\n\
                      key=resolver%3Abob exp=1\nkey=ocbus-canary%3Ax exp=1\nEND\r\n";
-        assert_eq!(of("", &[lines, lines]).await.unwrap(), ["jürgen%", "bob"]);
-        assert_eq!(of(" --NAMESPACE=\"nsp-\"", &[lines, lines]).await.unwrap(), ["ann"]);
-        // What moved from one list to another is seen at another look.
-        let bob = "key=ocbus%3Abob exp=1\nEND\r\n";
-        assert_eq!(of("", &[bob, lines, bob]).await.unwrap(), ["bob", "jürgen%"]);
-        assert_eq!(of("", &["END\r\n"]).await.unwrap(), [""; 0]);
+        assert_eq!(of("", &[lines; 3]).await.unwrap(), ["jürgen%", "bob"]);
+        assert_eq!(of(" --NAMESPACE=\"nsp-\"", &[lines; 3]).await.unwrap(), ["ann"]);
+    }
+
+    #[tokio::test]
+    async fn there_are_three_looks_and_two_in_a_row_without_news() {
+        let (bob, ann, none) = ("key=ocbus%3Abob e=1\nEND\r\n", "key=ocbus%3Aann e=1\nEND\r\n", "END\r\n");
+        // A server that is asked once more than it has answers for falls silent: an error.
+        let begun = Instant::now();
+        assert_eq!(of("", &[none, none, none]).await.unwrap(), [""; 0]);
+        assert!(begun.elapsed() > Duration::from_millis(500), "not all within one heartbeat");
+        // Who is held at one look is seen at another, whether or not the first found somebody.
+        assert_eq!(of("", &[none, none, bob, bob, none]).await.unwrap(), ["bob"]);
+        assert_eq!(of("", &[bob, none, ann, bob, ann]).await.unwrap(), ["bob", "ann"]);
+        assert!(of("", &[bob, none, ann, bob]).await.unwrap_err().to_string().contains("deadline"));
+        let looks: Vec<String> = (0..8).map(|user| format!("key=ocbus%3Au{user} exp=1\nEND\r\n")).collect();
+        let looks: Vec<&str> = looks.iter().map(String::as_str).collect();
+        assert_eq!(of("", &looks).await.unwrap().len(), 8, "no end of news comes to an end");
     }
 
     #[tokio::test]
     async fn what_is_no_census_ends_in_time() {
         let busy = "BUSY currently processing crawler request\r\n";
-        assert_eq!(of("", &[busy, busy, "END\r\n"]).await.unwrap(), [""; 0]);
+        assert_eq!(of("", &[busy, busy, "END\r\n", "END\r\n", busy, "END\r\n"]).await.unwrap(), [""; 0]);
         assert!(matches!(of("", &[busy; 20]).await.unwrap_err(), CensusError::Busy { .. }));
         let error = of("", &["ERROR\r\n"]).await.unwrap_err();
         assert!(matches!(&error, CensusError::Unsupported { answer, .. } if answer == "ERROR"), "{error}");
@@ -354,7 +420,7 @@ mod tests {
         let listener = tokio::net::UnixListener::bind(&path).unwrap();
         tokio::spawn(async move {
             let (mut stream, _) = listener.accept().await.unwrap();
-            for _ in 0..2 {
+            for _ in 0..3 {
                 let _ = stream.read(&mut [0; 64]).await;
                 stream.write_all(b"key=ocbus%3Abob exp=1\nEND\r\n").await.unwrap();
             }

@@ -16,6 +16,14 @@ const LIMIT: Duration = Duration::from_secs(2);
 /// How soon it is tried again when a server does not answer.
 const PAUSE: Duration = Duration::from_secs(5);
 
+/// Between two censuses of all servers: more than a subscriber's heartbeat, and no multiple of it.
+const ONCE_MORE: Duration = Duration::from_millis(1700);
+/// A census may miss somebody whose record is in use at each of its looks: so the debt is forgiven only when one found
+/// nobody whom those before it had not...
+const LEAST_CENSUSES: u32 = 2;
+/// ...or behind so many: whoever is found first by this one has most likely only just registered.
+const MOST_CENSUSES: u32 = 5;
+
 /// How soon a full outbox is looked at again.
 const ROOM_PAUSE: Duration = Duration::from_millis(50);
 
@@ -63,9 +71,11 @@ pub(super) async fn tell_turned_away(shared: Weak<Shared>, events: u64) {
 /// Tells everybody who is registered natively, and gives how many these are. `None`: the outbox is gone.
 async fn tell_everybody(shared: &Weak<Shared>, events: u64) -> Option<usize> {
     let mut told = HashSet::new();
+    let mut censuses = 0;
     loop {
-        let (users, whole) = everybody(shared).await?;
-        for cn in users {
+        let found = everybody(shared).await?;
+        let before = told.len();
+        for cn in found.users {
             let shared = with_room(shared).await?;
             // A legacy endpoint has no word for it. A user whose look-up fails is held by the outbox.
             let native = shared.resolver.lookup(&cn).await.map(|listeners| !listeners.native.is_empty());
@@ -74,11 +84,13 @@ async fn tell_everybody(shared: &Weak<Shared>, events: u64) -> Option<usize> {
                 shared.start(orders);
             }
         }
-        if whole {
+        censuses += u32::from(found.whole);
+        let quiet = found.whole && told.len() == before && censuses >= LEAST_CENSUSES;
+        if quiet || censuses >= MOST_CENSUSES || found.in_memory {
             return Some(told.len());
         }
-        // Some server did not answer: its users are still to be told.
-        tokio::time::sleep(PAUSE).await;
+        // Of a server that did not answer, the users are still to be told.
+        tokio::time::sleep(if found.whole { ONCE_MORE } else { PAUSE }).await;
     }
 }
 
@@ -94,21 +106,30 @@ async fn with_room(shared: &Weak<Shared>) -> Option<Arc<Shared>> {
     }
 }
 
-/// Who is registered, and whether all servers said so. `None`: the outbox is gone.
-async fn everybody(shared: &Weak<Shared>) -> Option<(Vec<Cn>, bool)> {
+/// Who is registered.
+struct Found {
+    users: Vec<Cn>,
+    /// All servers said so.
+    whole: bool,
+    /// There is no server, and nobody is missing.
+    in_memory: bool,
+}
+
+/// Takes a census. `None`: the outbox is gone.
+async fn everybody(shared: &Weak<Shared>) -> Option<Found> {
     let resolver = shared.upgrade()?.resolver.clone();
     let Some(mut census) = resolver.census(LIMIT) else {
-        return Some((resolver.registered_in_memory(), true));
+        return Some(Found { users: resolver.registered_in_memory(), whole: true, in_memory: true });
     };
     drop(resolver);
-    let (mut users, mut whole) = (Vec::new(), true);
+    let mut found = Found { users: Vec::new(), whole: true, in_memory: false };
     loop {
         match census.next().await {
-            Ok(Some(cn)) => users.push(cn),
-            Ok(None) => return Some((users, whole)),
+            Ok(Some(cn)) => found.users.push(cn),
+            Ok(None) => return Some(found),
             Err(error) => {
                 tracing::warn!(event = "census_failed", reason = %error, "tried again in {} s", PAUSE.as_secs());
-                whole = false;
+                found.whole = false;
             }
         }
     }

@@ -48,8 +48,13 @@ pub fn router<S: Clone + Send + Sync + 'static>(registrar: Registrar) -> Router<
         .with_state(registrar)
 }
 
-async fn list(Shared(registrar): Shared<Registrar>) -> Json<List> {
-    Json(List { daemon: registrar.daemon(), users: registrar.list() })
+async fn list(Shared(registrar): Shared<Registrar>) -> Response {
+    // Of many users it takes long, and deliveries wait for no list.
+    let list = move || Json(List { daemon: registrar.daemon(), users: registrar.list() }).into_response();
+    match tokio::task::spawn_blocking(list).await {
+        Ok(answer) => answer,
+        Err(error) => fault(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+    }
 }
 
 async fn register(Shared(registrar): Shared<Registrar>, Path(user): Path<String>) -> Response {
@@ -89,7 +94,7 @@ fn told(entry: Entry) -> Response {
 fn refused(refusal: &Refusal) -> Response {
     let status = match refusal {
         Refusal::NotThere(_) => StatusCode::NOT_FOUND,
-        Refusal::Listed(_) | Refusal::Elsewhere { .. } => StatusCode::CONFLICT,
+        Refusal::Listed(_) | Refusal::Elsewhere { .. } | Refusal::Session { .. } => StatusCode::CONFLICT,
         Refusal::Full(_) => StatusCode::INSUFFICIENT_STORAGE,
     };
     fault(status, refusal.to_string())

@@ -1,4 +1,6 @@
-//! Who is registered, kept in a file over restarts: one line for each user, `permanent bob` or `session bob`.
+//! Who is registered, kept in a file over restarts: one line for each user, `permanent bob`, `session bob` or `barred bob`
+//! (unregistered by hand, until its session ends). Behind the name stands since when it is registered, in microseconds since
+//! the Unix epoch, if it is: `session bob 1763800000000000`.
 //!
 //! It is written anew as a whole and put in place by a rename. Losing it costs who was registered by hand, and that users
 //! whose sessions end meanwhile stay set at Dovecot. So one that cannot be read is never written.
@@ -9,14 +11,18 @@ use std::path::Path;
 
 use ocbus_resolver::Cn;
 
+use super::core::Why;
+
 /// The longest file that is read.
-const MAX_OCTETS: u64 = 256 << 20;
+const MAX_OCTETS: u64 = 512 << 20;
+
+/// A user, why, and since when.
+pub(super) type Line = (Cn, Why, Option<u64>);
 
 /// What a file says.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Kept {
-    /// Each with whether it was by hand.
-    pub(super) users: Vec<(Cn, bool)>,
+    pub(super) users: Vec<Line>,
     /// Lines that say nothing to us.
     pub(super) odd: usize,
 }
@@ -44,25 +50,31 @@ pub(super) fn read(path: &Path) -> io::Result<Kept> {
     Ok(kept)
 }
 
-fn user(line: &[u8]) -> Option<(Cn, bool)> {
-    let (kind, name) = std::str::from_utf8(line).ok()?.trim_end_matches('\r').split_once(' ')?;
-    let by_hand = match kind {
-        "permanent" => true,
-        "session" => false,
-        _ => return None,
-    };
-    Some((Cn::new(name).ok()?, by_hand))
+fn user(line: &[u8]) -> Option<Line> {
+    let mut words = std::str::from_utf8(line).ok()?.trim_end_matches('\r').split(' ');
+    let (kind, name, since) = (words.next()?, words.next()?, words.next());
+    let why = WORDS.iter().find(|(_, word)| *word == kind).map(|(why, _)| *why)?;
+    let since = since.map(str::parse).transpose().ok()?;
+    words.next().is_none().then_some((Cn::new(name).ok()?, why, since))
 }
 
+const WORDS: [(Why, &str); 3] = [(Why::Added, "permanent"), (Why::Barred, "barred"), (Why::Set, "session")];
+
 /// Writes it.
-pub(super) fn write(path: &Path, users: &[(Cn, bool)]) -> io::Result<()> {
+pub(super) fn write(path: &Path, users: &[Line]) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder)?;
     let mut file = tempfile::NamedTempFile::new_in(folder)?;
     let mut text = String::from("# Written by ocbus serve: who is registered with Dovecot.\n");
-    for (cn, by_hand) in users {
-        text.push_str(if *by_hand { "permanent " } else { "session " });
+    for (cn, why, since) in users {
+        let word = WORDS.iter().find(|(other, _)| other == why).map_or("session", |(_, word)| *word);
+        text.push_str(word);
+        text.push(' ');
         text.push_str(cn.as_str());
+        if let Some(since) = since {
+            text.push(' ');
+            text.push_str(&since.to_string());
+        }
         text.push('\n');
     }
     file.write_all(text.as_bytes())?;
@@ -80,13 +92,21 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("below/users");
         assert_eq!(read(&path).unwrap(), Kept::default());
-        let users = vec![(Cn::new("bob").unwrap(), true), (Cn::new("eve@example.org").unwrap(), false)];
+        let users = vec![
+            (Cn::new("bob").unwrap(), Why::Added, Some(1_763_800_000_000_000)),
+            (Cn::new("ann").unwrap(), Why::Barred, None),
+            (Cn::new("eve@example.org").unwrap(), Why::Set, Some(0)),
+        ];
         write(&path, &users).unwrap();
         assert_eq!(read(&path).unwrap(), Kept { users, odd: 0 });
         // One octet that is no UTF-8 costs its line and no other.
-        fs::write(&path, b"permanent\nnonsense bob\npermanent two words\npermanent b\xffb\n\nsession ann")
-            .unwrap();
-        assert_eq!(read(&path).unwrap(), Kept { users: vec![(Cn::new("ann").unwrap(), false)], odd: 4 });
+        fs::write(
+            &path,
+            b"permanent\nnonsense bob\npermanent two words\nbarred bob 1 2\npermanent b\xffb\n\nsession ann",
+        )
+        .unwrap();
+        let users = vec![(Cn::new("ann").unwrap(), Why::Set, None)];
+        assert_eq!(read(&path).unwrap(), Kept { users, odd: 5 });
         assert!(read(folder.path()).is_err(), "a folder");
     }
 }

@@ -6,12 +6,14 @@
 //!
 //! * [`settings`]: the section `[registration]` of the settings.
 //! * `core`: which registration is looked at, made or taken back next. No I/O, no clock.
+//! * `claims`: what was done by hand at one daemon, for all others to know.
 //! * `share`: which daemon looks after which user.
 //! * `registrar`: the tasks around `core`: sessions from the resolver, other daemons, outcomes.
 //! * `reach`: Dovecot, by [`doveadm`] (its HTTP API) or [`metadata`] (IMAP); `endpoints`: which server is asked.
 //! * `keep`: the file that outlives a restart.
 //! * `http`: `/v1/users`, for `ocbus users`; its client is [`gateway::remote`](crate::gateway::remote).
 
+mod claims;
 mod core;
 pub mod doveadm;
 mod endpoints;

@@ -12,14 +12,20 @@ use tokio::task::{Id, JoinHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use uuid::Uuid;
 
-use super::core::{Act, Core, Entry, Now, Outcome, Refusal, State, Task};
+use super::claims::Claims;
+use super::core::{Act, Core, Entry, Now, Outcome, Refusal, State, Task, Why};
 use super::keep;
 use super::reach::Request;
 use super::settings::RegistrationConfig;
 use crate::now_us;
 
-/// How often the file of users is written at most.
+/// How often the file of users is written at most; and for how much of the time.
 const KEEP_EVERY: Duration = Duration::from_secs(1);
+const KEEP_SHARE: u32 = 20;
+/// Users that are told to the core, or looked up, at once: others wait for it meanwhile.
+const AT_ONCE: usize = 2048;
+/// Users whose last event waits for its place in the list at most.
+const MAX_SEEN: usize = 4096;
 
 /// Where users with sessions are found.
 #[derive(Debug, Clone)]
@@ -52,8 +58,14 @@ struct Shared {
     resolver: Resolver,
     sessions: Sessions,
     core: Mutex<Core>,
+    /// Last events, for which the core had no time yet.
+    seen: Mutex<HashMap<Cn, u64>>,
+    /// What all daemons know of each other's users; only where they share a resolver.
+    claims: Option<Claims>,
     /// Something is to be done sooner than it was.
     wake: Notify,
+    /// A claim may have been given up.
+    released: Notify,
     /// Something has come to its end.
     changed: watch::Sender<u64>,
     /// We have had our place among the daemons.
@@ -115,13 +127,18 @@ impl Registrar {
         let mut core = Core::new(&config.daemon, config.pace);
         let now = now();
         core.set_listed(now, &config.listed);
+        let shares = matches!(sessions, Sessions::Memcached { .. });
+        let claims = shares.then(|| Claims::new(&config.group, &config.daemon, resolver.clone()));
         let shared = Arc::new(Shared {
             config: RwLock::new(Arc::new(config)),
             id: Uuid::now_v7(),
             resolver,
             sessions,
             core: Mutex::new(core),
+            seen: Mutex::default(),
+            claims,
             wake: Notify::new(),
+            released: Notify::new(),
             changed: watch::Sender::new(0),
             has_met: AtomicBool::new(false),
             file: Mutex::new(Kept::Unread),
@@ -136,6 +153,7 @@ impl Registrar {
             tokio::spawn(Arc::clone(&shared).enumerate()),
             tokio::spawn(Arc::clone(&shared).keep_meeting(lonely)),
             tokio::spawn(Arc::clone(&shared).keep_file()),
+            tokio::spawn(Arc::clone(&shared).keep_claims()),
         ];
         *shared.tasks.lock().unwrap_or_else(PoisonError::into_inner) = tasks;
         Registrar { shared }
@@ -167,11 +185,18 @@ impl Registrar {
         shared.wake.notify_one();
     }
 
-    /// An event of a user was seen: for the list. It is passed over when the list is just being made.
+    /// An event of a user was seen: for the list.
     pub fn saw(&self, cn: &Cn, unix_us: u64) {
         // Whoever takes events does not wait for somebody who lists all users.
         if let Ok(mut core) = self.shared.core.try_lock() {
             core.saw(cn, unix_us);
+            return;
+        }
+        let mut seen = self.shared.seen();
+        if let Some(last) = seen.get_mut(cn) {
+            *last = unix_us.max(*last);
+        } else if seen.len() < MAX_SEEN {
+            seen.insert(cn.clone(), unix_us);
         }
     }
 
@@ -179,7 +204,7 @@ impl Registrar {
     pub fn statistics(&self) -> RegistrarStatistics {
         let (counts, tally) = {
             let core = self.shared.core();
-            (core.counts(), core.tally(now()))
+            (core.counts(), core.tally())
         };
         let (endpoints, endpoints_aside) = self.shared.config().mailboxes.aside();
         RegistrarStatistics {
@@ -217,15 +242,20 @@ impl Registrar {
         }
     }
 
-    /// Everybody of whom this daemon knows.
+    /// Everybody of whom this daemon knows. Of many users it takes long.
     pub fn list(&self) -> Vec<Entry> {
         self.shared.core().list(now())
     }
 
     /// Makes a user permanent and waits until that is done, has failed, or takes longer than `limit`.
     pub async fn register(&self, cn: &Cn, limit: Duration) -> Result<Option<Entry>, Refusal> {
-        self.shared.core().register(now(), cn)?;
-        self.shared.wake.notify_one();
+        let shared = &self.shared;
+        shared.core().register(now(), cn)?;
+        if let Some(claims) = &shared.claims {
+            // First the others must know. Where they cannot be told now, they are later.
+            claims.tell_of(&shared.core, cn).await;
+        }
+        shared.wake.notify_one();
         let settled = |entry: Option<&Entry>| {
             entry.is_some_and(|entry| matches!(entry.state, State::Registered | State::Failed))
         };
@@ -234,12 +264,39 @@ impl Registrar {
 
     /// Takes a user's registration back, likewise. `None`: it is gone.
     pub async fn unregister(&self, cn: &Cn, limit: Duration) -> Result<Option<Entry>, Refusal> {
-        self.shared.core().unregister(now(), cn)?;
-        self.shared.wake.notify_one();
+        let shared = &self.shared;
+        let mut kept_by = None;
+        if let Some(claims) = &shared.claims {
+            // Who has a session only since the last census, or was missed by it, has one.
+            if shared.has_session(cn).await {
+                shared.core().came(now(), [cn]);
+            }
+            kept_by = claims.added_elsewhere(cn).await.unwrap_or_default();
+        }
+        if let Some(daemon) = kept_by {
+            shared.core().disclaim(now(), cn);
+            shared.released.notify_one();
+            return Err(Refusal::Elsewhere { user: cn.clone(), daemon });
+        }
+        let unregistered = shared.core().unregister(now(), cn);
+        shared.released.notify_one();
+        unregistered?;
+        if let Some(claims) = &shared.claims {
+            claims.tell_of(&shared.core, cn).await;
+        }
+        shared.wake.notify_one();
         let settled = |entry: Option<&Entry>| {
-            entry.is_none_or(|entry| entry.state == State::Barred || entry.fault.is_some())
+            entry.is_none_or(|entry| {
+                matches!(entry.state, State::Barred | State::Elsewhere) || entry.fault.is_some()
+            })
         };
-        Ok(self.settle(cn, limit, settled).await)
+        match self.settle(cn, limit, settled).await {
+            // It is taken back here, and a session has begun meanwhile.
+            Some(Entry { state: State::Elsewhere, daemon, .. }) => {
+                Err(Refusal::Session { user: cn.clone(), daemon })
+            }
+            entry => Ok(entry),
+        }
     }
 
     async fn settle(
@@ -271,7 +328,20 @@ impl Shared {
 
     fn core(&self) -> MutexGuard<'_, Core> {
         // The core is asked again and again: what one panic left undone is seen by the next look.
-        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+        let mut core = self.core.lock().unwrap_or_else(PoisonError::into_inner);
+        for (cn, unix_us) in std::mem::take(&mut *self.seen()) {
+            core.saw(&cn, unix_us);
+        }
+        core
+    }
+
+    fn seen(&self) -> MutexGuard<'_, HashMap<Cn, u64>> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a user is registered with the resolver right now. When that cannot be asked, no.
+    async fn has_session(&self, cn: &Cn) -> bool {
+        self.resolver.lookup(cn).await.is_ok_and(|listeners| !listeners.is_empty())
     }
 
     /// Carries tasks to Dovecot and outcomes back, so many at once.
@@ -330,8 +400,23 @@ impl Shared {
             value: config.value.of(&task.user),
             act: task.act,
         };
-        let requests: Vec<Request> = batch.iter().map(request).collect();
-        config.mailboxes.run(&requests).await
+        // What other daemons claim is left as it is.
+        let mut outcomes = match &self.claims {
+            Some(claims) => claims.objections(batch).await,
+            None => vec![None; batch.len()],
+        };
+        let open = |(task, outcome): (&Task, &Option<Outcome>)| outcome.is_none().then(|| request(task));
+        let requests: Vec<Request> = batch.iter().zip(&outcomes).filter_map(open).collect();
+        let mut ran = match requests.is_empty() {
+            true => Vec::new(),
+            false => config.mailboxes.run(&requests).await,
+        }
+        .into_iter();
+        let missing = || Outcome::Failed("internal error".to_owned());
+        outcomes
+            .iter_mut()
+            .map(|outcome| outcome.take().unwrap_or_else(|| ran.next().unwrap_or_else(missing)))
+            .collect()
     }
 
     /// Asks the resolver who has a session, again and again.
@@ -350,9 +435,49 @@ impl Shared {
                 tracing::warn!(event = "census_failed", reason = %why, "no session ends until it works again");
             }
             complained = failure.is_some();
+            let present = self.settle_sessions(present, failure.is_none()).await;
             self.core().sessions(now(), &present, failure.is_none());
             self.wake.notify_one();
+            self.released.notify_one();
             sleep_until(begun + self.config().sessions).await;
+        }
+    }
+
+    /// Who of a census has a session: they, and those that it missed and a look-up finds, or cannot be made for.
+    async fn settle_sessions(&self, mut present: HashSet<Cn>, complete: bool) -> HashSet<Cn> {
+        let all: Vec<&Cn> = present.iter().collect();
+        for some in all.chunks(AT_ONCE) {
+            self.core().came(now(), some.iter().copied());
+            tokio::task::yield_now().await;
+        }
+        if complete && self.claims.is_some() {
+            let missing = self.core().missing(&present);
+            for some in missing.chunks(AT_ONCE) {
+                let found = self.resolver.lookup_many(some).await;
+                for (cn, listeners) in some.iter().zip(found) {
+                    if listeners.is_ok_and(|listeners| listeners.is_empty()) {
+                        continue;
+                    }
+                    self.core().came(now(), [cn]);
+                    present.insert(cn.clone());
+                }
+            }
+        }
+        present
+    }
+
+    /// Tells other daemons what was done by hand here, again and again: a memcached forgets.
+    async fn keep_claims(self: Arc<Shared>) {
+        let Some(claims) = &self.claims else { return };
+        loop {
+            let next = claims.tell_all(&self.core).await;
+            loop {
+                claims.give_up_released(&self.core).await;
+                tokio::select! {
+                    () = sleep_until(next) => break,
+                    () = self.released.notified() => {}
+                }
+            }
         }
     }
 
@@ -414,11 +539,11 @@ impl Shared {
         if self.config().state_file.is_none() {
             return;
         }
-        let mut ticks = interval(KEEP_EVERY);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            ticks.tick().await;
+            let begun = Instant::now();
             self.turn_file().await;
+            // While many users are registered it changes all the time.
+            sleep_until(Instant::now() + KEEP_EVERY.max(begun.elapsed() * KEEP_SHARE)).await;
         }
     }
 
@@ -453,7 +578,13 @@ impl Shared {
                     tracing::info!(event = "users_recalled", path = %shown, users = kept.users.len(), "readable again");
                 }
                 let mut core = self.core();
-                kept.users.iter().for_each(|(cn, by_hand)| core.recall(now(), cn, *by_hand));
+                // Nobody would say when the session of a barred one has ended.
+                let told = matches!(self.sessions, Sessions::Told);
+                for (cn, why, since_us) in
+                    kept.users.iter().filter(|(_, why, _)| !told || *why != Why::Barred)
+                {
+                    core.recall(now(), cn, *why, *since_us);
+                }
                 drop(core);
                 self.wake.notify_one();
                 Kept::Ours(Some(0))

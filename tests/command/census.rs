@@ -7,6 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use ocbus::resolver::{Census, Config};
 use ocbus::sandbox::{Child, Sandbox, free_port};
 use ocbus::wire::native::{Lease, LeaseRecord};
 use ocbus::wire::openchange::{DosCharset, ResolverRecord};
@@ -342,4 +343,39 @@ fn all_servers_of_a_configuration_are_asked() {
     some.fails_after_output(1, &[&second_port.to_string(), "refused"]);
     let objects = crate::support::json(&some.stdout);
     assert!(!objects.is_empty() && objects.len() < 80 && objects.len().is_multiple_of(2), "{some:?}");
+}
+
+/// Users whom one look of memcached's own does not show, of so many.
+fn hidden(stream: &mut TcpStream, users: usize) -> usize {
+    stream.write_all(b"lru_crawler metadump all\r\n").unwrap();
+    let mut lines = BufReader::new(stream).lines().map(|line| line.unwrap());
+    users - lines.by_ref().take_while(|line| line != "END").filter(|line| line.contains("=ocbus%3A")).count()
+}
+
+#[test]
+fn whom_a_subscriber_is_just_looking_up_is_among_them() {
+    const USERS: usize = 200;
+    let bench = Bench::new();
+    let names: Vec<String> = (0..USERS).map(|number| format!("user{number}")).collect();
+    let resolver = bench.memcached.configuration();
+    let mut watch = Command::new(env!("CARGO_BIN_EXE_ocbus"));
+    watch.arg("watch").args(&names).args(["--resolver", &resolver]);
+    let _watch = bench.sandbox.start("watch", &watch).unwrap();
+    let mut stream = tcp(bench.memcached.port());
+    until("all are registered", || (hidden(&mut stream, USERS) == 0).then_some(()));
+    let config: Config = resolver.parse().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    for round in 0..12 {
+        // Two heartbeats a second hide them, each for some milliseconds.
+        until("some are hidden", || (hidden(&mut stream, USERS) > 0).then_some(()));
+        let found = runtime.block_on(async {
+            let mut census = Census::new(&config, Duration::from_secs(5));
+            let mut found = BTreeSet::new();
+            while let Some(cn) = census.next().await.unwrap() {
+                found.insert(cn);
+            }
+            found
+        });
+        assert_eq!(found.len(), USERS, "census {round}");
+    }
 }

@@ -164,6 +164,8 @@ impl Status {
         let http = gateway.statistics();
         let registered = self.0.registered.last();
         let limits = gateway.settings();
+        // Not under the lock on which traces wait.
+        let registrar = gateway.registrar().map(Registrar::statistics);
         let seen = self.seen();
         View {
             started_us: self.0.started_us,
@@ -178,7 +180,7 @@ impl Status {
             statistics,
             http,
             registered,
-            registrar: gateway.registrar().map(Registrar::statistics),
+            registrar,
         }
     }
 

@@ -12,6 +12,8 @@ use crate::now_us;
 /// Between two counts; and so many times as long as the last one took.
 const PAUSE: Duration = Duration::from_secs(5);
 const SHARE: u32 = 20;
+/// A count takes 0.6 s or more, and nobody waits for one each time: only when the last one is older than this.
+const OLD_US: u64 = 30_000_000;
 /// For each step of a count.
 const LIMIT: Duration = Duration::from_secs(5);
 /// Users that are counted at most.
@@ -70,25 +72,26 @@ impl Registered {
         drop(state);
         let (shared, resolver) = (Arc::clone(&self.0), resolver.clone());
         tokio::spawn(async move {
-            let found = count(&resolver).await;
+            let (found, idle) = count(&resolver).await;
             let mut state = lock(&shared.state);
             state.last = Arc::new(match (&found.fault, found.users) {
                 // What was known is better than nothing, with the fault beside it.
                 (Some(_), 0) => Found { fault: found.fault, ..(*state.last).clone() },
                 _ => found,
             });
-            state.next = Some(Instant::now() + PAUSE.max(begun.elapsed() * SHARE));
+            state.next = Some(Instant::now() + PAUSE.max(begun.elapsed().saturating_sub(idle) * SHARE));
             state.counting = false;
             drop(state);
             shared.counted.notify_waiters();
         });
     }
 
-    /// A new count if it is time to, waited for at most so long; else the last one.
+    /// The last count; where that is old, a new one if it is time to, waited for at most so long.
     pub(super) async fn fresh(&self, resolver: &Resolver, limit: Duration) -> Arc<Found> {
         let counted = self.0.counted.notified();
         self.refresh(resolver);
-        if lock(&self.0.state).counting {
+        let old = self.last().at_us.is_none_or(|at| at.saturating_add(OLD_US) < now_us());
+        if old && lock(&self.0.state).counting {
             let _ = tokio::time::timeout(limit, counted).await;
         }
         self.last()
@@ -99,9 +102,10 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn count(resolver: &Resolver) -> Found {
+/// And how long it waited in between.
+async fn count(resolver: &Resolver) -> (Found, Duration) {
     let mut found = Found { at_us: Some(now_us()), ..Found::default() };
-    let Some(mut census) = resolver.census(LIMIT) else { return found };
+    let Some(mut census) = resolver.census(LIMIT) else { return (found, Duration::ZERO) };
     // A memcached must not wait for look-ups: first all the names.
     let mut names: Vec<Cn> = Vec::new();
     loop {
@@ -115,6 +119,7 @@ async fn count(resolver: &Resolver) -> Found {
             Err(error) => found.fault = Some(error.to_string()),
         }
     }
+    let idle = census.idle();
     drop(census);
     for some in names.chunks(256) {
         for listeners in resolver.lookup_many(some).await {
@@ -129,7 +134,7 @@ async fn count(resolver: &Resolver) -> Found {
             }
         }
     }
-    found
+    (found, idle)
 }
 
 impl Found {

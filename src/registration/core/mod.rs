@@ -13,6 +13,7 @@ mod model;
 #[cfg(test)]
 mod tests;
 
+pub(super) use roll::Why;
 pub use roll::{Entry, Refusal, State};
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -70,6 +71,8 @@ pub(super) struct Task {
     pub(super) act: Act,
     /// It failed before: not together with others, who would wait for it.
     pub(super) alone: bool,
+    /// Whether another daemon may have unregistered it by hand, which counts for all: asked when it comes to us.
+    pub(super) ask_barred: bool,
 }
 
 /// What became of a task.
@@ -79,6 +82,10 @@ pub(super) enum Outcome {
     Found { ours: bool },
     /// Of the others: it is so now.
     Done,
+    /// Nothing was done: another daemon has it registered by hand.
+    Claimed(String),
+    /// Nothing was done: it was unregistered by hand, until its session ends.
+    Barred,
     /// Dovecot has no such user.
     UnknownUser,
     /// This user's did not work.
@@ -106,6 +113,15 @@ pub(super) struct Counts {
     pub(super) outages: u64,
     /// Users beyond [`MAX_USERS`].
     pub(super) refused: u64,
+}
+
+/// What was done by hand, of which all daemons must know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Claim {
+    /// Registered, by this daemon: no other takes it back.
+    Added,
+    /// Unregistered in spite of its session: nobody registers it until that has ended.
+    Barred,
 }
 
 /// Users by how they stand.
@@ -136,9 +152,13 @@ pub(super) struct Core {
     pace: Pace,
     /// Our name among the daemons.
     name: String,
-    /// The live daemons, we among them.
+    /// The live daemons, we among them, in order.
     daemons: Vec<String>,
     users: BTreeMap<Cn, User>,
+    /// Of all users, kept up with each change: whoever asks must not make the others wait.
+    tally: Tally,
+    /// Claims that are to be given up.
+    released: BTreeSet<(Cn, Claim)>,
     /// When something is to be done for whom: the same as each user's `due`.
     queue: BTreeSet<(Instant, Cn)>,
     outage: Option<Outage>,
@@ -158,6 +178,8 @@ impl Core {
             name: name.to_owned(),
             daemons: vec![name.to_owned()],
             users: BTreeMap::new(),
+            tally: Tally::default(),
+            released: BTreeSet::new(),
             queue: BTreeSet::new(),
             outage: None,
             routine: None,
@@ -249,7 +271,11 @@ impl Core {
         }
         let user = self.users.get_mut(cn)?;
         user.in_flight = Some(act);
-        Some(Task { user: cn.clone(), act, alone: user.failures > 0 })
+        let ask_barred =
+            act == Act::Look && user.known == Known::Unknown && wanted && !user.is_permanent() && !user.told;
+        let task = Task { user: cn.clone(), act, alone: user.failures > 0, ask_barred };
+        self.recount(cn, now);
+        Some(task)
     }
 
     /// Books the next slot for a routine look: now, while a burst has room, or later.
@@ -287,6 +313,18 @@ impl Core {
                     tracing::warn!(event = "registration_lost", user = %cn, "it was gone or another's; set again");
                 }
             }
+            Outcome::Claimed(daemon) => {
+                tracing::info!(event = "registration_left", user = %cn, %daemon, "registered there by hand");
+                if !user.wanted(now.at, pace.grace) {
+                    self.remove(cn);
+                    self.generation += 1;
+                    return;
+                }
+            }
+            Outcome::Barred => {
+                user.barred = true;
+                self.generation += 1;
+            }
             Outcome::Done if act == Act::Unset => {
                 user.settle(Known::Absent, now);
                 self.counts.unset += 1;
@@ -323,6 +361,10 @@ impl Core {
                 user.failures = failures;
             }
         }
+        user.again = user.again.filter(|at| *at > now.at);
+        if let Some(again) = user.again {
+            user.not_before = user.not_before.map(|at| at.min(again));
+        }
         self.plan(cn, now);
     }
 
@@ -357,23 +399,50 @@ impl Core {
         if let Some(at) = user.due.take() {
             self.queue.remove(&(at, cn.clone()));
         }
-        if user.in_flight.is_some() || !mine {
-            return;
+        if user.in_flight.is_some() {
+            return self.recount(cn, now);
+        }
+        if !mine {
+            if user.is_over(now.at, pace.grace) {
+                return self.remove(cn);
+            }
+            // Whoever has it may change it.
+            user.known = Known::Unknown;
+            return self.recount(cn, now);
         }
         let wanted = user.wanted(now.at, pace.grace);
         let at = match user.act(wanted) {
             Some(_) => user.not_before.filter(|_| wanted || user.failures > 0).unwrap_or(now.at).max(now.at),
-            None if user.is_over(now.at, pace.grace) => {
-                self.users.remove(cn);
-                return;
-            }
+            None if user.is_over(now.at, pace.grace) => return self.remove(cn),
             // Barred: until its session ends.
-            None => return,
+            None => return self.recount(cn, now),
         };
         // When the grace ends it is another matter.
         let grace_end =
             user.grace_end(pace.grace).filter(|end| wanted && *end > now.at && !user.is_permanent());
         self.enqueue(cn, grace_end.map_or(at, |end| end.min(at)));
+        self.recount(cn, now);
+    }
+
+    /// Forgets a user who is not in the queue.
+    fn remove(&mut self, cn: &Cn) {
+        if let Some(user) = self.users.remove(cn) {
+            self.tally.take(user.counted);
+        }
+    }
+
+    /// Brings the tally up to date: behind whatever may have changed a user's state.
+    fn recount(&mut self, cn: &Cn, now: Now) {
+        let Some(user) = self.users.get(cn) else { return };
+        let counted = Some((self.state(now, self.is_mine_as(user), user), user.is_permanent()));
+        if user.counted == counted {
+            return;
+        }
+        self.tally.take(user.counted);
+        self.tally.add(counted);
+        if let Some(user) = self.users.get_mut(cn) {
+            user.counted = counted;
+        }
     }
 
     fn enqueue(&mut self, cn: &Cn, at: Instant) {
@@ -385,11 +454,25 @@ impl Core {
 
     /// Whether this daemon looks after a user: its own for whom only it knows, else by rendezvous.
     fn is_mine(&self, cn: &Cn) -> bool {
-        self.users.get(cn).is_some_and(|user| user.is_pinned()) || self.owner(cn) == self.name
+        match self.users.get(cn) {
+            Some(user) => self.is_mine_as(user),
+            None => share::owner(cn.as_str(), &self.daemons).is_none_or(|owner| owner == self.name),
+        }
     }
 
-    fn owner(&self, cn: &Cn) -> &str {
-        share::owner(cn.as_str(), &self.daemons).unwrap_or(&self.name)
+    fn is_mine_as(&self, user: &User) -> bool {
+        user.is_pinned() || self.owner(user) == self.name
+    }
+
+    /// Who looks after a user who is not pinned.
+    fn owner(&self, user: &User) -> &str {
+        self.daemons.get(user.owner).unwrap_or(&self.name)
+    }
+
+    /// The place of a user's owner. It costs a hash for each daemon, and so is kept with the user.
+    fn place_of_owner(&self, cn: &Cn) -> usize {
+        let owner = share::owner(cn.as_str(), &self.daemons);
+        self.daemons.iter().position(|daemon| Some(daemon.as_str()) == owner).unwrap_or_default()
     }
 
     /// Between a half and one, another each time: what began together does not stay together.
@@ -400,6 +483,30 @@ impl Core {
         (cn, self.jitters).hash(&mut hasher);
         let octet = hasher.finish().to_le_bytes();
         0.5 + f64::from(u16::from_le_bytes([octet[0], octet[1]])) / f64::from(u16::MAX) / 2.0
+    }
+}
+
+impl Tally {
+    fn add(&mut self, counted: Option<(State, bool)>) {
+        self.change(counted, u64::wrapping_add);
+    }
+
+    fn take(&mut self, counted: Option<(State, bool)>) {
+        self.change(counted, u64::wrapping_sub);
+    }
+
+    fn change(&mut self, counted: Option<(State, bool)>, by: fn(u64, u64) -> u64) {
+        let Some((state, permanent)) = counted else { return };
+        let registered = state == State::Registered;
+        for (count, is) in [
+            (&mut self.users, true),
+            (&mut self.registered, registered),
+            (&mut self.failing, state == State::Failed),
+            (&mut self.elsewhere, state == State::Elsewhere),
+            (&mut self.permanent, registered && permanent),
+        ] {
+            *count = by(*count, u64::from(is));
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bolero::TypeGenerator;
 use ocbus_resolver::Cn;
 
-use super::{Act, Core, Now, Outcome, Pace, Task};
+use super::{Act, Core, Now, Outcome, Pace, Tally, Task};
 
 const PACE: Pace = Pace {
     reconcile: Duration::from_secs(100),
@@ -75,7 +75,10 @@ impl World {
     fn happen(&mut self, happening: &Happening) {
         let (core, now) = (&mut self.core, self.now);
         match happening {
-            Happening::Sessions(bits, complete) => core.sessions(now, &users(*bits), *complete),
+            Happening::Sessions(bits, complete) => {
+                core.came(now, &users(*bits));
+                core.sessions(now, &users(*bits), *complete);
+            }
             Happening::Told(number, present) => core.session(now, &user(*number), *present),
             Happening::Listed(bits) => core.set_listed(now, &users(*bits)),
             Happening::Register(number) => core.register(now, &user(*number)).unwrap(),
@@ -96,6 +99,15 @@ impl World {
             }
             Happening::Pass(seconds) => self.now.at += Duration::from_secs(u64::from(*seconds)),
         }
+    }
+
+    /// What is counted as it goes is what there is.
+    fn count(&self) {
+        let mut counted = Tally::default();
+        for entry in self.core.list(self.now) {
+            counted.add(Some((entry.state, entry.permanent)));
+        }
+        assert_eq!(self.core.tally(), counted);
     }
 
     fn begin(&mut self, max: usize) {
@@ -155,6 +167,10 @@ fn whatever_happened_in_the_end_dovecot_has_what_is_wanted() {
         let mut world = World::new();
         for happening in happenings {
             world.happen(happening);
+            // A grace period that ends is noticed when the core is next asked what to do.
+            if !happenings.iter().any(|happening| matches!(happening, Happening::Pass(_))) {
+                world.count();
+            }
         }
         // From here on nobody else is there, the sessions stay as they are, and the listed as well.
         world.core.set_daemons(world.now, &[]);
@@ -167,6 +183,7 @@ fn whatever_happened_in_the_end_dovecot_has_what_is_wanted() {
             .collect();
         world.core.sessions(world.now, &sessions, true);
         world.heal(PACE.grace + PACE.reconcile * 2 + Duration::from_secs(300));
+        world.count();
         let wanted: HashSet<Cn> = world
             .core
             .list(world.now)

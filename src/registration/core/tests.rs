@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use ocbus_resolver::Cn;
 
-use super::{Act, Core, Now, Outcome, Pace, Refusal, State, Task};
+use super::share;
+use super::{Act, Claim, Core, Now, Outcome, Pace, Refusal, State, Task, Why};
 
 const PACE: Pace = Pace {
     reconcile: Duration::from_secs(600),
@@ -51,6 +52,18 @@ fn expect(core: &mut Core, now: Now, name: &str, act: Act, outcome: Outcome) {
     core.done(now, &cn(name), outcome);
 }
 
+/// A census, and one more when the first misses somebody.
+fn census(core: &mut Core, now: Now, names: &[&str]) {
+    all_present(core, now, &set(names));
+}
+
+fn all_present(core: &mut Core, now: Now, present: &HashSet<Cn>) {
+    for _ in 0..2 {
+        core.came(now, present);
+        core.sessions(now, present, true);
+    }
+}
+
 fn state(core: &Core, now: Now, name: &str) -> Option<State> {
     core.find(now, &cn(name)).map(|entry| entry.state)
 }
@@ -62,23 +75,23 @@ const OURS: Outcome = Outcome::Found { ours: true };
 fn a_session_is_registered_and_taken_back_behind_its_grace() {
     let (mut core, mut clock) = start();
     let now = clock.now();
-    core.sessions(now, &set(&["bob"]), true);
+    census(&mut core, now, &["bob"]);
     expect(&mut core, now, "bob", Act::Look, FOREIGN);
     expect(&mut core, now, "bob", Act::Set, Outcome::Done);
     assert!(core.next(now, 100).is_empty());
     assert_eq!(state(&core, now, "bob"), Some(State::Registered));
 
     let gone = clock.pass(10.0);
-    core.sessions(gone, &set(&[]), true);
+    census(&mut core, gone, &[]);
     assert_eq!(core.wake_at(), Some(gone.at + PACE.grace));
     assert!(core.next(clock.pass(59.0), 100).is_empty());
     let back = clock.now();
-    core.sessions(back, &set(&["bob"]), true);
+    census(&mut core, back, &["bob"]);
     assert!(core.next(clock.pass(2.0), 100).is_empty(), "a session came back within the grace");
 
     core.sessions(clock.now(), &set(&[]), false);
     assert!(core.next(clock.pass(61.0), 100).is_empty(), "a census with a hole ends no session");
-    core.sessions(clock.now(), &set(&[]), true);
+    census(&mut core, clock.now(), &[]);
     let over = clock.pass(60.0);
     expect(&mut core, over, "bob", Act::Unset, Outcome::Done);
     assert_eq!(state(&core, over, "bob"), None);
@@ -168,13 +181,13 @@ fn while_dovecot_is_away_one_asks_for_all() {
 #[test]
 fn a_user_whom_dovecot_does_not_know_is_tried_in_each_period_only() {
     let (mut core, mut clock) = start();
-    core.sessions(clock.now(), &set(&["bob"]), true);
+    census(&mut core, clock.now(), &["bob"]);
     expect(&mut core, clock.now(), "bob", Act::Look, Outcome::UnknownUser);
     assert_eq!(state(&core, clock.now(), "bob"), Some(State::Failed));
     assert!(core.next(clock.pass(299.0), 100).is_empty());
     let later = clock.pass(301.0);
     expect(&mut core, later, "bob", Act::Set, Outcome::UnknownUser);
-    core.sessions(later, &set(&[]), true);
+    census(&mut core, later, &[]);
     let now = clock.pass(60.0);
     assert!(core.next(now, 100).is_empty());
     assert_eq!(state(&core, now, "bob"), None, "nothing to take back");
@@ -205,22 +218,22 @@ fn by_hand() {
     core.register(clock.now(), &bob).unwrap();
     expect(&mut core, clock.now(), "bob", Act::Look, FOREIGN);
     expect(&mut core, clock.now(), "bob", Act::Set, Outcome::Done);
-    assert_eq!(core.kept(), [(bob.clone(), true)]);
+    assert_eq!(core.kept(), [(bob.clone(), Why::Added, Some(1_000_000))]);
     core.unregister(clock.now(), &bob).unwrap();
     expect(&mut core, clock.now(), "bob", Act::Unset, Outcome::Done);
     assert!(core.kept().is_empty());
 
     // With a session: until that ends.
-    core.sessions(clock.now(), &set(&["bob"]), true);
+    census(&mut core, clock.now(), &["bob"]);
     expect(&mut core, clock.now(), "bob", Act::Look, OURS);
     core.unregister(clock.now(), &bob).unwrap();
     expect(&mut core, clock.now(), "bob", Act::Unset, Outcome::Done);
-    core.sessions(clock.pass(10.0), &set(&["bob"]), true);
+    census(&mut core, clock.pass(10.0), &["bob"]);
     assert!(core.next(clock.pass(1000.0), 100).is_empty());
     assert_eq!(state(&core, clock.now(), "bob"), Some(State::Barred));
-    core.sessions(clock.now(), &set(&[]), true);
+    census(&mut core, clock.now(), &[]);
     assert_eq!(state(&core, clock.now(), "bob"), None);
-    core.sessions(clock.now(), &set(&["bob"]), true);
+    census(&mut core, clock.now(), &["bob"]);
     expect(&mut core, clock.now(), "bob", Act::Look, OURS);
 
     core.set_listed(clock.now(), &set(&["eve"]));
@@ -230,7 +243,7 @@ fn by_hand() {
 #[test]
 fn anothers_value_is_not_taken_away() {
     let (mut core, mut clock) = start();
-    core.recall(clock.now(), &cn("bob"), false);
+    core.recall(clock.now(), &cn("bob"), Why::Set, None);
     assert!(matches!(core.next(clock.now(), 100).as_slice(), [Task { act: Act::Look, .. }]));
     clock.pass(61.0);
     core.done(clock.now(), &cn("bob"), FOREIGN);
@@ -241,9 +254,9 @@ fn anothers_value_is_not_taken_away() {
 #[test]
 fn what_a_former_run_left_behind_is_taken_back() {
     let (mut core, mut clock) = start();
-    core.recall(clock.now(), &cn("bob"), false);
+    core.recall(clock.now(), &cn("bob"), Why::Set, None);
     expect(&mut core, clock.now(), "bob", Act::Look, OURS);
-    core.sessions(clock.pass(1.0), &set(&[]), true);
+    census(&mut core, clock.pass(1.0), &[]);
     let over = clock.pass(59.0);
     expect(&mut core, over, "bob", Act::Unset, Outcome::Done);
 }
@@ -287,13 +300,13 @@ fn a_session_that_ended_under_the_care_of_one_who_died_is_not_forgotten() {
     // Somebody whom mail2 looks after.
     core.set_daemons(clock.now(), &["mail2".to_owned()]);
     let users: HashSet<Cn> = (0..20).map(|number| cn(&format!("user{number}"))).collect();
-    core.sessions(clock.now(), &users, true);
+    all_present(&mut core, clock.now(), &users);
     let theirs = core.list(clock.now()).into_iter().find(|entry| entry.daemon == "mail2").unwrap().user;
     let mine = core.next(clock.now(), 100);
     mine.iter().for_each(|task| core.done(clock.now(), &task.user, OURS));
     assert!(!mine.iter().any(|task| task.user.as_str() == theirs));
-    core.sessions(clock.now(), &set(&[]), true);
-    core.sessions(clock.pass(61.0), &set(&[]), true);
+    census(&mut core, clock.now(), &[]);
+    census(&mut core, clock.pass(61.0), &[]);
     let tasks = core.next(clock.now(), 100);
     tasks.iter().for_each(|task| core.done(clock.now(), &task.user, Outcome::Done));
     core.set_daemons(clock.now(), &[]);
@@ -301,4 +314,151 @@ fn a_session_that_ended_under_the_care_of_one_who_died_is_not_forgotten() {
     assert!(looks.iter().any(|task| task.user.as_str() == theirs && task.act == Act::Look));
     looks.iter().for_each(|task| core.done(clock.now(), &task.user, OURS));
     assert!(core.next(clock.now(), 100).iter().all(|task| task.act == Act::Unset));
+}
+
+#[test]
+fn a_session_ends_when_two_complete_censuses_in_a_row_do_not_have_it() {
+    let (mut core, mut clock) = start();
+    let (none, bob) = (set(&[]), set(&["bob"]));
+    census(&mut core, clock.now(), &["bob"]);
+    expect(&mut core, clock.now(), "bob", Act::Look, OURS);
+    let session = |core: &Core, now| core.find(now, &cn("bob")).unwrap().session;
+    for _ in 0..3 {
+        // Missed once, and there again.
+        core.sessions(clock.pass(10.0), &none, true);
+        assert!(session(&core, clock.now()));
+        assert_eq!(core.missing(&none), [cn("bob")]);
+        core.came(clock.pass(10.0), &bob);
+        core.sessions(clock.now(), &bob, true);
+    }
+    core.sessions(clock.now(), &none, true);
+    core.sessions(clock.now(), &none, false);
+    assert!(session(&core, clock.now()), "the second one had a hole");
+    core.sessions(clock.now(), &none, true);
+    assert!(!session(&core, clock.now()));
+}
+
+#[test]
+fn who_is_missed_by_one_census_stays_unregistered_by_hand() {
+    let (mut core, mut clock) = start();
+    census(&mut core, clock.now(), &["bob"]);
+    expect(&mut core, clock.now(), "bob", Act::Look, OURS);
+    core.sessions(clock.now(), &set(&[]), true);
+    core.unregister(clock.now(), &cn("bob")).unwrap();
+    expect(&mut core, clock.now(), "bob", Act::Unset, Outcome::Done);
+    assert_eq!(state(&core, clock.now(), "bob"), Some(State::Barred));
+    core.came(clock.pass(1.0), &set(&["bob"]));
+    core.sessions(clock.now(), &set(&["bob"]), true);
+    assert!(core.next(clock.pass(100.0), 100).is_empty());
+    assert_eq!(core.claims(None, 10), [(cn("bob"), Claim::Barred)]);
+    census(&mut core, clock.now(), &[]);
+    assert_eq!(core.released().into_iter().collect::<Vec<_>>(), [(cn("bob"), Claim::Barred)]);
+    assert!(core.kept().is_empty() && core.claims(None, 10).is_empty());
+}
+
+#[test]
+fn who_is_unregistered_by_hand_stays_so_behind_a_restart_and_at_another_daemon() {
+    let (mut core, mut clock) = start();
+    core.recall(clock.now(), &cn("bob"), Why::Barred, None);
+    core.recall(clock.now(), &cn("eve"), Why::Barred, None);
+    // What was under way at the end may not have come to Dovecot.
+    for task in core.next(clock.now(), 10) {
+        assert_eq!(task.act, Act::Look);
+        core.done(clock.now(), &task.user, FOREIGN);
+    }
+    census(&mut core, clock.now(), &["bob"]);
+    assert!(core.next(clock.pass(1000.0), 10).is_empty());
+    assert_eq!(
+        (state(&core, clock.now(), "bob"), state(&core, clock.now(), "eve")),
+        (Some(State::Barred), None)
+    );
+    assert_eq!(core.kept(), [(cn("bob"), Why::Barred, None)]);
+
+    // At another daemon, whom the resolver tells when he comes there.
+    let (mut core, clock) = start();
+    census(&mut core, clock.now(), &["bob"]);
+    let task = only(&mut core, clock.now());
+    assert!(task.ask_barred);
+    core.done(clock.now(), &cn("bob"), Outcome::Barred);
+    let task = only(&mut core, clock.now());
+    assert!(!task.ask_barred && task.act == Act::Look, "it may be set");
+    core.done(clock.now(), &cn("bob"), OURS);
+    expect(&mut core, clock.now(), "bob", Act::Unset, Outcome::Done);
+    assert_eq!(state(&core, clock.now(), "bob"), Some(State::Barred));
+    assert_eq!(core.claims(None, 10), [(cn("bob"), Claim::Barred)]);
+}
+
+/// Two daemons, and a user whom mail2 looks after.
+fn of_mail2() -> (Core, Clock, String) {
+    let (mut core, clock) = start();
+    core.set_daemons(clock.now(), &["mail2".to_owned()]);
+    let daemons = ["mail1".to_owned(), "mail2".to_owned()];
+    let mut names = (0..).map(|number| format!("user{number}"));
+    let theirs = names.find(|user| share::owner(user, &daemons) == Some("mail2")).unwrap();
+    (core, clock, theirs)
+}
+
+#[test]
+fn by_hand_at_one_of_several_daemons() {
+    let (mut core, mut clock, ann) = of_mail2();
+    // Without a session it is ours alone, and taken back it is gone: nobody waits for mail2.
+    core.register(clock.now(), &cn(&ann)).unwrap();
+    assert_eq!(core.claims(None, 10), [(cn(&ann), Claim::Added)]);
+    expect(&mut core, clock.now(), &ann, Act::Look, FOREIGN);
+    expect(&mut core, clock.now(), &ann, Act::Set, Outcome::Done);
+    core.unregister(clock.now(), &cn(&ann)).unwrap();
+    expect(&mut core, clock.now(), &ann, Act::Unset, Outcome::Done);
+    assert_eq!(state(&core, clock.now(), &ann), None);
+    assert_eq!(core.released().into_iter().collect::<Vec<_>>(), [(cn(&ann), Claim::Added)]);
+
+    // With a session, which is mail2's.
+    census(&mut core, clock.now(), &[&ann]);
+    core.register(clock.now(), &cn(&ann)).unwrap();
+    expect(&mut core, clock.now(), &ann, Act::Look, OURS);
+    let refused = core.unregister(clock.now(), &cn(&ann)).unwrap_err();
+    assert_eq!(refused, Refusal::Session { user: cn(&ann), daemon: "mail2".to_owned() });
+    assert!(core.next(clock.pass(1000.0), 10).is_empty(), "it is left as it is");
+    assert_eq!(state(&core, clock.now(), &ann), Some(State::Elsewhere));
+
+    // Its session ends: mail2 may have taken it back, and is not waited for.
+    core.register(clock.now(), &cn(&ann)).unwrap();
+    expect(&mut core, clock.now(), &ann, Act::Look, OURS);
+    let soon = clock.pass(31.0);
+    expect(&mut core, soon, &ann, Act::Look, OURS);
+    clock.pass(40.0);
+    census(&mut core, clock.now(), &[]);
+    let now = clock.pass(60.0 + 31.0);
+    expect(&mut core, now, &ann, Act::Look, FOREIGN);
+    expect(&mut core, now, &ann, Act::Set, Outcome::Done);
+}
+
+#[test]
+fn whom_another_daemon_registered_by_hand_is_not_taken_back() {
+    let (mut core, mut clock) = start();
+    census(&mut core, clock.now(), &["bob"]);
+    expect(&mut core, clock.now(), "bob", Act::Look, OURS);
+    census(&mut core, clock.now(), &[]);
+    let now = clock.pass(61.0);
+    expect(&mut core, now, "bob", Act::Unset, Outcome::Claimed("mail2".to_owned()));
+    assert_eq!(state(&core, now, "bob"), None);
+    assert!(core.next(now, 10).is_empty() && core.kept().is_empty());
+    assert_eq!(core.tally(), super::Tally::default());
+}
+
+#[test]
+fn since_when_outlives_a_restart_and_a_look() {
+    let (mut core, mut clock) = start();
+    core.recall(clock.now(), &cn("bob"), Why::Set, Some(7));
+    core.set_listed(clock.now(), &set(&["bob"]));
+    let since = |core: &Core, now| core.find(now, &cn("bob")).unwrap().since_us;
+    expect(&mut core, clock.now(), "bob", Act::Look, OURS);
+    assert_eq!(since(&core, clock.now()), Some(7));
+    let later = clock.pass(600.0);
+    expect(&mut core, later, "bob", Act::Look, Outcome::Failed("75".to_owned()));
+    assert_eq!(core.kept(), [(cn("bob"), Why::Set, Some(7))], "it may still be there");
+    let later = clock.pass(600.0);
+    expect(&mut core, later, "bob", Act::Look, FOREIGN);
+    assert_eq!(since(&core, later), None);
+    expect(&mut core, later, "bob", Act::Set, Outcome::Done);
+    assert_eq!(since(&core, later), Some(1_000_000));
 }

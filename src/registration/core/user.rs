@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Act, Now};
+use super::{Act, Now, State};
 
 /// What is known of a user's registration at Dovecot.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -24,6 +24,8 @@ pub(super) struct User {
     pub(super) added: bool,
     /// A session, seen in the resolver.
     pub(super) session: bool,
+    /// The last complete census did not have its session: it ends when the next one does not either.
+    pub(super) missing: bool,
     /// A session that only this daemon has been told of.
     pub(super) told: bool,
     /// When the last session was gone, if a grace period follows.
@@ -43,10 +45,16 @@ pub(super) struct User {
     pub(super) due: Option<Instant>,
     /// When it may be tried or looked at again.
     pub(super) not_before: Option<Instant>,
+    /// A look that is owed besides the routine ones, by then.
+    pub(super) again: Option<Instant>,
     /// A slot for its routine look is booked at `due`.
     pub(super) slot: bool,
     pub(super) failures: u32,
     pub(super) fault: Option<String>,
+    /// Who looks after it unless it is pinned: a place among [`super::Core`]'s daemons.
+    pub(super) owner: usize,
+    /// As what it stands in the tally: its state, and whether it is permanent.
+    pub(super) counted: Option<(State, bool)>,
 }
 
 impl User {
