@@ -108,6 +108,18 @@ impl ResolverError {
         )
     }
 
+    /// The server that is out of reach, if that is why: all requests to it fail until it is back.
+    pub fn unreachable(&self) -> Option<&str> {
+        match self {
+            ResolverError::Name { server, .. }
+            | ResolverError::Deadline { server }
+            | ResolverError::Memcached { server, .. }
+            | ResolverError::Down { server, .. } => Some(server),
+            ResolverError::OneServer { source } => source.unreachable(),
+            _ => None,
+        }
+    }
+
     /// Whether a server that lives refused this one request. Others may be served, and this one later.
     pub fn is_refused(&self) -> bool {
         matches!(self, ResolverError::Refused { .. })

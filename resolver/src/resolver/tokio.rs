@@ -354,6 +354,15 @@ impl Resolver {
         }
     }
 
+    /// How long a call may take at most.
+    pub(crate) fn time_limit(&self) -> Duration {
+        match &self.home {
+            Home::Memcached(memcached, _) => memcached.time_limit(),
+            // None; but who is to make it may be late.
+            Home::Memory(_) => Duration::from_secs(1),
+        }
+    }
+
     async fn run(&self, request: Request, deadline: Instant) -> Result<Response, ResolverError> {
         match &self.home {
             Home::Memcached(memcached, _) => memcached.run(&request, deadline).await,

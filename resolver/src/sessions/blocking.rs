@@ -98,6 +98,7 @@ impl BlockingSessionRecords {
         resync: &[u8],
         deadline: Instant,
     ) -> Result<Appended, SessionsError> {
+        let resync = &mut || resync.to_vec();
         let appended =
             self.update(Append { session: *session, replies, resync, limit: self.limit }, deadline)?;
         note(session, appended);

@@ -56,8 +56,8 @@ pub struct Taken {
 pub(super) struct Append<'a> {
     pub(super) session: Uuid,
     pub(super) replies: &'a [u8],
-    /// Stands in for what does not fit.
-    pub(super) resync: &'a [u8],
+    /// Makes what stands in for what does not fit. Only called then: it may cost far more than the append.
+    pub(super) resync: &'a mut (dyn FnMut() -> Vec<u8> + Send),
     /// At most so many octets wait.
     pub(super) limit: usize,
 }
@@ -97,13 +97,41 @@ impl Edit for Append<'_> {
             let octets = value.len();
             return put(value, Appended::Waiting { octets });
         }
-        let value = match fits(self.resync) {
-            true => [self.resync, self.replies].concat(),
-            false if self.resync.len() <= self.limit => self.resync.to_vec(),
-            false => return Ok((Change::Keep, Err(self.too_large(self.resync.len())))),
+        let resync = (self.resync)();
+        let value = match fits(&resync) {
+            true => [&resync, self.replies].concat(),
+            false if resync.len() <= self.limit => resync,
+            false => return Ok((Change::Keep, Err(self.too_large(resync.len())))),
         };
         let dropped = deliver::split(current).count();
         put(value, Appended::Resynced { dropped, dropped_octets: current.len() })
+    }
+}
+
+/// Puts replies in front of those that wait: they were taken, and not given to the client.
+pub(super) struct PutBack<'a> {
+    pub(super) session: Uuid,
+    pub(super) replies: &'a [u8],
+    /// At most so many octets wait.
+    pub(super) limit: usize,
+}
+
+impl Edit for PutBack<'_> {
+    type Outcome = Result<(), SessionsError>;
+
+    const MAX_ATTEMPTS: u32 = MANY_ATTEMPTS;
+
+    fn key(&self) -> String {
+        deliver_key(&self.session)
+    }
+
+    fn apply(&mut self, current: Option<&[u8]>) -> Result<(Change, Self::Outcome), ResolverError> {
+        let value = [self.replies, current.unwrap_or_default()].concat();
+        if value.len() > self.limit {
+            let source = EncodeError::TooLarge { octets: value.len(), max: self.limit };
+            return Ok((Change::Keep, Err(SessionsError::Invalid { key: self.key(), source })));
+        }
+        Ok((Change::Put { value, expiry: None }, Ok(())))
     }
 }
 
@@ -197,6 +225,7 @@ mod tests {
 
     fn append(current: Option<&[u8]>, replies: &[u8], resync: &[u8], limit: usize) -> (Change, Appended) {
         let session = Uuid::nil();
+        let resync = &mut || resync.to_vec();
         let (change, outcome) = Append { session, replies, resync, limit }.apply(current).unwrap();
         (change, outcome.unwrap())
     }
@@ -226,10 +255,13 @@ mod tests {
 
     #[test]
     fn what_waits_is_neither_read_nor_written_again() {
-        let edit = || Append { session: Uuid::nil(), replies: A, resync: RESYNC, limit: 30 };
+        // It costs a walk over everything that the session has open.
+        let none = || -> Vec<u8> { panic!("a resync was made for what fits") };
+        let (mut first, mut second) = (none, none);
+        let session = Uuid::nil();
         let key = deliver_key(&Uuid::nil());
         let version = Version { cas: 1, server: 0, dialled: 1 };
-        let mut update = Update::new(edit());
+        let mut update = Update::new(Append { session, replies: A, resync: &mut first, limit: 30 });
         assert_eq!(update.begin(), Request::Size { key: key.clone() });
         let Step::Ask(write) = update.step(Response::Size(Some((20, version)))).unwrap() else { panic!() };
         let append = Request::Append { key: key.clone(), value: A.to_vec(), version: Some(version) };
@@ -240,7 +272,7 @@ mod tests {
         let Step::Ask(read) = update.step(Response::Size(Some((21, version)))).unwrap() else { panic!() };
         assert!(matches!(read, Request::Get { any_copy: false, .. }));
         // Nobody has written yet.
-        let mut update = Update::new(edit());
+        let mut update = Update::new(Append { session, replies: A, resync: &mut second, limit: 30 });
         let Step::Ask(write) = update.step(Response::Size(None)).unwrap() else { panic!() };
         let expect = crate::update::Expect::Absent;
         assert_eq!(write, Request::Put { key, value: A.to_vec(), expiry: None, expect });
@@ -250,11 +282,25 @@ mod tests {
 
     #[test]
     fn a_resync_that_does_not_fit_is_an_error_and_changes_nothing() {
-        let mut edit = Append { session: Uuid::nil(), replies: A, resync: &[A, B].concat(), limit: 19 };
+        let resync = &mut || [A, B].concat();
+        let mut edit = Append { session: Uuid::nil(), replies: A, resync, limit: 19 };
         let (change, outcome) = edit.apply(Some(A)).unwrap();
         assert_eq!(change, Change::Keep);
         let expected = format!("deliver:{}: 20 octets, at most 19 fit", Uuid::nil());
         assert_eq!(outcome.unwrap_err().to_string(), expected);
+    }
+
+    #[test]
+    fn what_is_put_back_stands_in_front() {
+        let put_back = |current, limit| {
+            let mut edit = PutBack { session: Uuid::nil(), replies: A, limit };
+            edit.apply(current).unwrap()
+        };
+        assert_eq!(put_back(Some(B), 20).0, put(&[A, B]));
+        assert_eq!(put_back(None, 10).0, put(&[A]));
+        let (change, outcome) = put_back(Some(B), 19);
+        assert_eq!(change, Change::Keep);
+        assert!(outcome.is_err(), "whoever has them keeps them");
     }
 
     /// A take that reads these values, one after the other, and is told each time that its write did not happen.

@@ -1,7 +1,9 @@
+use std::time::Duration;
+
 use ocbus_wire::openchange::{SessionRecord, Subscription, deliver_key, session_key, subscription_key};
 use uuid::Uuid;
 
-use super::deliver::{Append, Peek, Take};
+use super::deliver::{Append, Peek, PutBack, Take};
 use super::edit::{Register, Remove, Replace, Session, Subscribe, Subscriptions, Unsubscribe};
 use super::{Appended, MAX_DELIVER_OCTETS, SessionsError, Taken, note};
 use crate::edit::Edit;
@@ -83,9 +85,31 @@ impl SessionRecords {
         replies: &[u8],
         resync: &[u8],
     ) -> Result<Appended, SessionsError> {
-        let appended = self.update(Append { session: *session, replies, resync, limit: self.limit }).await?;
+        self.append_or(session, replies, || resync.to_vec()).await
+    }
+
+    /// Likewise, with a resync that is made only where it is needed; again, if others write meanwhile.
+    pub async fn append_or(
+        &self,
+        session: &Uuid,
+        replies: &[u8],
+        mut resync: impl FnMut() -> Vec<u8> + Send,
+    ) -> Result<Appended, SessionsError> {
+        let append = Append { session: *session, replies, resync: &mut resync, limit: self.limit };
+        let appended = self.update(append).await?;
         note(session, appended);
         Ok(appended)
+    }
+
+    /// Puts replies that were taken, and not given to the client, in front of those that wait by now. Where they do not
+    /// fit nothing is done ([`SessionsError::Invalid`]). After another error they may wait or not.
+    pub async fn put_back(&self, session: &Uuid, replies: &[u8]) -> Result<(), SessionsError> {
+        self.update(PutBack { session: *session, replies, limit: self.limit }).await
+    }
+
+    /// How long a call may take at most.
+    pub fn time_limit(&self) -> Duration {
+        self.resolver.time_limit()
     }
 
     /// Takes all that waits for a session. One taker at a time: of two, both may get the same.

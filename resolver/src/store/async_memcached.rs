@@ -80,9 +80,14 @@ impl AsyncMemcached {
         parts
     }
 
+    /// How long a request may take.
+    pub(crate) fn time_limit(&self) -> Duration {
+        self.shared.timeout
+    }
+
     /// When a call that begins now must be over.
     pub(crate) fn deadline(&self) -> Instant {
-        Instant::now() + self.shared.timeout
+        Instant::now() + self.time_limit()
     }
 
     pub(crate) async fn run(&self, request: &Request, deadline: Instant) -> Result<Response, ResolverError> {
