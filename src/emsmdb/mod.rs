@@ -68,5 +68,5 @@ pub use engine::{
 pub use ids::{AsyncIds, Ids, Reply};
 pub use records::{JoinError, Part, Sharing, SharingStatistics};
 pub use room::{MAX_PAYLOAD_OCTETS, notification_room};
-pub use service::{Emsmdb, EmsmdbConfig};
+pub use service::{AsyncWait, Emsmdb, EmsmdbConfig};
 pub use session::Session;

@@ -19,16 +19,13 @@ use super::engine::{
 };
 use super::ids::{Ids, Reply};
 use super::members::Members;
-use super::records::{JoinError, Keeper, Sharing, SharingStatistics};
+use super::records::{JoinError, Keeper, Lost, Place, Sharing, SharingStatistics};
 use super::session::Session;
 use crate::bus::{Bus, Filter, Subscription};
 use crate::subscriber::Subscriber;
 
 /// Events that are taken from the bus at once, and questions that are fetched at once.
 const BATCH: usize = 64;
-
-/// How soon memcached is asked again for a session that is to be joined.
-const JOIN_AGAIN: Duration = Duration::from_millis(500);
 
 /// How an [`Emsmdb`] works.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,6 +66,8 @@ pub(super) struct Inner {
     /// Wakes the task when something is due earlier than it knows.
     earlier: Notify,
     pub(super) members: Members,
+    /// Tells the bus when the resolver has forgotten, whether or not users are registered by it.
+    _watch: Option<Arc<Subscriber>>,
     /// Of what other processes know of the sessions.
     pub(super) keeper: Keeper,
 }
@@ -107,7 +106,8 @@ impl Emsmdb {
     }
 
     /// Likewise, and shares the sessions through memcached as OpenChange does. As
-    /// [`Part::Emsmdb`](super::Part::Emsmdb) nothing is fed, and the subscriber is not used.
+    /// [`Part::Emsmdb`](super::Part::Emsmdb) nothing is fed, and the subscriber only tells when memcached has forgotten:
+    /// then the sessions' records are written again. Without one that is seen when a client comes and finds nothing.
     ///
     /// Must be called within a tokio runtime, which runs three tasks, and takes from memcached.
     pub fn attach_shared(
@@ -140,7 +140,8 @@ impl Emsmdb {
             origin: Instant::now(),
             ids: Box::new(ids),
             earlier: Notify::new(),
-            members: Members::new(subscriber.filter(|_| keeper.hears())),
+            members: Members::new(subscriber.clone().filter(|_| keeper.hears())),
+            _watch: subscriber,
             keeper,
         });
         let events = bus.subscribe_with_queue(Filter::all(), config.bus_queue);
@@ -196,27 +197,46 @@ impl Emsmdb {
     /// memcached is away it is waited for, no longer than a wait lasts: no client is told of it, nor made to ask again at
     /// once. Where a limit is in the way ([`sessions_per_user`](super::EngineConfig::sessions_per_user),
     /// [`sessions`](super::EngineConfig::sessions)), or `session:` cannot be read, the answer is
-    /// [`WaitOutcome::Rejected`]: the client polls, until it has connected anew.
+    /// [`WaitOutcome::Rejected`]: the client polls, until it has connected anew. One wait at a time for each asynchronous
+    /// session, by [`second_wait`](super::EngineConfig::second_wait).
     pub async fn wait_async(&self, async_session: Uuid) -> WaitOutcome {
-        let limit = self.inner.with(|engine, _| engine.config().wait);
-        let deadline = Instant::now() + limit;
+        match self.begin_wait_async(async_session) {
+            Ok(wait) => wait.answered().await,
+            Err(outcome) => outcome,
+        }
+    }
+
+    /// Likewise in two steps, for a host whose wait may be taken back from elsewhere ([`Emsmdb::cancel_wait_async`]): this
+    /// one waits for nothing. An error is the answer.
+    pub fn begin_wait_async(&self, async_session: Uuid) -> Result<AsyncWait, WaitOutcome> {
+        let policy = self.inner.with(|engine, _| engine.config().second_wait);
+        let (place, lost) = self.inner.keeper.place(&self.inner, async_session, policy)?;
+        Ok(AsyncWait { emsmdb: self.clone(), async_session, place, lost })
+    }
+
+    /// Takes a wait back, by [`AsyncWait::number`]: its client is gone, and its place is free. Says whether it had not been
+    /// answered.
+    pub fn cancel_wait_async(&self, async_session: Uuid, number: u64) -> bool {
+        self.inner.keeper.free(&self.inner, async_session, number)
+    }
+
+    /// As long as memcached is away it is tried again, by one of all who wait for it.
+    async fn join_and_wait(&self, async_session: Uuid, place: &Place) -> WaitOutcome {
+        let keeper = &self.inner.keeper;
+        let mut probe = None;
         loop {
-            match tokio::time::timeout_at(deadline, self.join_session(async_session)).await {
-                Ok(Ok(session)) => {
-                    let waited = tokio::time::timeout_at(deadline, session.wait()).await;
-                    return waited.unwrap_or(WaitOutcome::TimedOut);
-                }
-                Ok(Err(error)) => {
+            let joined = self.join_session(async_session).await;
+            keeper.joined(probe.take(), &joined);
+            match joined {
+                Ok(session) => return place.wait(&session).await,
+                Err(error) => {
                     if let Some(answer) = error.answer() {
                         tracing::debug!(event = "join_failed", %async_session, reason = %error);
                         return answer;
                     }
                     tracing::debug!(event = "join_failed", %async_session, reason = %error, "tried again");
+                    probe = keeper.until_next_join(&error).await;
                 }
-                Err(_) => return WaitOutcome::TimedOut,
-            }
-            if tokio::time::timeout_at(deadline, tokio::time::sleep(JOIN_AGAIN)).await.is_err() {
-                return WaitOutcome::TimedOut;
             }
         }
     }
@@ -274,6 +294,35 @@ impl Emsmdb {
         };
         if tokio::time::timeout(limit, left).await.is_err() {
             tracing::warn!(event = "leave_incomplete", "not all users were left in time");
+        }
+    }
+}
+
+/// A wait by an asynchronous session that has begun. Dropped, it is taken back.
+#[derive(Debug)]
+pub struct AsyncWait {
+    emsmdb: Emsmdb,
+    async_session: Uuid,
+    place: Place,
+    lost: Lost,
+}
+
+impl AsyncWait {
+    /// Another for each.
+    pub fn number(&self) -> u64 {
+        self.place.number()
+    }
+
+    /// Waits until it is answered.
+    pub async fn answered(self) -> WaitOutcome {
+        let AsyncWait { emsmdb, async_session, place, lost } = self;
+        let limit = emsmdb.inner.with(|engine, _| engine.config().wait);
+        tokio::select! {
+            biased;
+            _ = lost => WaitOutcome::Rejected,
+            waited = tokio::time::timeout(limit, emsmdb.join_and_wait(async_session, &place)) => {
+                waited.unwrap_or(WaitOutcome::TimedOut)
+            }
         }
     }
 }
@@ -440,7 +489,7 @@ async fn feed(inner: Arc<Inner>, mut events: Subscription) {
                 let Some(event) = event else { return };
                 some.push(event);
                 some.extend(std::iter::from_fn(|| events.try_recv()).take(BATCH - 1));
-                some.iter().for_each(|event| inner.keeper.heard(event));
+                some.iter().for_each(|event| inner.keeper.heard(&inner, event));
                 if inner.keeper.hears() {
                     keep_last_resync_of_all(&mut some);
                     inner.keeper.refresh(&inner, &some).await;

@@ -161,7 +161,9 @@ impl Session {
 
     /// Likewise for a session that may be shared: of one that was opened here it takes what is in `deliver:`, whoever has
     /// appended it. That costs a round trip to memcached. Without memcached, and of a session that was opened elsewhere,
-    /// nothing is taken, and nothing lost; [`Session::take`] takes nothing that is shared.
+    /// nothing is taken, and nothing lost; [`Session::take`] takes nothing that is shared. Nor is anything where there is
+    /// no room for RopPending, 3 octets: what the client is not told of must end its next wait. [`Taken::pending`] says then
+    /// whether something waits.
     pub async fn fetch(&self, free_octets: usize, out: &mut Vec<u8>) -> Result<Taken, UnknownSession> {
         let inner = &self.emsmdb.inner;
         if !inner.keeper.is_on() {

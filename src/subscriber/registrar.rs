@@ -111,6 +111,11 @@ async fn heartbeat(shared: &Arc<Shared>, watch: &mut Watch) -> View {
     } else if view != View::Unknown {
         tracing::warn!(event = "resolver_back", users = registered, forgot, "registered again");
         resync_all(shared, &concerned);
+        if shared.held.lock().is_empty() {
+            // What sessions share, by who hears no events: nobody's registration is told of there.
+            let id = Uuid::now_v7();
+            shared.bus.publish(Event::resync(id, now_us(), "", ResyncReason::ResolverLost, 0));
+        }
         for server in servers {
             watch.slow.entry(server).or_default().all_told(Instant::now());
         }

@@ -13,5 +13,7 @@ mod rig;
 mod service;
 mod sessions;
 mod sharing;
+mod sharing_faults;
+mod sharing_tables;
 mod tables;
 mod waits;

@@ -17,34 +17,34 @@ use uuid::Uuid;
 use super::rig::{ALL, CONTENTS, SUBSCRIPTION, cn, created, fid, folder_modified, mid, popped_up, table};
 use super::service::{LIMIT, knows, mail, until};
 
-const GUID: Uuid = Uuid::from_u128(0x11111111_2222_3333_4444_555566667777);
-const ASYNC: Uuid = Uuid::from_u128(0xaaaaaaaa_2222_3333_4444_555566667777);
-const ROOM: usize = 32_758;
+pub(crate) const GUID: Uuid = Uuid::from_u128(0x11111111_2222_3333_4444_555566667777);
+pub(crate) const ASYNC: Uuid = Uuid::from_u128(0xaaaaaaaa_2222_3333_4444_555566667777);
+pub(crate) const ROOM: usize = 32_758;
 
-struct Scene {
+pub(crate) struct Scene {
     _sandbox: Sandbox,
-    memcached: Memcached,
+    pub(crate) memcached: Memcached,
 }
 
 impl Scene {
-    fn new() -> Scene {
+    pub(crate) fn new() -> Scene {
         let sandbox = Sandbox::new().unwrap();
         let memcached = sandbox.memcached().unwrap();
         Scene { _sandbox: sandbox, memcached }
     }
 
     /// As another process has them.
-    async fn records(&self) -> SessionRecords {
+    pub(crate) async fn records(&self) -> SessionRecords {
         let config: Config = self.memcached.configuration().parse().unwrap();
         let limit = Duration::from_millis(500);
         SessionRecords::new(&Resolver::new(&config, DosCharset::default(), limit).await.unwrap())
     }
 
-    async fn server(&self, part: Part) -> (Bus, Emsmdb) {
+    pub(crate) async fn server(&self, part: Part) -> (Bus, Emsmdb) {
         self.server_with(part, EngineConfig::default()).await
     }
 
-    async fn server_with(&self, part: Part, engine: EngineConfig) -> (Bus, Emsmdb) {
+    pub(crate) async fn server_with(&self, part: Part, engine: EngineConfig) -> (Bus, Emsmdb) {
         let bus = Bus::new();
         let sharing = Sharing { records: self.records().await, part };
         let config = EmsmdbConfig { engine, ..EmsmdbConfig::default() };
@@ -54,7 +54,7 @@ impl Scene {
 }
 
 /// A session that asked for everything, and its asynchronous one.
-async fn open(emsmdb: &Emsmdb) -> Session {
+pub(crate) async fn open(emsmdb: &Emsmdb) -> Session {
     let session = emsmdb.open_session(NewSession { guid: GUID, cn: cn(), index: 7 }).await.unwrap();
     let subscription = Subscription { handle: SUBSCRIPTION, logon_id: 3, types: ALL, scope: Scope::Store };
     session.subscribe(subscription).unwrap();
@@ -62,7 +62,7 @@ async fn open(emsmdb: &Emsmdb) -> Session {
     session
 }
 
-async fn fetch(session: &Session, room: usize) -> (Vec<RopNotify>, bool) {
+pub(crate) async fn fetch(session: &Session, room: usize) -> (Vec<RopNotify>, bool) {
     let mut out = Vec::new();
     let taken = tokio::time::timeout(LIMIT, session.fetch(room, &mut out)).await.unwrap().unwrap();
     assert_eq!(taken.octets, out.len());
@@ -74,7 +74,7 @@ async fn fetch(session: &Session, room: usize) -> (Vec<RopNotify>, bool) {
     (replies, taken.pending)
 }
 
-async fn told(session: &Session) -> Vec<Notification> {
+pub(crate) async fn told(session: &Session) -> Vec<Notification> {
     fetch(session, ROOM).await.0.into_iter().map(|reply| reply.notification).collect()
 }
 
@@ -89,16 +89,16 @@ async fn looks_again(session: &Session) {
     assert_eq!(came.len(), 2, "{came:?}");
 }
 
-async fn outcome(wait: impl Future<Output = WaitOutcome>) -> WaitOutcome {
+pub(crate) async fn outcome(wait: impl Future<Output = WaitOutcome>) -> WaitOutcome {
     tokio::time::timeout(LIMIT, wait).await.expect("an answer before the deadline")
 }
 
-fn of_mail(uid: u32) -> [Notification; 3] {
+pub(crate) fn of_mail(uid: u32) -> [Notification; 3] {
     [popped_up(uid), created("INBOX", uid), folder_modified("INBOX", None, None)]
 }
 
 /// A reply as another program appends it.
-fn foreign(number: u32) -> Vec<u8> {
+pub(crate) fn foreign(number: u32) -> Vec<u8> {
     let message = mid("Sent", number);
     let notification = Notification::MessageDeleted { folder: fid("Sent"), message, search_folder: None };
     RopNotify { handle: SUBSCRIPTION, logon_id: 0, notification }.encode().unwrap()

@@ -53,8 +53,10 @@ pub use error::{HandleError, OpenError, UnknownSession};
 pub use handles::{MAX_COLUMNS, NewSession, Subscription, Table, TableKind};
 pub use logons::{LogonError, MAX_LOGONS};
 pub use query::{Answer, MessageRef, Query, QueryId, TableRow, What};
-pub use relay::Handles;
+pub(super) use queue::{handle_of, table_event_of};
+pub use relay::{Handles, OpenHandle, TableView};
 pub use session::Taken;
+pub(super) use session::table_changed;
 pub use statistics::Statistics;
 pub use wait::{Completed, Parked, WaitId, WaitOutcome};
 
@@ -276,7 +278,7 @@ impl Engine {
         let waiting = found.queue.release(handle);
         if waiting {
             self.sessions.tell(session, now, |session, tally| {
-                session.tell_table(handle, session::table_changed(kind), &bounds, tally);
+                session.tell_table(handle, table_changed(kind), &bounds, tally);
             });
         }
         Ok(())

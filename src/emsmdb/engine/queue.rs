@@ -467,12 +467,12 @@ fn changed_of(notification: &Notification) -> Notification {
     }
 }
 
-fn handle_of(reply: &[u8]) -> u32 {
+pub(in crate::emsmdb) fn handle_of(reply: &[u8]) -> u32 {
     reply.get(1..5).and_then(|octets| octets.try_into().ok()).map_or(0, u32::from_le_bytes)
 }
 
 /// The event of a table, if it is one.
-fn table_event_of(reply: &[u8]) -> Option<u16> {
+pub(in crate::emsmdb) fn table_event_of(reply: &[u8]) -> Option<u16> {
     let at = |place: usize| reply.get(place..place + 2)?.try_into().ok().map(u16::from_le_bytes);
     let flags = at(6)?;
     (flags & NotificationTypes::TABLE_MODIFIED.bits() != 0).then(|| at(8)).flatten()

@@ -4,6 +4,7 @@
 //! The queue of such a session is only the way there. It ends no wait: what is in it cannot be fetched yet. The host
 //! takes it ([`Engine::take_relay`]), stores it, and says then that it can be ([`Engine::wake`]).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use ocbus_resolver::Cn;
@@ -13,7 +14,7 @@ use uuid::Uuid;
 use super::handles::OpenTable;
 use super::queue::Bounds;
 use super::session::{Session, Tally};
-use super::{Engine, Subscription, Table, UnknownSession};
+use super::{Engine, Subscription, Table, TableKind, UnknownSession};
 
 /// The octets of a resync that stands in for a full record, at most.
 const MAX_RESYNC_OCTETS: usize = 256 * 1024;
@@ -25,6 +26,30 @@ pub struct Handles {
     pub subscriptions: Vec<Subscription>,
     /// Tables of which something is told, and their columns.
     pub tables: Vec<(Table, Vec<u32>)>,
+}
+
+/// What a session has open under a handle, as who hands replies to its client has to know it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenHandle {
+    /// Its number.
+    pub handle: u32,
+    /// The logon in which it was opened.
+    pub logon_id: u8,
+    /// Of a table; `None`: a subscription.
+    pub table: Option<TableView>,
+}
+
+/// How a table is seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TableView {
+    /// What its rows are.
+    pub kind: TableKind,
+    /// The folder that it shows.
+    pub folder: FolderId,
+    /// Its columns.
+    pub columns: Arc<[u32]>,
+    /// Its client is to be told of changes: it has a view.
+    pub listens: bool,
 }
 
 impl Engine {
@@ -60,19 +85,31 @@ impl Engine {
         self.sessions.wake(session, now)
     }
 
-    /// The client of a relayed session has fetched so many replies; its call counts as one. The session's index, and the
-    /// handles that it has open, each with its logon.
-    pub fn fetched(
-        &mut self,
-        session: Uuid,
-        replies: usize,
-        now: Duration,
-    ) -> Result<(u16, Vec<(u32, u8)>), UnknownSession> {
+    /// The client of a relayed session has fetched so many replies; its call counts as one. Gives the session's index.
+    pub fn fetched(&mut self, session: Uuid, replies: usize, now: Duration) -> Result<u16, UnknownSession> {
         self.counters.taken += u64::try_from(replies).unwrap_or(u64::MAX);
-        let session = self.sessions.touch(session, now)?;
-        let tables = session.tables.iter().map(|open| (open.table.handle, open.table.logon_id));
-        let subscriptions = session.subscriptions.iter().map(|of| (of.handle, of.logon_id));
-        Ok((session.index, subscriptions.chain(tables).collect()))
+        Ok(self.sessions.touch(session, now)?.index)
+    }
+
+    /// All that a session has open, in whichever mailbox.
+    pub fn open_handles(&self, session: Uuid) -> Vec<OpenHandle> {
+        let Some(session) = self.sessions.get(session) else { return Vec::new() };
+        let subscriptions = session.subscriptions.iter().map(|of| OpenHandle {
+            handle: of.handle,
+            logon_id: of.logon_id,
+            table: None,
+        });
+        let tables = session.tables.iter().map(|open| OpenHandle {
+            handle: open.table.handle,
+            logon_id: open.table.logon_id,
+            table: Some(TableView {
+                kind: open.table.kind,
+                folder: open.table.folder,
+                columns: Arc::clone(&open.columns),
+                listens: open.listens(),
+            }),
+        });
+        subscriptions.chain(tables).collect()
     }
 
     /// Tells a session to look at whatever it has open: replies of it were lost.

@@ -86,7 +86,7 @@ pub(super) fn folder_modified(folder: FolderId, total: Option<u32>, unread: Opti
     Notification::FolderModified { folder, tags: Tags::default(), total, unread }
 }
 
-pub(super) fn table_changed(kind: TableKind) -> Notification {
+pub(in crate::emsmdb) fn table_changed(kind: TableKind) -> Notification {
     match kind {
         TableKind::Hierarchy => Notification::HierarchyTable(TableEvent::Changed),
         TableKind::Contents => Notification::ContentsTable(TableEvent::Changed),

@@ -5,13 +5,18 @@ use std::sync::Arc;
 use ocbus_resolver::{Cn, SessionsError};
 use ocbus_wire::Event;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::keeper::Keeper;
+use super::outages::{Probe, is_timeout, unreachable};
 use super::shared::Shared;
 use super::{Sharing, entries};
-use crate::emsmdb::engine::{NewSession, OpenError, WaitOutcome};
+use crate::emsmdb::engine::{Handles, NewSession, OpenError, WaitOutcome};
 use crate::emsmdb::service::Inner;
+
+/// Sessions that are read at once.
+const AT_ONCE: usize = 512;
 
 /// Why a session is not found by its asynchronous one.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +51,27 @@ impl JoinError {
 }
 
 impl Keeper {
+    /// A session could not be joined: takes note of it, and waits until it is to be tried again. What there is is the turn
+    /// of whoever tries for all, until it is known what came of it ([`Keeper::joined`]).
+    pub(in crate::emsmdb) async fn until_next_join(&self, error: &JoinError) -> Option<Probe> {
+        match error {
+            JoinError::Records(error) => {
+                self.lock().count_failure(error, Instant::now());
+                self.until_next_try(unreachable(error)).await
+            }
+            _ => self.until_next_try(None).await,
+        }
+    }
+
+    /// It was tried.
+    pub(in crate::emsmdb) fn joined<T>(&self, probe: Option<Probe>, result: &Result<T, JoinError>) {
+        let error = result.as_ref().err().and_then(|error| match error {
+            JoinError::Records(error) => Some(error),
+            _ => None,
+        });
+        self.outages.tried(probe, error);
+    }
+
     /// Finds the session that an asynchronous one belongs to, and opens it here if it is not open.
     pub(in crate::emsmdb) async fn join(
         &self,
@@ -63,40 +89,54 @@ impl Keeper {
             record => record?,
         };
         let guid = record.session;
+        if self.lock().sessions.get(&guid).is_some_and(|shared| shared.owner && shared.ended) {
+            // Closed here, and just being removed.
+            return Err(JoinError::Unknown(async_session));
+        }
         let cn = Cn::new(&record.cn).map_err(|_| JoinError::Unknown(async_session))?;
         let new = NewSession { guid, cn: cn.clone(), index: 0 };
+        // Before it is open: no event is to find it without what it has.
+        let handles = match sharing.records.subscriptions(&guid).await {
+            Ok(entries) => entries::from_record(&entries),
+            Err(SessionsError::NotFound { .. }) => Handles::default(),
+            Err(error @ SessionsError::Store(_)) => return Err(error.into()),
+            Err(error) => {
+                tracing::warn!(event = "subscriptions_unread", session = %guid, reason = %error);
+                Handles::default()
+            }
+        };
         // Opened here, it is by ourselves (`Both`), or by an earlier asynchronous session.
-        let opened = inner.with(|engine, now| {
-            let is_new = !engine.contains(guid);
-            if is_new {
-                engine.open(new, now)?;
-                engine.relay(guid);
-            }
-            Ok(is_new)
-        });
-        let is_new = opened.map_err(JoinError::Open)?;
-        {
-            let mut state = self.lock();
-            if is_new {
-                state.removing.remove(&guid);
-                state.sessions.insert(guid, Shared::new(cn.clone(), false));
-            }
-            if let Some(shared) = state.sessions.get_mut(&guid)
-                && !shared.asyncs.contains(&async_session)
-            {
-                shared.asyncs.push(async_session);
-            }
-            state.by_async.insert(async_session, guid);
-        }
-        if is_new {
-            self.refresh_session(inner, sharing, guid).await;
-            // Nobody has listened for it until now.
-            inner.with(|engine, now| engine.resync(guid, now));
-        }
+        inner
+            .with(|engine, now| {
+                let is_new = !engine.contains(guid);
+                if is_new {
+                    engine.open(new, now)?;
+                    engine.relay(guid);
+                    engine.replace_handles(guid, handles);
+                }
+                let mut state = self.lock();
+                if is_new {
+                    state.put(guid, Shared::new(cn.clone(), false));
+                }
+                if let Some(shared) = state.sessions.get_mut(&guid)
+                    && !shared.asyncs.contains(&async_session)
+                {
+                    shared.asyncs.push(async_session);
+                }
+                state.by_async.insert(async_session, guid);
+                drop(state);
+                if is_new {
+                    // Nobody has listened for it until now.
+                    engine.resync(guid, now);
+                }
+                Ok(())
+            })
+            .map_err(JoinError::Open)?;
         Ok((guid, cn))
     }
 
-    /// Reads again what is open in the sessions of the users of these events, where it was not opened here.
+    /// Reads again what is open in the sessions of the users of these events, where it was not opened here. An event of
+    /// no user concerns all of them.
     pub(in crate::emsmdb) async fn refresh(&self, inner: &Arc<Inner>, events: &[Arc<Event>]) {
         if self.sharing.is_none() {
             return;
@@ -104,37 +144,89 @@ impl Keeper {
         let mut users: Vec<Cn> = events.iter().filter_map(|event| Cn::new(&event.user).ok()).collect();
         users.sort_unstable();
         users.dedup();
-        let sessions: Vec<Uuid> =
-            inner.with(|engine, _| users.iter().flat_map(|cn| engine.sessions_of(cn)).copied().collect());
+        let all = events.iter().any(|event| event.user.is_empty());
+        let of_users: Option<Vec<Uuid>> = (!all).then(|| {
+            inner.with(|engine, _| users.iter().flat_map(|cn| engine.sessions_of(cn)).copied().collect())
+        });
         let joined: Vec<Uuid> = {
             let state = self.lock();
             let is_joined = |guid: &Uuid| state.sessions.get(guid).is_some_and(|shared| !shared.owner);
-            sessions.into_iter().filter(is_joined).collect()
-        };
-        // All at once: they share round trips.
-        let mut reading = JoinSet::new();
-        for guid in joined {
-            let inner = Arc::clone(inner);
-            reading.spawn(async move {
-                if let Some(sharing) = &inner.keeper.sharing {
-                    inner.keeper.refresh_session(&inner, sharing, guid).await;
-                }
-            });
-        }
-        while reading.join_next().await.is_some() {}
-    }
-
-    async fn refresh_session(&self, inner: &Arc<Inner>, sharing: &Sharing, guid: Uuid) {
-        let entries = match sharing.records.subscriptions(&guid).await {
-            Ok(entries) => entries,
-            Err(SessionsError::NotFound { .. }) => Vec::new(),
-            Err(error) => {
-                // What was open before is told of.
-                tracing::debug!(event = "subscriptions_unread", session = %guid, reason = %error);
-                self.lock().counters.failures += 1;
-                return;
+            match of_users {
+                Some(sessions) => sessions.into_iter().filter(is_joined).collect(),
+                None => state.sessions.keys().copied().filter(is_joined).collect(),
             }
         };
-        inner.with(|engine, _| engine.replace_handles(guid, entries::from_record(&entries)));
+        for some in joined.chunks(AT_ONCE) {
+            // They share round trips.
+            let mut reading = JoinSet::new();
+            for guid in some.iter().copied() {
+                let inner = Arc::clone(inner);
+                reading.spawn(async move {
+                    let Some(sharing) = &inner.keeper.sharing else { return Ok(()) };
+                    inner.keeper.refresh_session(&inner, sharing, guid).await
+                });
+            }
+            let mut late = false;
+            while let Some(read) = reading.join_next().await {
+                late |= read.is_ok_and(|read| read.is_err_and(|error| is_timeout(&error)));
+            }
+            if late {
+                // What was open before is told of; events do not wait for a memcached that hangs.
+                return;
+            }
+        }
+    }
+
+    async fn refresh_session(
+        &self,
+        inner: &Arc<Inner>,
+        sharing: &Sharing,
+        guid: Uuid,
+    ) -> Result<(), SessionsError> {
+        let read = self.read_handles(inner, sharing, guid).await;
+        if let Err(error) = &read {
+            // What was open before is told of.
+            tracing::debug!(event = "subscriptions_unread", session = %guid, reason = %error);
+            self.lock().count_failure(error, Instant::now());
+        }
+        read
+    }
+
+    async fn read_handles(
+        &self,
+        inner: &Arc<Inner>,
+        sharing: &Sharing,
+        guid: Uuid,
+    ) -> Result<(), SessionsError> {
+        let entries = match sharing.records.subscriptions(&guid).await {
+            Ok(entries) => Some(entries),
+            Err(SessionsError::NotFound { .. }) => None,
+            Err(error) => return Err(error),
+        };
+        if entries.is_none() {
+            let async_session =
+                self.lock().sessions.get(&guid).and_then(|shared| shared.asyncs.last().copied());
+            if let Some(async_session) = async_session
+                && self.is_gone(sharing, guid, async_session).await?
+            {
+                // If it is only forgotten: its client finds out, and so does who has opened it.
+                tracing::debug!(event = "session_gone", session = %guid, "closed where it was opened");
+                inner.with(|engine, now| engine.close(guid, now));
+                return Ok(());
+            }
+        }
+        {
+            let mut state = self.lock();
+            let Some(shared) = state.sessions.get_mut(&guid) else { return Ok(()) };
+            let first = !std::mem::replace(&mut shared.absent, entries.is_none());
+            // Everything was released, or the record was evicted. Told once too often, the client finds nothing; and
+            // whoever has opened the session sees that the record is not there.
+            if entries.is_none() && (first || shared.is_perhaps_forgotten(Instant::now())) {
+                return Ok(());
+            }
+        }
+        let handles = entries::from_record(&entries.unwrap_or_default());
+        inner.with(|engine, _| engine.replace_handles(guid, handles));
+        Ok(())
     }
 }

@@ -1,7 +1,7 @@
 //! Keeps the records of all shared sessions: one task that writes what is due, several sessions at once, each one's in
 //! order.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,26 +12,27 @@ use ocbus_wire::openchange::SessionRecord;
 use ocbus_wire::{Event, EventKind, ResyncReason};
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinSet;
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior};
 use uuid::Uuid;
 
+use super::outages::{Outages, Probe, RETRY, is_timeout, unreachable};
 use super::shared::{Job, Shared};
+use super::waits::Waiting;
 use super::{Sharing, SharingStatistics, entries};
-use crate::emsmdb::engine::{Taken, UnknownSession};
 use crate::emsmdb::service::Inner;
 
 /// Sessions whose records are written at once.
 const CONCURRENT: usize = 64;
 
-/// How soon a session is tried again for which memcached failed. Until then nobody waits for memcached because of it.
-const RETRY: Duration = Duration::from_millis(500);
-
-/// How long nobody's fetch asks memcached when one has waited for it in vain: a server with one thread must not do
+/// How long nobody's call asks memcached when one has waited for it in vain: a server with one thread must not do
 /// nothing else. What is there is fetched later.
 const SPARED: Duration = Duration::from_secs(2);
 
 /// How long it is tried to remove the records of a session that is over.
 const REMOVE: Duration = Duration::from_secs(600);
+
+/// How often it is looked for those of which it was tried long enough.
+const SWEEP: Duration = Duration::from_secs(60);
 
 /// How much is appended at once, about.
 const APPEND_OCTETS: usize = 64 * 1024;
@@ -39,25 +40,83 @@ const APPEND_OCTETS: usize = 64 * 1024;
 pub(in crate::emsmdb) struct Keeper {
     pub(super) sharing: Option<Sharing>,
     state: Mutex<State>,
+    pub(super) outages: Outages,
     changed: Notify,
     /// A session is forgotten.
     gone: Notify,
-    runtime: tokio::runtime::Handle,
+    pub(super) runtime: tokio::runtime::Handle,
 }
 
 #[derive(Default)]
 pub(super) struct State {
     pub(super) sessions: HashMap<Uuid, Shared>,
     pub(super) by_async: HashMap<Uuid, Uuid>,
-    /// Sessions with something to do.
-    ready: VecDeque<Uuid>,
-    /// Sessions for which it failed.
-    retries: BTreeSet<(Instant, Uuid)>,
-    /// A fetch failed, and until then no other one waits for memcached.
+    /// Sessions with something to do; one of an outage may be its probe.
+    ready: VecDeque<(Uuid, Option<Probe>)>,
+    /// Sessions for which it has just failed, and the server that is out of reach, if that is why.
+    failed: Vec<(Uuid, Option<String>)>,
+    /// A call has waited in vain, and until then no other one waits for memcached.
     spared_until: Option<Instant>,
+    /// Waits by asynchronous sessions.
+    pub(super) waits: HashMap<Uuid, Waiting>,
+    /// Of sessions and waits.
+    pub(super) last_number: u64,
     /// Sessions that are over, and since when.
     pub(super) removing: HashMap<Uuid, Instant>,
     pub(super) counters: SharingStatistics,
+}
+
+impl State {
+    /// Puts a session in the place of any former one with its GUID. Says whether there was one: then whoever works for
+    /// that one goes on with this, so that nothing of it comes later.
+    pub(super) fn put(&mut self, guid: Uuid, mut new: Shared) -> bool {
+        self.removing.remove(&guid);
+        self.last_number += 1;
+        new.number = self.last_number;
+        let old = self.sessions.remove(&guid);
+        let is_again = old.is_some();
+        if let Some(old) = old {
+            for async_session in &old.asyncs {
+                self.by_async.remove(async_session);
+            }
+            new.inherit(old);
+        }
+        self.sessions.insert(guid, new);
+        is_again
+    }
+
+    fn forget(&mut self, guid: Uuid) {
+        self.removing.remove(&guid);
+        let Some(shared) = self.sessions.remove(&guid) else { return };
+        for async_session in shared.asyncs {
+            self.by_async.remove(&async_session);
+        }
+    }
+
+    /// A session that had failed is ready. A probe comes first: others wait for what becomes of it.
+    fn try_again(&mut self, guid: Uuid, probe: Option<Probe>) {
+        let stalled = self.sessions.get_mut(&guid).filter(|shared| shared.stalled);
+        // Forgotten meanwhile, and perhaps opened again: then it is somebody else's.
+        let Some(shared) = stalled else { return };
+        shared.stalled = false;
+        match probe {
+            Some(_) => self.ready.push_front((guid, probe)),
+            None => self.ready.push_back((guid, None)),
+        }
+    }
+
+    /// Whether nobody is to wait for memcached just now.
+    pub(super) fn is_spared(&self) -> bool {
+        self.spared_until.is_some_and(|until| Instant::now() < until)
+    }
+
+    /// Takes note of a call that failed.
+    pub(super) fn count_failure(&mut self, error: &SessionsError, now: Instant) {
+        self.counters.failures += 1;
+        if is_timeout(error) {
+            self.spared_until = Some(now + SPARED);
+        }
+    }
 }
 
 impl fmt::Debug for Keeper {
@@ -69,7 +128,14 @@ impl fmt::Debug for Keeper {
 impl Keeper {
     pub(in crate::emsmdb) fn new(sharing: Option<Sharing>) -> Keeper {
         let runtime = tokio::runtime::Handle::current();
-        Keeper { sharing, state: Mutex::default(), changed: Notify::new(), gone: Notify::new(), runtime }
+        Keeper {
+            sharing,
+            state: Mutex::default(),
+            outages: Outages::default(),
+            changed: Notify::new(),
+            gone: Notify::new(),
+            runtime,
+        }
     }
 
     /// Whether events are heard here.
@@ -95,8 +161,10 @@ impl Keeper {
     /// A session was opened here.
     pub(in crate::emsmdb) fn opened(&self, guid: Uuid, cn: &Cn) {
         let mut state = self.lock();
-        state.removing.remove(&guid);
-        state.sessions.insert(guid, Shared::new(cn.clone(), true));
+        if state.put(guid, Shared::new(cn.clone(), true)) {
+            // Its former life's records are to be removed first.
+            self.due_in(&mut state, guid, |_| {});
+        }
     }
 
     /// What is open in a session has changed.
@@ -124,7 +192,7 @@ impl Keeper {
         self.due_in(&mut state, guid, |shared| shared.ended = true);
     }
 
-    fn due(&self, guid: Uuid, change: impl FnOnce(&mut Shared)) {
+    pub(super) fn due(&self, guid: Uuid, change: impl FnOnce(&mut Shared)) {
         if self.sharing.is_some() {
             self.due_in(&mut self.lock(), guid, change);
         }
@@ -134,91 +202,129 @@ impl Keeper {
         let Some(shared) = state.sessions.get_mut(&guid) else { return };
         change(shared);
         if !std::mem::replace(&mut shared.busy, true) {
-            state.ready.push_back(guid);
+            state.ready.push_back((guid, None));
             self.changed.notify_one();
         }
     }
 
-    /// Ties an asynchronous session to a session, and waits until that is written or was tried to be.
+    /// Ties an asynchronous session to a session, and waits until that is written or was tried to be; no longer than one
+    /// call on memcached may take, whatever else waits for it.
     pub(in crate::emsmdb) async fn connect_async(&self, guid: Uuid, async_session: Uuid) {
+        let Some(sharing) = &self.sharing else { return };
         let (done, written) = oneshot::channel();
         self.due(guid, |shared| {
             shared.connect(async_session);
             shared.waiting.push(done);
         });
-        // An error: it failed, or there is no such session.
-        let _ = written.await;
+        if self.lock().is_spared() {
+            return;
+        }
+        // It may be late, or have failed, or there is no such session: it is written when it can be.
+        let _ = tokio::time::timeout(sharing.records.time_limit(), written).await;
     }
 
     /// An event of the bus, before the engine is told: memcached may have forgotten what we wrote.
-    pub(in crate::emsmdb) fn heard(&self, event: &Event) {
+    pub(in crate::emsmdb) fn heard(&self, inner: &Arc<Inner>, event: &Event) {
         let lost =
             matches!(&event.kind, EventKind::Resync { reason, .. } if *reason == ResyncReason::ResolverLost);
         if !lost || self.sharing.is_none() {
             return;
         }
-        let concerned: Vec<Uuid> = {
-            let state = self.lock();
-            let of_user = |shared: &Shared| event.user.is_empty() || shared.cn.as_str() == event.user;
-            let owned = state.sessions.iter().filter(|(_, shared)| shared.owner && of_user(shared));
-            owned.map(|(guid, _)| *guid).collect()
+        // After a restart there is one event for each user: all sessions are not walked through for each.
+        let of_user = |cn: Cn| inner.with(|engine, _| engine.sessions_of(&cn).to_vec());
+        let concerned: Vec<Uuid> = match event.user.is_empty() {
+            true => self.lock().sessions.keys().copied().collect(),
+            false => Cn::new(&event.user).map(of_user).unwrap_or_default(),
         };
-        concerned.into_iter().for_each(|guid| self.due(guid, Shared::rewrite));
+        let now = Instant::now();
+        for guid in concerned {
+            let is_ours = self.lock().sessions.get_mut(&guid).is_some_and(|shared| {
+                shared.may_be_forgotten(now);
+                shared.owner
+            });
+            if is_ours {
+                self.due(guid, Shared::rewrite);
+            }
+        }
     }
 
     /// The task.
     pub(in crate::emsmdb) async fn run(&self, inner: &Arc<Inner>) {
         let mut under_way = JoinSet::new();
+        let mut stalled = JoinSet::new();
+        let mut sweep = tokio::time::interval(SWEEP);
+        sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            let failed = std::mem::take(&mut self.lock().failed);
+            for (guid, server) in failed {
+                let inner = Arc::clone(inner);
+                stalled.spawn(async move { (guid, inner.keeper.until_next_try(server.as_deref()).await) });
+            }
             while under_way.len() < CONCURRENT
-                && let Some(guid) = self.next_ready()
+                && let Some((guid, probe)) = self.next_ready()
             {
                 let inner = Arc::clone(inner);
-                under_way.spawn(async move { inner.keeper.work(&inner, guid).await });
+                under_way.spawn(async move { inner.keeper.work(&inner, guid, probe).await });
             }
-            let retry = self.lock().retries.first().map(|(at, _)| *at);
             tokio::select! {
                 () = self.changed.notified() => {}
-                () = sleep_until(retry) => {}
+                Some(Ok((guid, probe))) = stalled.join_next() => self.lock().try_again(guid, probe),
                 Some(_) = under_way.join_next() => {}
+                _ = sweep.tick() => self.sweep(Instant::now()),
             }
         }
     }
 
-    fn next_ready(&self) -> Option<Uuid> {
-        let mut state = self.lock();
-        let retry = state.retries.first().copied().filter(|(at, _)| *at <= Instant::now());
-        if let Some(retry) = retry {
-            state.retries.remove(&retry);
-            return Some(retry.1);
+    /// A session that failed by itself is tried again soon; of those that miss a server one tries for all.
+    pub(in crate::emsmdb) async fn until_next_try(&self, server: Option<&str>) -> Option<Probe> {
+        match server {
+            Some(server) => self.outages.wait(server).await,
+            None => {
+                tokio::time::sleep(RETRY).await;
+                None
+            }
         }
-        state.ready.pop_front()
+    }
+
+    fn next_ready(&self) -> Option<(Uuid, Option<Probe>)> {
+        self.lock().ready.pop_front()
     }
 
     /// Does all that is due for a session.
-    async fn work(&self, inner: &Arc<Inner>, guid: Uuid) {
+    async fn work(&self, inner: &Arc<Inner>, guid: Uuid, probe: Option<Probe>) {
         let Some(sharing) = &self.sharing else { return };
         loop {
-            let job = {
+            let (job, number) = {
                 let mut state = self.lock();
                 let Some(shared) = state.sessions.get_mut(&guid) else { return };
                 match shared.next() {
-                    Some(job) => job,
+                    Some(job) => (job, shared.number),
                     None => {
                         (shared.busy, shared.failing) = (false, false);
                         for waiting in shared.waiting.drain(..) {
                             // Who does not wait any more does not mind.
                             let _ = waiting.send(());
                         }
-                        return;
+                        drop(state);
+                        return self.outages.tried(probe, None);
                     }
                 }
             };
             let is_last = matches!(job, Job::Remove { .. } | Job::Forget);
+            let asks = job != Job::Forget;
             match self.step(inner, sharing, guid, job).await {
-                Ok(()) if is_last => return self.forget(guid),
+                // If not, it was opened again meanwhile: what is due for it then is ours to do.
+                // Who has asked nothing knows nothing: its turn is another's.
+                Ok(()) if is_last && self.forget(guid, number) => {
+                    return self.outages.tried(probe.filter(|_| asks), None);
+                }
+                // It answers: who was spared a moment ago can ask again.
+                Ok(()) if asks => self.lock().spared_until = None,
                 Ok(()) => {}
-                Err(error) => return self.failed(guid, &error),
+                Err(error) => {
+                    self.failed(guid, &error);
+                    return self.outages.tried(probe, Some(&error));
+                }
             }
         }
     }
@@ -227,31 +333,53 @@ impl Keeper {
         tracing::debug!(event = "records_failed", session = %guid, reason = %error, "tried again");
         let now = Instant::now();
         let mut state = self.lock();
-        state.counters.failures += 1;
+        state.count_failure(error, now);
         if state.counters.failures.is_power_of_two() {
             let count = state.counters.failures;
             tracing::warn!(event = "records_failed", count, reason = %error, "sessions are not shared meanwhile");
         }
-        if state.removing.get(&guid).is_some_and(|since| *since + REMOVE <= now) {
-            state.counters.left_behind += 1;
-            tracing::warn!(event = "records_left_behind", session = %guid, "memcached has them until it evicts them");
-            drop(state);
-            return self.forget(guid);
-        }
         if let Some(shared) = state.sessions.get_mut(&guid) {
-            shared.again();
-            state.retries.insert((now + RETRY, guid));
+            shared.again(now);
+        }
+        self.stall(&mut state, guid, error);
+    }
+
+    /// A session is to be tried again, and is not ready until then.
+    pub(super) fn stall(&self, state: &mut State, guid: Uuid, error: &SessionsError) {
+        if let Some(shared) = state.sessions.get_mut(&guid) {
+            (shared.busy, shared.stalled) = (true, true);
+            state.failed.push((guid, unreachable(error).map(ToOwned::to_owned)));
+            self.changed.notify_one();
         }
     }
 
-    fn forget(&self, guid: Uuid) {
+    /// Forgets a session, unless another has taken its place. Says whether it has not.
+    fn forget(&self, guid: Uuid, number: u64) -> bool {
         let mut state = self.lock();
-        state.removing.remove(&guid);
-        if let Some(shared) = state.sessions.remove(&guid) {
-            for async_session in shared.asyncs {
-                state.by_async.remove(&async_session);
-            }
+        let other = state.sessions.get(&guid).is_some_and(|shared| shared.number != number);
+        if !other {
+            state.forget(guid);
         }
+        drop(state);
+        self.gone.notify_waiters();
+        !other
+    }
+
+    /// Leaves behind what could not be removed for long.
+    fn sweep(&self, now: Instant) {
+        let mut state = self.lock();
+        // Those that somebody works for are tried just now.
+        let is_late = |(guid, since): (&Uuid, &Instant)| {
+            let stalled = state.sessions.get(guid).is_none_or(|shared| shared.stalled);
+            (stalled && *since + REMOVE <= now).then_some(*guid)
+        };
+        let late: Vec<Uuid> = state.removing.iter().filter_map(is_late).collect();
+        for guid in late {
+            state.counters.left_behind += 1;
+            tracing::warn!(event = "records_left_behind", session = %guid, "memcached has them until it evicts them");
+            state.forget(guid);
+        }
+        drop(state);
         self.gone.notify_waiters();
     }
 
@@ -265,6 +393,13 @@ impl Keeper {
         let records = &sharing.records;
         match job {
             Job::Forget => Ok(()),
+            Job::Clear => {
+                absent_is_right(records.discard(&guid).await)?;
+                if let Some(shared) = self.lock().sessions.get_mut(&guid) {
+                    shared.clear = false;
+                }
+                Ok(())
+            }
             Job::Remove { asyncs } => {
                 for async_session in asyncs {
                     absent_is_right(records.unregister(&async_session).await)?;
@@ -286,13 +421,17 @@ impl Keeper {
                     Ok(()) | Err(SessionsError::SessionExists { .. }) => Ok(()),
                     Err(SessionsError::Invalid { source, .. }) => {
                         tracing::warn!(event = "session_not_shared", session = %guid, reason = %source);
+                        if let Some(shared) = self.lock().sessions.get_mut(&guid) {
+                            shared.unwritable = true;
+                        }
                         Ok(())
                     }
                     Err(error) => Err(error),
                 }
             }
             Job::Handles => {
-                let Some(handles) = inner.with(|engine, _| engine.handles(guid)) else { return Ok(()) };
+                let open = inner.with(|engine, _| Some((engine.handles(guid)?, engine.open_handles(guid))));
+                let Some((handles, open)) = open else { return Ok(()) };
                 let (entries, all) = entries::to_record(&handles);
                 if !all {
                     tracing::warn!(event = "subscriptions_not_shared", session = %guid, "a record holds 100");
@@ -302,22 +441,40 @@ impl Keeper {
                 let number = hasher.finish();
                 // Each RopQueryRows says that a view is open.
                 let before = self.lock().sessions.get(&guid).and_then(|shared| shared.written);
-                if before == Some(number) {
-                    return Ok(());
-                }
-                match records.replace_subscriptions(&guid, &entries).await {
-                    Ok(()) => {
-                        if let Some(shared) = self.lock().sessions.get_mut(&guid) {
-                            shared.written = Some(number);
+                let mut all_written = true;
+                if before != Some(number) {
+                    match records.replace_subscriptions(&guid, &entries).await {
+                        Err(SessionsError::Invalid { source, .. }) => {
+                            tracing::warn!(event = "subscriptions_not_shared", session = %guid, reason = %source);
+                            all_written = false;
                         }
-                        Ok(())
+                        result => result?,
                     }
-                    Err(SessionsError::Invalid { source, .. }) => {
-                        tracing::warn!(event = "subscriptions_not_shared", session = %guid, reason = %source);
-                        Ok(())
-                    }
-                    failed => failed,
                 }
+                if let Some(shared) = self.lock().sessions.get_mut(&guid) {
+                    let any = all_written && !entries.is_empty();
+                    shared.handles_written(number, any, &open, Instant::now());
+                }
+                Ok(())
+            }
+            Job::Check { async_session, subscriptions } => {
+                let mut forgotten = false;
+                if let Some(async_session) = async_session {
+                    let found = records.session(&async_session).await.map(|_| ());
+                    forgotten |= is_absent(found)?;
+                }
+                if subscriptions {
+                    let found = records.subscriptions(&guid).await.map(|_| ());
+                    forgotten |= is_absent(found)?;
+                }
+                if forgotten {
+                    self.was_forgotten(
+                        inner,
+                        guid,
+                        "memcached lost records: they are written again, and a resync",
+                    );
+                }
+                Ok(())
             }
             Job::Relay { unsent } => self.append(inner, sharing, guid, unsent).await,
             Job::Look { joined } => self.look_at(inner, sharing, guid, joined).await,
@@ -332,20 +489,21 @@ impl Keeper {
         guid: Uuid,
         mut octets: Vec<u8>,
     ) -> Result<(), SessionsError> {
-        let resync = inner.with(|engine, _| {
-            if octets.is_empty() {
+        if octets.is_empty() {
+            inner.with(|engine, _| {
                 let left = engine.take_relay(guid, APPEND_OCTETS, &mut octets);
                 if let Some(shared) = self.lock().sessions.get_mut(&guid) {
                     shared.relay = left;
                     shared.unsent.clone_from(&octets);
                 }
-            }
-            engine.resync_replies(guid)
-        });
+            });
+        }
         if octets.is_empty() {
             return Ok(());
         }
-        let appended = sharing.records.append(&guid, &octets, &resync).await?;
+        // It names everything that the session has open, and everybody waits meanwhile.
+        let resync = || inner.with(|engine, _| engine.resync_replies(guid));
+        let appended = sharing.records.append_or(&guid, &octets, resync).await?;
         {
             let mut state = self.lock();
             state.counters.appended_octets += wide(octets.len());
@@ -358,131 +516,6 @@ impl Keeper {
         // Not before: the client will look there, and perhaps in another process.
         inner.with(|engine, now| engine.wake(guid, now));
         Ok(())
-    }
-
-    /// A wait is parked: ended if something can be fetched, or if there is no such session any more.
-    async fn look_at(
-        &self,
-        inner: &Arc<Inner>,
-        sharing: &Sharing,
-        guid: Uuid,
-        joined: Option<Uuid>,
-    ) -> Result<(), SessionsError> {
-        if let Some(async_session) = joined {
-            match sharing.records.session(&async_session).await {
-                Err(SessionsError::NotFound { .. }) => {
-                    tracing::debug!(event = "session_gone", session = %guid, "closed where it was opened");
-                    inner.with(|engine, now| engine.close(guid, now));
-                    return Ok(());
-                }
-                Err(error @ SessionsError::Store(_)) => return Err(error),
-                _ => {}
-            }
-        }
-        let front = self.lock().sessions.get(&guid).map(|shared| Arc::clone(&shared.front));
-        let Some(front) = front else { return Ok(()) };
-        let left = front.lock().await.left();
-        if left > 0 || sharing.records.waiting_octets(&guid).await? > 0 {
-            inner.with(|engine, now| engine.wake(guid, now));
-        }
-        Ok(())
-    }
-
-    /// Gives a client what waits for it: what was taken before, then what is in `deliver:` now. `None`: the session is not
-    /// opened here, or not shared.
-    pub(in crate::emsmdb) async fn fetch(
-        &self,
-        inner: &Arc<Inner>,
-        guid: Uuid,
-        free: usize,
-        out: &mut Vec<u8>,
-    ) -> Option<Result<Taken, UnknownSession>> {
-        let front = {
-            let state = self.lock();
-            let shared = state.sessions.get(&guid).filter(|shared| shared.owner && !shared.ended)?;
-            Arc::clone(&shared.front)
-        };
-        let bringing = Arc::clone(inner);
-        // In a task of its own: dropped in the middle, what it has taken would be lost.
-        let brought = self.runtime.spawn(async move { bringing.keeper.bring(&bringing, guid, free).await });
-        if let Err(error) = brought.await {
-            tracing::debug!(event = "fetch_ended", session = %guid, reason = %error);
-        }
-        let mut front = front.lock().await;
-        let (index, open) = match inner.with(|engine, now| engine.fetched(guid, 0, now)) {
-            Ok(session) => session,
-            Err(unknown) => return Some(Err(unknown)),
-        };
-        let given = front.give(free, &open, index, out);
-        drop(front);
-        let _ = inner.with(|engine, now| engine.fetched(guid, given.taken.replies, now));
-        self.lock().counters.released += given.released;
-        if given.unreadable > 0 {
-            tracing::warn!(event = "deliver_unreadable", session = %guid, octets = given.unreadable);
-            self.lock().counters.unreadable_octets += wide(given.unreadable);
-            inner.with(|engine, now| engine.resync(guid, now));
-        }
-        Some(Ok(given.taken))
-    }
-
-    /// Takes from `deliver:` what the next response may need.
-    async fn bring(&self, inner: &Arc<Inner>, guid: Uuid, free: usize) {
-        let Some(sharing) = &self.sharing else { return };
-        let found = {
-            let state = self.lock();
-            let spared = state.spared_until.is_some_and(|until| Instant::now() < until);
-            let shared = state.sessions.get(&guid).filter(|shared| !shared.failing);
-            shared.map(|shared| (Arc::clone(&shared.front), shared.appended, spared))
-        };
-        let Some((front, appended, spared)) = found else { return };
-        if spared {
-            return self.look(guid);
-        }
-        // One taker at a time.
-        let mut front = front.lock().await;
-        if front.left() > free {
-            return;
-        }
-        let taken = match sharing.records.take(&guid).await {
-            Ok(taken) => taken,
-            Err(error) => {
-                drop(front);
-                return self.fetch_failed(guid, &error);
-            }
-        };
-        let forgotten = {
-            let mut state = self.lock();
-            state.counters.taken_octets += wide(taken.replies.len());
-            let Some(shared) = state.sessions.get_mut(&guid) else { return };
-            let forgotten = !taken.found && appended > shared.fetched;
-            shared.fetched = appended;
-            state.counters.forgotten += u64::from(forgotten);
-            forgotten
-        };
-        front.add(taken.replies);
-        drop(front);
-        if forgotten {
-            tracing::warn!(event = "deliver_forgotten", session = %guid, "memcached lost replies: a resync");
-            inner.with(|engine, now| engine.resync(guid, now));
-            self.due(guid, Shared::rewrite);
-        }
-    }
-
-    fn fetch_failed(&self, guid: Uuid, error: &SessionsError) {
-        tracing::debug!(event = "records_failed", session = %guid, reason = %error, "fetched later");
-        let mut state = self.lock();
-        state.counters.failures += 1;
-        if matches!(error, SessionsError::Store(error) if error.is_timeout()) {
-            state.spared_until = Some(Instant::now() + SPARED);
-        }
-        let Some(shared) = state.sessions.get_mut(&guid) else { return };
-        let waiting = std::mem::take(&mut shared.waiting);
-        shared.again();
-        shared.waiting = waiting;
-        if !std::mem::replace(&mut shared.busy, true) {
-            state.retries.insert((Instant::now() + RETRY, guid));
-            self.changed.notify_one();
-        }
     }
 
     /// Waits until the records of every session that is over are removed.
@@ -505,13 +538,59 @@ fn absent_is_right(result: Result<(), SessionsError>) -> Result<(), SessionsErro
     }
 }
 
-fn wide(octets: usize) -> u64 {
+/// Whether there is no such record. What cannot be read is there.
+fn is_absent(result: Result<(), SessionsError>) -> Result<bool, SessionsError> {
+    match result {
+        Err(SessionsError::NotFound { .. }) => Ok(true),
+        Err(error @ SessionsError::Store(_)) => Err(error),
+        _ => Ok(false),
+    }
+}
+
+pub(super) fn wide(octets: usize) -> u64 {
     u64::try_from(octets).unwrap_or(u64::MAX)
 }
 
-async fn sleep_until(at: Option<Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at).await,
-        None => std::future::pending().await,
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// However long memcached is away: the sessions that end meanwhile are not kept for ever.
+    #[tokio::test]
+    async fn what_cannot_be_removed_for_long_is_left_behind() {
+        let (keeper, now) = (Keeper::new(None), Instant::now());
+        let cn: Cn = "bob".parse().unwrap();
+        let (stalled, busy) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        for guid in [stalled, busy] {
+            keeper.opened(guid, &cn);
+            keeper.ended(guid);
+        }
+        keeper.lock().sessions.get_mut(&stalled).unwrap().stalled = true;
+        keeper.sweep(now);
+        assert_eq!(keeper.statistics().sessions, 2);
+        keeper.sweep(now + 2 * REMOVE);
+        let statistics = keeper.statistics();
+        assert_eq!((statistics.sessions, statistics.left_behind), (1, 1));
+        assert!(keeper.lock().sessions.contains_key(&busy), "it is just tried");
+    }
+
+    #[tokio::test]
+    async fn who_removes_a_former_session_does_not_forget_the_next_one() {
+        let (keeper, guid) = (Keeper::new(None), Uuid::from_u128(1));
+        let cn: Cn = "bob".parse().unwrap();
+        keeper.opened(guid, &cn);
+        keeper.ended(guid);
+        let former = keeper.lock().sessions[&guid].number;
+        keeper.opened(guid, &cn);
+        assert!(!keeper.forget(guid, former));
+        let number = keeper.lock().sessions[&guid].number;
+        assert!(keeper.lock().sessions[&guid].busy, "whoever worked for the former one goes on");
+        assert!(keeper.forget(guid, number));
+        assert_eq!(keeper.statistics().sessions, 0);
+        // Nobody is made ready who is gone, or somebody else by now.
+        keeper.opened(guid, &cn);
+        keeper.lock().try_again(guid, None);
+        assert!(keeper.next_ready().is_some(), "the one that was closed, which is nobody's");
+        assert!(keeper.next_ready().is_none());
     }
 }

@@ -13,22 +13,29 @@
 //! * [`Sharing`], [`Part`]: which of both this process is.
 //! * `entries`: what is open in a session, as `subscription:` has it.
 //! * `keeper`: what is still to be written, and by whom; one task. `shared`: of one session.
-//! * `gone`: room for sessions that are joined, in the place of those that are closed.
-//! * `front`: what was taken and not given to the client yet.
+//! * `client`: its wait, and its replies. `front`: what was taken and not given to it yet; `rows`: which rows may be.
+//! * `joined`: sessions that another process has opened. `gone`: room for them, in the place of those that are closed.
+//!   `waits`: one for each asynchronous session.
+//! * `outages`: who tries a memcached that is out of reach.
 //!
 //! memcached's being down is no error to anybody: what is to be written waits in the session's queue with its bounds, and
 //! its wait stays parked until the client could fetch something; what is there is fetched when memcached is back. What
 //! memcached forgets is written again; replies that it forgot are made good by a resync.
 
+mod client;
 mod entries;
 mod front;
 mod gone;
 mod joined;
 mod keeper;
+mod outages;
+mod rows;
 mod shared;
+mod waits;
 
 pub use joined::JoinError;
 pub(super) use keeper::Keeper;
+pub(super) use waits::{Lost, Place};
 
 use ocbus_resolver::SessionRecords;
 
@@ -71,10 +78,12 @@ pub struct SharingStatistics {
     pub taken_octets: u64,
     /// Times that `deliver:` was full, so that a resync took the place of what waited.
     pub full: u64,
-    /// Times that memcached had forgotten replies before they were fetched; a resync stands for them.
+    /// Times that memcached had forgotten replies before they were fetched, or another record; a resync stands for them.
     pub forgotten: u64,
-    /// Replies that were not given out, as their handle had been released.
+    /// Replies that were not given out, as their handle had been released, or was something else by then.
     pub released: u64,
+    /// Rows that may have been made for former columns; TableChanged stands for them.
+    pub outdated: u64,
     /// Octets of `deliver:` that could not be read, and were dropped; a resync stands for them.
     pub unreadable_octets: u64,
     /// Calls on memcached that failed. They are repeated.

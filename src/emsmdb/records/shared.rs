@@ -1,19 +1,29 @@
 //! What is still to be done for the records of one session. No I/O, no clock.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use ocbus_resolver::Cn;
 use tokio::sync::{Mutex, oneshot};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::front::Front;
+use super::rows::Rows;
+use crate::emsmdb::engine::OpenHandle;
 
 /// Asynchronous sessions of one session. A client has one, and another when it connects anew; beyond this the oldest go.
 const MAX_ASYNCS: usize = 16;
 
+/// How long the process that opened a session has to write its records again that memcached may have forgotten: it sees
+/// that at its next heartbeat.
+const FORGETS: Duration = Duration::from_secs(10);
+
 /// One session that is shared.
 #[derive(Debug)]
 pub(super) struct Shared {
+    /// Another for each: one that is opened again has the GUID of the former one.
+    pub(super) number: u64,
     pub(super) cn: Cn,
     /// Opened here (emsmdb), and not found in the records (asyncemsmdb): the records are ours to write and to remove.
     pub(super) owner: bool,
@@ -29,20 +39,40 @@ pub(super) struct Shared {
     pub(super) relay: bool,
     /// What was written there last, in a number.
     pub(super) written: Option<u64>,
+    /// The user's name cannot be written into `session:`.
+    pub(super) unwritable: bool,
+    /// That was more than nothing: the record is there.
+    pub(super) recorded: bool,
+    /// What others know of its tables.
+    pub(super) rows: Rows,
+    /// `deliver:` has replies of a former session with this GUID.
+    pub(super) clear: bool,
     /// `deliver:` is to be looked at: something that can be fetched may be there, and its wait is parked.
     pub(super) look: bool,
+    /// It is to be looked whether its records are there.
+    pub(super) check: bool,
+    /// When it was last.
+    pub(super) checked: Option<Instant>,
+    /// Of one that is not ours: until when absent records need not mean that it is closed.
+    perhaps_forgotten: Option<Instant>,
+    /// Of one that is not ours: `subscription:` was not there the last time.
+    pub(super) absent: bool,
     /// It is over: the records are to be removed.
     pub(super) ended: bool,
     /// Somebody works for it, or will.
     pub(super) busy: bool,
     /// The last call on memcached failed.
     pub(super) failing: bool,
+    /// And nobody works for it until it is tried again.
+    pub(super) stalled: bool,
     /// Taken out of the queue, and perhaps not in `deliver:` yet.
     pub(super) unsent: Vec<u8>,
     /// How often was appended.
     pub(super) appended: u64,
     /// How often had been when `deliver:` was taken last.
     pub(super) fetched: u64,
+    /// It was there then.
+    pub(super) found: bool,
     /// Who waits until all is written, or was tried to be.
     pub(super) waiting: Vec<oneshot::Sender<()>>,
     pub(super) front: Arc<Mutex<Front>>,
@@ -55,6 +85,8 @@ pub(super) enum Job {
     Remove { asyncs: Vec<Uuid> },
     /// Nothing of it is ours: it is only to be forgotten.
     Forget,
+    /// Remove `deliver:`, which a former session has left.
+    Clear,
     /// Remove one `session:`.
     Unregister { async_session: Uuid },
     /// Write `session:`.
@@ -65,11 +97,14 @@ pub(super) enum Job {
     Relay { unsent: Vec<u8> },
     /// Look at `deliver:`, and, for one that is not ours, whether `session:` is there still.
     Look { joined: Option<Uuid> },
+    /// Look whether this `session:` is there, and whether `subscription:` is, if it should be.
+    Check { async_session: Option<Uuid>, subscriptions: bool },
 }
 
 impl Shared {
     pub(super) fn new(cn: Cn, owner: bool) -> Shared {
         Shared {
+            number: 0,
             cn,
             owner,
             asyncs: Vec::new(),
@@ -77,17 +112,44 @@ impl Shared {
             register: Vec::new(),
             handles: false,
             written: None,
+            unwritable: false,
+            recorded: false,
+            rows: Rows::default(),
+            clear: false,
             relay: false,
             look: false,
+            check: false,
+            checked: None,
+            perhaps_forgotten: None,
+            absent: false,
             ended: false,
             busy: false,
             failing: false,
+            stalled: false,
             unsent: Vec::new(),
             appended: 0,
             fetched: 0,
+            found: false,
             waiting: Vec::new(),
             front: Arc::default(),
         }
+    }
+
+    /// Takes the place of a former session with its GUID, whose records may be there, or are just being removed: by
+    /// whoever works for this one from now on.
+    pub(super) fn inherit(&mut self, old: Shared) {
+        (self.busy, self.stalled, self.failing) = (old.busy, old.stalled, old.failing);
+        if old.owner {
+            let asyncs = old.asyncs.into_iter().chain(old.dropped);
+            self.dropped = asyncs.filter(|of| !self.asyncs.contains(of)).collect();
+            (self.clear, self.handles) = (true, self.owner);
+        }
+    }
+
+    /// `subscription:` says now what is open. `number`: what of.
+    pub(super) fn handles_written(&mut self, number: u64, any: bool, open: &[OpenHandle], now: Instant) {
+        self.rows.written(open, self.written.is_none(), now);
+        (self.written, self.recorded) = (Some(number), any);
     }
 
     /// An asynchronous session belongs to it from here on.
@@ -117,6 +179,9 @@ impl Shared {
                 false => Job::Forget,
             });
         }
+        if self.clear {
+            return Some(Job::Clear);
+        }
         if let Some(async_session) = self.register.pop() {
             return Some(Job::Register { async_session, cn: self.cn.clone() });
         }
@@ -129,16 +194,33 @@ impl Shared {
         if self.relay || !self.unsent.is_empty() {
             return Some(Job::Relay { unsent: self.unsent.clone() });
         }
-        let joined = self.asyncs.last().copied().filter(|_| !self.owner);
-        std::mem::take(&mut self.look).then_some(Job::Look { joined })
+        if std::mem::take(&mut self.look) {
+            return Some(Job::Look { joined: self.asyncs.last().copied().filter(|_| !self.owner) });
+        }
+        let async_session = self.asyncs.last().copied().filter(|_| !self.unwritable);
+        let subscriptions = self.recorded;
+        std::mem::take(&mut self.check).then_some(Job::Check { async_session, subscriptions })
     }
 
     /// A step failed: it is to be done again, and so is what memcached may have forgotten by then.
-    pub(super) fn again(&mut self) {
+    pub(super) fn again(&mut self, now: Instant) {
         self.failing = true;
         self.look = true;
+        self.may_be_forgotten(now);
         self.rewrite();
         self.waiting.clear();
+    }
+
+    /// memcached may have forgotten what others have written.
+    pub(super) fn may_be_forgotten(&mut self, now: Instant) {
+        if !self.owner {
+            self.perhaps_forgotten = Some(now + FORGETS);
+        }
+    }
+
+    /// Whether absent records may be written again soon.
+    pub(super) fn is_perhaps_forgotten(&self, now: Instant) -> bool {
+        self.perhaps_forgotten.is_some_and(|until| now < until)
     }
 
     /// memcached may have forgotten what we have written.
@@ -179,12 +261,12 @@ mod tests {
     fn behind_a_failure_all_of_ours_is_written_again() {
         let mut ours = shared(true);
         ours.unsent = vec![1];
-        ours.again();
+        ours.again(Instant::now());
         assert!(matches!(ours.next(), Some(Job::Register { .. })));
         assert_eq!(ours.next(), Some(Job::Handles));
         assert_eq!(ours.next(), Some(Job::Relay { unsent: vec![1] }), "kept until it is there for certain");
         let mut joined = shared(false);
-        joined.again();
+        joined.again(Instant::now());
         assert_eq!(joined.next(), Some(Job::Look { joined: Some(Uuid::from_u128(1)) }));
         assert_eq!(joined.next(), None);
     }
@@ -214,5 +296,21 @@ mod tests {
         );
         shared.ended = true;
         assert!(matches!(shared.next(), Some(Job::Remove { asyncs }) if asyncs.len() == MAX_ASYNCS + 3));
+    }
+
+    #[test]
+    fn what_a_former_session_has_left_goes_first() {
+        let (mut old, mut new) = (shared(true), Shared::new("bob".parse().unwrap(), true));
+        (old.ended, old.busy) = (true, true);
+        new.inherit(old);
+        assert!(new.busy && !new.ended, "whoever removes the former one goes on with it");
+        assert_eq!(new.next(), Some(Job::Clear));
+        new.clear = false;
+        assert_eq!(new.next(), Some(Job::Unregister { async_session: Uuid::from_u128(1) }));
+        // Connected again: it is the new one's.
+        new.connect(Uuid::from_u128(1));
+        assert!(matches!(new.next(), Some(Job::Register { .. })));
+        assert_eq!(new.next(), Some(Job::Handles));
+        assert_eq!(new.next(), None);
     }
 }
