@@ -1032,7 +1032,12 @@ enum ocbus_status ocbus_wait_park(const struct ocbus_t *ocbus,
  * OCBUS_OUTCOME_UNKNOWN_SESSION where `session:` is not there. A memcached that is away is waited for, no longer than
  * setting `wait_ms`. The replies are fetched by the process that has opened the session.
  *
- * Ownership, threads: as with ocbus_wait_park(). Errors: OCBUS_ERROR_ARGUMENT (`async_session` or `wait` is NULL).
+ * At most one waits for each asynchronous session, memcached there or not: of two, one is answered with
+ * OCBUS_OUTCOME_REJECTED (setting `second_wait`). At most as many as setting `sessions` are parked, or answered without the
+ * host's having been told: of one more the call fails, and its client is best told that nothing came in time.
+ *
+ * Ownership, threads: as with ocbus_wait_park(). Errors: OCBUS_ERROR_ARGUMENT (`async_session` or `wait` is NULL),
+ * OCBUS_ERROR_LIMIT.
  */
 enum ocbus_status ocbus_async_wait_park(const struct ocbus_t *ocbus,
                                         const uint8_t *async_session,

@@ -115,7 +115,7 @@ fn create(options: &ocbus_options) -> Result<ocbus_t, Error> {
         Error::argument("options have no ids callback: expected ocbus_options_set_ids() before")
     })?;
     let settings = &options.settings;
-    let outbox = Arc::new(Outbox::new().map_err(system("eventfd"))?);
+    let outbox = Arc::new(Outbox::new(settings.emsmdb.engine.sessions).map_err(system("eventfd"))?);
     if let Some(log) = options.log {
         log::attach(&outbox, log.level);
     }

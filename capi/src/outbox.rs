@@ -20,10 +20,12 @@ const MAX_QUERIES: usize = 8_192;
 /// Lines of the log that wait. Of more, the number is told.
 const MAX_LINES: usize = 1_000;
 
-/// See the module. Waits need no bound of their own: a session has one.
+/// See the module. Waits of sessions need no bound of their own: a session has one. Those of asynchronous sessions, which
+/// may be of any number, have one.
 #[derive(Debug)]
 pub(crate) struct Outbox {
     descriptor: OwnedFd,
+    max_joining: usize,
     state: Mutex<State>,
 }
 
@@ -35,6 +37,8 @@ struct State {
     /// Every wait whose answer the host has not been told.
     waits: HashMap<u64, Wait>,
     last_wait: u64,
+    /// Those among them that are waits of asynchronous sessions.
+    async_waits: usize,
     /// Waits of asynchronous sessions, each in a task of ours until it is answered.
     joining: HashMap<u64, AbortHandle>,
     /// Answered waits with a callback.
@@ -52,6 +56,18 @@ pub(crate) struct Wait {
     pub(crate) callback: Option<Callback>,
     /// Its number in the engine, as soon as it has one.
     parked: Option<WaitId>,
+    /// Of an asynchronous session, whose GUID `session` is: its number among those, as soon as it has one.
+    joining: Option<u64>,
+    is_async: bool,
+}
+
+/// A wait that its host takes back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Forgotten {
+    /// Of a session, with its number in the engine.
+    Parked(Uuid, Option<WaitId>),
+    /// Of an asynchronous session, with its number among those; none: answered at once.
+    Joining(Uuid, Option<u64>),
 }
 
 /// A wait and how it was answered.
@@ -71,9 +87,10 @@ pub(crate) enum Job {
 }
 
 impl Outbox {
-    pub(crate) fn new() -> std::io::Result<Outbox> {
+    /// `max_joining`: waits of asynchronous sessions, until the host has been told of their answers.
+    pub(crate) fn new(max_joining: usize) -> std::io::Result<Outbox> {
         let descriptor = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        Ok(Outbox { descriptor, state: Mutex::default() })
+        Ok(Outbox { descriptor, max_joining, state: Mutex::default() })
     }
 
     /// The descriptor to be polled.
@@ -124,11 +141,17 @@ impl Outbox {
 
     /// A wait that is about to be parked.
     pub(crate) fn add_wait(&self, session: Uuid, callback: Option<Callback>) -> u64 {
+        self.lock().add(Wait { session, callback, parked: None, joining: None, is_async: false })
+    }
+
+    /// Likewise of an asynchronous session. An error is the bound.
+    pub(crate) fn add_async_wait(&self, session: Uuid, callback: Option<Callback>) -> Result<u64, usize> {
         let mut state = self.lock();
-        state.last_wait += 1;
-        let id = state.last_wait;
-        state.waits.insert(id, Wait { session, callback, parked: None });
-        id
+        if state.async_waits >= self.max_joining {
+            return Err(self.max_joining);
+        }
+        state.async_waits += 1;
+        Ok(state.add(Wait { session, callback, parked: None, joining: None, is_async: true }))
     }
 
     /// It is parked, and may be answered by now.
@@ -138,9 +161,12 @@ impl Outbox {
         }
     }
 
-    /// It waits in a task, which may be over by now.
-    pub(crate) fn joining(&self, id: u64, task: AbortHandle) {
+    /// It waits in a task, which may be over by now. `number`: its number among those of asynchronous sessions.
+    pub(crate) fn joining(&self, id: u64, number: u64, task: AbortHandle) {
         let mut state = self.lock();
+        if let Some(wait) = state.waits.get_mut(&id) {
+            wait.joining = Some(number);
+        }
         let answered = state.called.iter().chain(&state.fetched).any(|(of, _)| *of == id);
         // Answered, and told by now; or forgotten.
         let over = !state.waits.contains_key(&id);
@@ -164,16 +190,19 @@ impl Outbox {
         });
     }
 
-    /// Forgets a wait: its callback is not called any more. Gives its session and its number in the engine.
-    pub(crate) fn forget_wait(&self, id: u64) -> Option<(Uuid, Option<WaitId>)> {
+    /// Forgets a wait: its callback is not called any more. Says which it was.
+    pub(crate) fn forget_wait(&self, id: u64) -> Option<Forgotten> {
         self.with(|state| {
-            let wait = state.waits.remove(&id)?;
+            let wait = state.remove(id)?;
             if let Some(task) = state.joining.remove(&id) {
                 task.abort();
             }
             state.called.retain(|(answered, _)| *answered != id);
             state.fetched.retain(|(answered, _)| *answered != id);
-            Some((wait.session, wait.parked))
+            Some(match wait.is_async {
+                true => Forgotten::Joining(wait.session, wait.joining),
+                false => Forgotten::Parked(wait.session, wait.parked),
+            })
         })
     }
 
@@ -181,7 +210,7 @@ impl Outbox {
     pub(crate) fn next_fetched(&self) -> Option<Answered> {
         self.with(|state| {
             let (id, outcome) = state.fetched.pop_front()?;
-            state.waits.remove(&id).map(|wait| Answered { id, wait, outcome })
+            state.remove(id).map(|wait| Answered { id, wait, outcome })
         })
     }
 
@@ -198,6 +227,18 @@ impl Outbox {
 }
 
 impl State {
+    fn add(&mut self, wait: Wait) -> u64 {
+        self.last_wait += 1;
+        self.waits.insert(self.last_wait, wait);
+        self.last_wait
+    }
+
+    fn remove(&mut self, id: u64) -> Option<Wait> {
+        let wait = self.waits.remove(&id)?;
+        self.async_waits -= usize::from(wait.is_async);
+        Some(wait)
+    }
+
     fn answered(&mut self, id: u64, outcome: WaitOutcome) {
         self.joining.remove(&id);
         match self.waits.get(&id) {
@@ -226,7 +267,7 @@ impl State {
             return Some(Job::Line(Line { level: Level::WARN, text }));
         }
         while let Some((id, outcome)) = self.called.pop_front() {
-            if let Some(wait) = self.waits.remove(&id) {
+            if let Some(wait) = self.remove(id) {
                 return Some(Job::Answered(Answered { id, wait, outcome }));
             }
         }
@@ -252,7 +293,7 @@ mod tests {
 
     #[test]
     fn the_descriptor_is_readable_as_long_as_something_waits() {
-        let outbox = Outbox::new().unwrap();
+        let outbox = Outbox::new(2).unwrap();
         assert!(!readable(&outbox));
         outbox.push_line(line("a"));
         outbox.push_line(line("b"));
@@ -273,10 +314,10 @@ mod tests {
 
     #[test]
     fn a_wait_that_is_forgotten_is_not_told() {
-        let outbox = Outbox::new().unwrap();
+        let outbox = Outbox::new(2).unwrap();
         let wait = outbox.add_wait(Uuid::nil(), None);
         outbox.answered(wait, WaitOutcome::EventPending);
-        assert_eq!(outbox.forget_wait(wait), Some((Uuid::nil(), None)));
+        assert_eq!(outbox.forget_wait(wait), Some(Forgotten::Parked(Uuid::nil(), None)));
         assert_eq!(outbox.forget_wait(wait), None);
         assert!(outbox.next_fetched().is_none());
         assert!(!readable(&outbox));
@@ -285,8 +326,24 @@ mod tests {
     }
 
     #[test]
+    fn waits_of_asynchronous_sessions_are_bounded_until_they_are_told() {
+        let outbox = Outbox::new(2).unwrap();
+        let add = || outbox.add_async_wait(Uuid::nil(), None);
+        let (first, second) = (add().unwrap(), add().unwrap());
+        assert_eq!(add(), Err(2));
+        outbox.answered(first, WaitOutcome::Rejected);
+        assert_eq!(add(), Err(2), "the host has not fetched it");
+        assert_eq!(outbox.next_fetched().unwrap().id, first);
+        let third = add().unwrap();
+        assert_eq!(outbox.forget_wait(second), Some(Forgotten::Joining(Uuid::nil(), None)));
+        assert_eq!(outbox.forget_wait(third), Some(Forgotten::Joining(Uuid::nil(), None)));
+        assert!(add().is_ok() && add().is_ok() && add().is_err());
+        outbox.add_wait(Uuid::nil(), None);
+    }
+
+    #[test]
     fn of_too_many_lines_the_number_is_told() {
-        let outbox = Outbox::new().unwrap();
+        let outbox = Outbox::new(2).unwrap();
         (0..MAX_LINES + 7).for_each(|n| outbox.push_line(line(&n.to_string())));
         assert_eq!(outbox.jobs(), MAX_LINES + 1);
         let last = std::iter::from_fn(|| outbox.next_job()).last().unwrap();

@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use crate::arguments::{self, Out, one_of};
 use crate::handle::{self, ocbus_t};
-use crate::outbox::Answered;
+use crate::outbox::{Answered, Forgotten};
 use crate::session;
 use crate::status::{Error, guard, ocbus_status};
 
@@ -152,7 +152,12 @@ fn park(ocbus: &ocbus_t, guid: Uuid, callback: Option<Callback>) -> Result<u64, 
 /// OCBUS_OUTCOME_UNKNOWN_SESSION where `session:` is not there. A memcached that is away is waited for, no longer than
 /// setting `wait_ms`. The replies are fetched by the process that has opened the session.
 ///
-/// Ownership, threads: as with ocbus_wait_park(). Errors: OCBUS_ERROR_ARGUMENT (`async_session` or `wait` is NULL).
+/// At most one waits for each asynchronous session, memcached there or not: of two, one is answered with
+/// OCBUS_OUTCOME_REJECTED (setting `second_wait`). At most as many as setting `sessions` are parked, or answered without the
+/// host's having been told: of one more the call fails, and its client is best told that nothing came in time.
+///
+/// Ownership, threads: as with ocbus_wait_park(). Errors: OCBUS_ERROR_ARGUMENT (`async_session` or `wait` is NULL),
+/// OCBUS_ERROR_LIMIT.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ocbus_async_wait_park(
     ocbus: *const ocbus_t,
@@ -166,14 +171,22 @@ pub unsafe extern "C" fn ocbus_async_wait_park(
         let (ocbus, guid) = unsafe { (handle::get(ocbus)?, arguments::guid(async_session)?) };
         // SAFETY: likewise.
         let wait = unsafe { Out::new("wait", wait)? };
-        let outbox = std::sync::Arc::clone(&ocbus.outbox);
-        let id = outbox.add_wait(guid, callback.map(|call| Callback { call, user }));
-        let emsmdb = ocbus.emsmdb.clone();
-        let task = ocbus.runtime.spawn(async move {
-            let outcome = emsmdb.wait_async(guid).await;
-            outbox.answered(id, outcome);
-        });
-        ocbus.outbox.joining(id, task.abort_handle());
+        let callback = callback.map(|call| Callback { call, user });
+        let id = ocbus.outbox.add_async_wait(guid, callback).map_err(|max| {
+            let message = format!("{max} waits of asynchronous sessions are parked: sessions is {max}");
+            Error::new(ocbus_status::OCBUS_ERROR_LIMIT, message)
+        })?;
+        match ocbus.emsmdb.begin_wait_async(guid) {
+            Ok(begun) => {
+                let (number, outbox) = (begun.number(), std::sync::Arc::clone(&ocbus.outbox));
+                let task = ocbus.runtime.spawn(async move {
+                    let outcome = begun.answered().await;
+                    outbox.answered(id, outcome);
+                });
+                ocbus.outbox.joining(id, number, task.abort_handle());
+            }
+            Err(outcome) => ocbus.outbox.answered(id, outcome),
+        }
         wait.set(id);
         Ok(())
     })
@@ -189,12 +202,21 @@ pub unsafe extern "C" fn ocbus_wait_cancel(ocbus: *const ocbus_t, wait: u64) -> 
     guard(|| {
         // SAFETY: as ocbus.h asks of the caller.
         let ocbus = unsafe { handle::get(ocbus)? };
-        let (guid, parked) = ocbus.outbox.forget_wait(wait).ok_or_else(|| {
+        let forgotten = ocbus.outbox.forget_wait(wait).ok_or_else(|| {
             let message = format!("wait {wait}: answered, cancelled or never parked");
             Error::new(ocbus_status::OCBUS_ERROR_UNKNOWN_WAIT, message)
         })?;
-        if let (Ok(session), Some(parked)) = (session::find(ocbus, guid), parked) {
-            session.cancel(parked);
+        match forgotten {
+            Forgotten::Parked(guid, Some(parked)) => {
+                if let Ok(session) = session::find(ocbus, guid) {
+                    session.cancel(parked);
+                }
+            }
+            // At once, and not when its task ends: the client's next wait is not to be the second one.
+            Forgotten::Joining(guid, Some(number)) => {
+                ocbus.emsmdb.cancel_wait_async(guid, number);
+            }
+            Forgotten::Parked(_, None) | Forgotten::Joining(_, None) => {}
         }
         Ok(())
     })

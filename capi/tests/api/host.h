@@ -81,6 +81,7 @@ void test_null_handles(void);
 void test_options(void);
 void test_sessions_and_handles(void);
 void test_waits_and_replies(void);
+void test_async_waits(void);
 void test_time_limits(void);
 void test_sharing(void);
 void test_logons(void);

@@ -32,6 +32,7 @@ int main(void)
     before = descriptors();
     RUN(test_sessions_and_handles);
     RUN(test_waits_and_replies);
+    RUN(test_async_waits);
     RUN(test_time_limits);
     RUN(test_sharing);
     RUN(test_logons);

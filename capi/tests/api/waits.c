@@ -192,3 +192,32 @@ void test_sharing(void)
     FAILS(OCBUS_ERROR_CONFIG, "sharing", ocbus_create(options, &refused));
     ocbus_options_free(options);
 }
+
+/* Of one asynchronous session one wait at a time, and no more of them than may be, however long memcached is away. */
+void test_async_waits(void)
+{
+    struct host host;
+    /* Nobody listens there: a port that only the superuser's programs could have. */
+    ocbus_t *ocbus = create(&host, "resolver = --SERVER=127.0.0.1:1\nsharing = asyncemsmdb\nsessions = 3");
+    uint64_t first, second, third, fourth;
+    int i;
+
+    OK(ocbus_async_wait_park(ocbus, ONE, answered, &host, &first));
+    OK(ocbus_async_wait_park(ocbus, ONE, answered, &host, &second));
+    until(ocbus, &host.answers, 1);
+    CHECK(host.last_wait == second && host.last.outcome == OCBUS_OUTCOME_REJECTED);
+    /* Taken back, it is in nobody's way, at once. */
+    for (i = 0; i < 100; i++) {
+        OK(ocbus_wait_cancel(ocbus, first));
+        OK(ocbus_async_wait_park(ocbus, ONE, answered, &host, &first));
+    }
+    OK(ocbus_async_wait_park(ocbus, TWO, answered, &host, &third));
+    OK(ocbus_async_wait_park(ocbus, NONE, answered, &host, &fourth));
+    FAILS(OCBUS_ERROR_LIMIT, "sessions is 3", ocbus_async_wait_park(ocbus, NONE, answered, &host, &second));
+    OK(ocbus_wait_cancel(ocbus, third));
+    OK(ocbus_async_wait_park(ocbus, NONE, answered, &host, &second));
+    until(ocbus, &host.answers, 2);
+    CHECK(host.last_wait == second && host.last.outcome == OCBUS_OUTCOME_REJECTED);
+    OK(ocbus_destroy(ocbus));
+    CHECK(host.answers == 4 && host.last.outcome == OCBUS_OUTCOME_EXITING);
+}
