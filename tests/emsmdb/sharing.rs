@@ -79,7 +79,7 @@ pub(crate) async fn told(session: &Session) -> Vec<Notification> {
 }
 
 /// Until its client was told to look at the Inbox and at what is above the folders.
-async fn looks_again(session: &Session) {
+pub(crate) async fn looks_again(session: &Session) {
     let mut came = Vec::new();
     until("told to look again", async || {
         came.extend(told(session).await);

@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use super::rig::{ALL, SUBSCRIPTION, cn, created, fid, folder_modified, popped_up};
 use super::service::{LIMIT, knows, mail, until};
-use super::sharing::{ASYNC, GUID, Scene, fetch, foreign, of_mail, open, outcome, told};
+use super::sharing::{ASYNC, GUID, Scene, fetch, foreign, looks_again, of_mail, open, outcome, told};
 
 /// The time limit of a call on memcached in these tests, as `Scene::records` has it.
 const CALL: Duration = Duration::from_millis(500);
@@ -82,6 +82,7 @@ async fn a_restart_of_memcached_deafens_neither_part() {
     let (bus, asyncemsmdb) = scene.watching(Part::AsyncEmsmdb).await;
     let session = open(&emsmdb).await;
     asyncemsmdb.join_session(ASYNC).await.unwrap();
+    looks_again(&session).await;
     bus.publish(mail(1));
     let inbox = folder_modified("INBOX", None, None);
     outlook(&session, &asyncemsmdb, |came| came.contains(&inbox)).await;
@@ -110,6 +111,7 @@ async fn a_client_that_is_told_that_it_is_unknown_mends_it_with_its_next_call() 
     let (bus, asyncemsmdb) = scene.server(Part::AsyncEmsmdb).await;
     let session = open(&emsmdb).await;
     asyncemsmdb.join_session(ASYNC).await.unwrap();
+    looks_again(&session).await;
     bus.publish(mail(1));
     let inbox = folder_modified("INBOX", None, None);
     outlook(&session, &asyncemsmdb, |came| came.contains(&inbox)).await;
@@ -184,6 +186,7 @@ async fn who_has_released_everything_is_told_of_nothing() {
     let (bus, asyncemsmdb) = scene.server(Part::AsyncEmsmdb).await;
     let session = open(&emsmdb).await;
     asyncemsmdb.join_session(ASYNC).await.unwrap();
+    looks_again(&session).await;
     bus.publish(mail(1));
     outlook(&session, &asyncemsmdb, |came| came.contains(&popped_up(1))).await;
     session.unsubscribe(SUBSCRIPTION).unwrap();
@@ -256,6 +259,7 @@ async fn who_has_no_room_takes_nothing_away_from_the_next_wait() {
     let (bus, asyncemsmdb) = scene.server(Part::AsyncEmsmdb).await;
     let session = open(&emsmdb).await;
     asyncemsmdb.join_session(ASYNC).await.unwrap();
+    looks_again(&session).await;
     let records = scene.records().await;
     for (uid, room) in [(1, 0), (2, 2)] {
         bus.publish(mail(uid));
