@@ -7,6 +7,8 @@
 
 mod support;
 
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use ocbus::EventKind;
@@ -545,6 +547,36 @@ async fn a_locked_list_of_uids_costs_a_budget_and_a_uid_but_never_the_delivery()
     assert!(legacy.next_mail().await.1.uid.is_some());
     native.assert_quiet();
     legacy.assert_quiet();
+}
+
+/// The first commands of a session take over a second, so that what they do is told before Dovecot has answered them. The
+/// session stays, and has nothing more to tell.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_told_within_a_long_imap_command_is_settled_when_it_is_over() {
+    let site = site();
+    let mut imap = site.dovecot.imap("bob").unwrap();
+    imap.command("CREATE Target").unwrap();
+    for folder in ["INBOX", "Target"] {
+        imap.append(folder, "", "Subject: x\r\n\r\nx\r\n").unwrap();
+    }
+    imap.logout().unwrap();
+    let refused = Refused::new().unwrap();
+    register_native(&site, &url(refused.port())).await;
+    let lock = site.dovecot.maildir("bob").path().join(".Target/dovecot-uidlist.lock");
+    std::fs::write(&lock, "").unwrap();
+    let mut stream = TcpStream::connect(("127.0.0.1", site.dovecot.imap_port())).unwrap();
+    stream.set_read_timeout(Some(LIMIT)).unwrap();
+    // One packet, so that Dovecot has no moment of rest in between.
+    let commands = "a LOGIN bob x\r\nb SELECT INBOX\r\nc STORE 1 +FLAGS (\\Flagged)\r\nd APPEND Target {5+}\r\nx\r\n\r\n\r\n";
+    stream.write_all(commands.as_bytes()).unwrap();
+    let mut answers = BufReader::new(stream).lines().map(Result::unwrap);
+    // Not a wait for something: how long the command is to take.
+    std::thread::sleep(Duration::from_millis(1600));
+    std::fs::remove_file(&lock).unwrap();
+    assert!(answers.any(|line| line.starts_with("d OK")));
+    wait_warnings(&site, "bob: 2 events: ", 1);
+    assert_eq!(site.resolver().await.lookup(&Cn::new("bob").unwrap()).await.unwrap().native, []);
+    drop(answers);
 }
 
 #[test]

@@ -374,7 +374,7 @@ impl Publisher {
         };
         let mut plan = plan(&listeners, &events, &self.settings.options);
         let now = Instant::now();
-        for url in self.leave_alone(&mut plan, now) {
+        for url in self.silence.leave_alone(&mut plan, now) {
             lines.extend(say(Level::Debug, format!("{head}: {url} is left alone for now")));
         }
         let left = deadline.saturating_duration_since(now);
@@ -384,25 +384,6 @@ impl Publisher {
         let stage = Stage::Sent { plan, leases: listeners.native, patience };
         self.underway = Some(Underway { told, stage, run, left: Instant::now() });
         lines
-    }
-
-    /// Takes out of a plan who was silent a moment ago. Native ones have missed the events; what legacy ones have lost is
-    /// said when the pause is over.
-    fn leave_alone(&mut self, plan: &mut Plan, now: Instant) -> Vec<String> {
-        let (mut alone, mut sends) = (Vec::new(), Vec::with_capacity(plan.sends.len()));
-        for send in std::mem::take(&mut plan.sends) {
-            let events = u64::try_from(send.events()).unwrap_or(u64::MAX);
-            if !self.silence.holds(now, &send.url, events) {
-                sends.push(send);
-                continue;
-            }
-            if let Target::Native(lease) = send.target {
-                plan.missed.push((lease, events));
-            }
-            alone.push(send.url);
-        }
-        plan.sends = sends;
-        alone
     }
 
     /// Ends what is under way: waits for the answers, and settles the records.
@@ -455,13 +436,14 @@ impl Publisher {
         let Stage::Sent { plan, leases, patience } = stage else { return Vec::new() };
         // What Dovecot did meanwhile was not our time.
         let away = left.elapsed();
+        let again = (Instant::now() + patience).min(deadline + away);
         let mut outcomes: Vec<delivery::Outcome> = plan
             .sends
             .iter()
             .zip(run.finish(&mut self.kept))
             .map(|(send, outcome)| reported(send, outcome))
             .collect();
-        self.repeat(&plan, &mut outcomes, deadline + away);
+        self.repeat(&plan, &mut outcomes, again);
         let silent = plan.sends.iter().zip(&outcomes);
         let silent = silent.filter(|(_, outcome)| matches!(outcome, delivery::Outcome::Silent));
         let silent = silent.map(|(send, _)| send.url.as_str());

@@ -72,7 +72,6 @@ fn the_help_of_watch_names_each_field_of_its_json() {
         size: Some(1),
         backend: text(),
         name: text(),
-        ..NewMessage::default()
     };
     let mailbox = || Mailbox::new("INBOX", '/');
     let transfer = Transfer { old_uidvalidity: Some(1), ..Transfer::new(uids(), mailbox(), uids()) };

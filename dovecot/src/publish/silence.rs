@@ -4,6 +4,8 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use ocbus_resolver::delivery::{Plan, Target};
+
 use super::{MAX_FAULTS, counted};
 
 /// How long a silent endpoint is left alone, and how long waits in vain are counted together.
@@ -40,8 +42,27 @@ struct Alone {
 }
 
 impl Silence {
+    /// Takes out of a plan who is to be left alone now, and gives their URLs. Native ones have missed the events; what legacy
+    /// ones have lost is said when the pause is over.
+    pub(super) fn leave_alone(&mut self, plan: &mut Plan, now: Instant) -> Vec<String> {
+        let (mut alone, mut sends) = (Vec::new(), Vec::with_capacity(plan.sends.len()));
+        for send in std::mem::take(&mut plan.sends) {
+            let events = u64::try_from(send.events()).unwrap_or(u64::MAX);
+            if !self.holds(now, &send.url, events) {
+                sends.push(send);
+                continue;
+            }
+            if let Target::Native(lease) = send.target {
+                plan.missed.push((lease, events));
+            }
+            alone.push(send.url);
+        }
+        plan.sends = sends;
+        alone
+    }
+
     /// Whether an endpoint is to be left alone now. If so, these events are counted as not sent to it.
-    pub(super) fn holds(&mut self, now: Instant, url: &str, events: u64) -> bool {
+    fn holds(&mut self, now: Instant, url: &str, events: u64) -> bool {
         let Some(alone) = self.alone.get_mut(url).filter(|alone| now < alone.until) else { return false };
         alone.events = alone.events.saturating_add(events);
         alone.transactions = alone.transactions.saturating_add(1);
