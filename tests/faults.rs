@@ -7,6 +7,8 @@
 
 mod support;
 
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use ocbus::EventKind;
@@ -70,14 +72,52 @@ fn wait_warnings(site: &Site, text: &str, count: usize) -> Vec<String> {
     said
 }
 
+/// How the line begins that says what endpoints missed that had been silent.
+const LEFT_ALONE: &str = "left alone after no answer: ";
+
+/// How many events the log says that a silent endpoint has missed.
+fn said_missed(site: &Site, url: &str) -> u64 {
+    let missed = |line: &String| match line.split_once(LEFT_ALONE) {
+        // `openchange: bob: 2 events: `
+        None if line.contains(&format!("{url} no answer within the budget")) => {
+            let head = line.split_once(" event").unwrap().0;
+            head.rsplit_once(' ').unwrap().1.parse().unwrap()
+        }
+        None => 0,
+        Some((_, accounts)) => {
+            let of = accounts.split(", ").find_map(|one| one.strip_prefix(&format!("{url} missed ")));
+            of.map_or(0, |of| of.split(' ').next().unwrap().parse().unwrap())
+        }
+    };
+    site.warnings().iter().map(missed).sum()
+}
+
 async fn register_native(site: &Site, url: &str) {
+    register_native_of(site, "bob", url).await;
+}
+
+async fn register_native_of(site: &Site, user: &str, url: &str) {
     let registration = Registration {
         endpoint: url,
         legacy: None,
         subscriber: Uuid::now_v7(),
         lease: Duration::from_secs(60),
     };
-    site.resolver().await.register(&Cn::new("bob").unwrap(), registration).await.unwrap();
+    site.resolver().await.register(&Cn::new(user).unwrap(), registration).await.unwrap();
+}
+
+/// One mail by LMTP to all of them; each must get it.
+fn deliver_to_all(site: &Site, users: &[String]) -> Duration {
+    let users: Vec<&str> = users.iter().map(String::as_str).collect();
+    let mut lmtp = site.dovecot.lmtp().unwrap();
+    let begun = Instant::now();
+    let replies = lmtp.deliver("a@b", &users, mail("a@b", "to all", "x")).unwrap();
+    let took = begun.elapsed();
+    assert!(replies.len() == users.len() && replies.iter().all(|reply| reply.code == 250), "{replies:?}");
+    for user in users {
+        assert_eq!(site.dovecot.maildir(user).total(), 1, "{user}");
+    }
+    took
 }
 
 #[test]
@@ -138,9 +178,17 @@ fn blackholed_endpoints_cost_one_budget_whatever_their_number() {
         let urls: Vec<String> = holes.iter().map(|hole| url(hole.port())).collect();
         site.register_legacy("bob", &urls.iter().map(String::as_str).collect::<Vec<_>>());
         assert_unharmed(&site, "bob");
-        // One line for each delivery.
-        let said = wait_warnings(&site, "", 4);
-        assert!(urls.iter().all(|url| said.iter().all(|line| line.contains(url.as_str()))), "{said:?}");
+        // Each process of LDA has waited. That of LMTP has once, and says later what it kept back then.
+        let mut lmtp = site.dovecot.lmtp().unwrap();
+        until("each loss is said", || {
+            if urls.iter().all(|url| said_missed(&site, url) == 4) {
+                return true;
+            }
+            let replies = lmtp.deliver("a@b", &["unconcerned"], mail("a@b", "later", "x")).unwrap();
+            assert_eq!(replies[0].code, 250);
+            false
+        });
+        assert!(!warnings(&site, LEFT_ALONE).is_empty(), "{:?}", site.warnings());
         assert!(site.memcached.get("resolver:bob").unwrap().is_some(), "silence is no refusal");
     }
 }
@@ -167,6 +215,84 @@ async fn twenty_blackholes_do_not_delay_the_live_one_and_are_told_what_they_miss
     let own = bob.subscriber.endpoint().unwrap().to_string();
     assert_eq!(leases.len(), 21, "silent ones are left to their leases");
     assert!(leases.iter().all(|lease| lease.missed == u64::from(lease.endpoint != own)), "{leases:?}");
+}
+
+/// The program that serves all users hangs: its kernel takes connections, and nobody answers.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mail_to_many_recipients_waits_once_for_whoever_serves_them_all() {
+    let site = site();
+    let users = |name: &str| -> Vec<String> { (0..20).map(|at| format!("{name}{at}")).collect() };
+    let silent = Silent::new().unwrap();
+    for user in users("u") {
+        register_native_of(&site, &user, &url(silent.port())).await;
+    }
+    let baseline = deliver_to_all(&site, &users("unconcerned"));
+    let took = deliver_to_all(&site, &users("u"));
+    // One more where a busy machine needs longer than the second for which it is left alone.
+    assert!(took <= baseline + 2 * BUDGET + NOISE, "{took:?}, without a fault {baseline:?}");
+    let resolver = site.resolver().await;
+    for user in users("u") {
+        let native = resolver.lookup(&Cn::new(&user).unwrap()).await.unwrap().native;
+        assert_eq!((native.len(), native[0].missed), (1, 1), "{user} is told to look again");
+    }
+    site.assert_sound();
+}
+
+/// OpenChange's server has an endpoint for each user, so that none is silent twice.
+#[test]
+fn a_mail_to_many_recipients_waits_in_haste_for_their_endpoints() {
+    let site = site();
+    let users = |name: &str| -> Vec<String> { (0..20).map(|at| format!("{name}{at}")).collect() };
+    let silent: Vec<Silent> = (0..20).map(|_| Silent::new().unwrap()).collect();
+    let urls: Vec<String> = silent.iter().map(|silent| url(silent.port())).collect();
+    for (user, url) in users("u").iter().zip(&urls) {
+        site.register_legacy(user, &[url]);
+    }
+    let baseline = deliver_to_all(&site, &users("unconcerned"));
+    let took = deliver_to_all(&site, &users("u"));
+    // Two in a second, and a tenth of that for the others; not twenty.
+    assert!(took <= baseline + 10 * BUDGET, "{took:?}, without a fault {baseline:?}");
+    until("each loss is said", || urls.iter().all(|url| said_missed(&site, url) == 1));
+}
+
+/// Each folder is a transaction.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mail_into_many_folders_waits_once() {
+    let site = Site::with(|options| {
+        options
+            .setting("openchange_budget", &BUDGET.as_millis().to_string())
+            .protocol_plugins("lda", &["notify", "openchange", "sieve"])
+            .extra_by_version(
+                "plugin {\n  sieve = file:~/script.sieve\n}\n",
+                "sieve_script personal {\n  driver = file\n  path = ~/script.sieve\n}\n",
+            )
+    });
+    let folders: Vec<String> = (0..5).map(|at| format!("F{at}")).collect();
+    let copies: String = folders.iter().map(|name| format!("fileinto :create :copy \"{name}\";\n")).collect();
+    let script = format!("require [\"fileinto\", \"copy\", \"mailbox\"];\n{copies}");
+    let deliver = |user: &str| {
+        let home = site.dovecot.maildir(user).path().parent().unwrap().to_owned();
+        std::fs::create_dir_all(&home).unwrap();
+        std::fs::write(home.join("script.sieve"), &script).unwrap();
+        for path in [home.clone(), home.join("script.sieve")] {
+            std::os::unix::fs::chown(path, Some(ocbus::sandbox::MAIL_UID), None).unwrap();
+        }
+        let delivery = site.dovecot.deliver_lda(user, mail("a@b", "to all folders", "x"), None).unwrap();
+        assert_eq!(delivery.status, Some(0), "{delivery:?}\n{}", site.dovecot.log());
+        assert_eq!(site.dovecot.maildir(user).total(), folders.len() + 1, "stored once each");
+        delivery.took
+    };
+    let silent = Silent::new().unwrap();
+    let url = url(silent.port());
+    register_native(&site, &url).await;
+    let baseline = deliver("unconcerned");
+    let took = deliver("bob");
+    assert!(took <= baseline + BUDGET + NOISE, "{took:?}, without a fault {baseline:?}");
+    let told = 2 * folders.len() as u64 + 1;
+    assert_eq!(said_missed(&site, &url), told, "five folders made, six mails: {:?}", site.warnings());
+    assert_eq!(site.warnings().len(), 2, "the wait, and the account: {:?}", site.warnings());
+    let native = site.resolver().await.lookup(&Cn::new("bob").unwrap()).await.unwrap().native;
+    assert_eq!(native[0].missed, told);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -197,7 +323,7 @@ async fn endpoints_that_misbehave_cost_a_budget_at_most() {
         for uid in 1..=4 {
             assert_eq!(live.next_mail().await.1.uid, Some(uid));
         }
-        let said = wait_warnings(&site, "", 4);
+        let said = wait_warnings(&site, "bob: 1 event: ", 4);
         assert!(urls.iter().all(|url| said[0].contains(url.as_str())), "{said:?}");
         drop(hole);
     }
@@ -421,6 +547,36 @@ async fn a_locked_list_of_uids_costs_a_budget_and_a_uid_but_never_the_delivery()
     assert!(legacy.next_mail().await.1.uid.is_some());
     native.assert_quiet();
     legacy.assert_quiet();
+}
+
+/// The first commands of a session take over a second, so that what they do is told before Dovecot has answered them. The
+/// session stays, and has nothing more to tell.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_told_within_a_long_imap_command_is_settled_when_it_is_over() {
+    let site = site();
+    let mut imap = site.dovecot.imap("bob").unwrap();
+    imap.command("CREATE Target").unwrap();
+    for folder in ["INBOX", "Target"] {
+        imap.append(folder, "", "Subject: x\r\n\r\nx\r\n").unwrap();
+    }
+    imap.logout().unwrap();
+    let refused = Refused::new().unwrap();
+    register_native(&site, &url(refused.port())).await;
+    let lock = site.dovecot.maildir("bob").path().join(".Target/dovecot-uidlist.lock");
+    std::fs::write(&lock, "").unwrap();
+    let mut stream = TcpStream::connect(("127.0.0.1", site.dovecot.imap_port())).unwrap();
+    stream.set_read_timeout(Some(LIMIT)).unwrap();
+    // One packet, so that Dovecot has no moment of rest in between.
+    let commands = "a LOGIN bob x\r\nb SELECT INBOX\r\nc STORE 1 +FLAGS (\\Flagged)\r\nd APPEND Target {5+}\r\nx\r\n\r\n\r\n";
+    stream.write_all(commands.as_bytes()).unwrap();
+    let mut answers = BufReader::new(stream).lines().map(Result::unwrap);
+    // Not a wait for something: how long the command is to take.
+    std::thread::sleep(Duration::from_millis(1600));
+    std::fs::remove_file(&lock).unwrap();
+    assert!(answers.any(|line| line.starts_with("d OK")));
+    wait_warnings(&site, "bob: 2 events: ", 1);
+    assert_eq!(site.resolver().await.lookup(&Cn::new("bob").unwrap()).await.unwrap().native, []);
+    drop(answers);
 }
 
 #[test]

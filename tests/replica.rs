@@ -12,11 +12,13 @@ mod model;
 mod sessions;
 mod support;
 
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use model::Replica;
+use model::{Looker, Replica};
 use ocbus::bus::{Filter, Subscription};
 use ocbus::resolver::Cn;
 use ocbus::sandbox::{DovecotOptions, ImapClient, Memcached};
@@ -28,6 +30,9 @@ use support::Site;
 
 const USERS: [&str; 3] = ["ann", "bob", "cat"];
 const SESSIONS: usize = 20;
+
+/// Renewed at a third of it.
+const LEASE: Duration = Duration::from_secs(6);
 
 /// No event for this long, with all sessions ended: there is none any more.
 const QUIET: Duration = Duration::from_millis(1500);
@@ -51,7 +56,7 @@ impl Scene {
             more(options.extra("mail_max_userip_connections = 100"))
         });
         let bus = Bus::new();
-        let config = SubscriberConfig { lease: Duration::from_secs(6), ..SubscriberConfig::default() };
+        let config = SubscriberConfig { lease: LEASE, ..SubscriberConfig::default() };
         let subscriber = Subscriber::start(config, site.resolver().await, bus.clone()).await.unwrap();
         let mut events = Vec::new();
         for user in USERS {
@@ -94,19 +99,6 @@ impl Scene {
         })
     }
 
-    /// All events so far of each user, once there are no more.
-    async fn drain(&mut self) -> Vec<Vec<Arc<Event>>> {
-        let mut all = Vec::new();
-        for events in &mut self.events {
-            let mut told = Vec::new();
-            while let Ok(event) = tokio::time::timeout(QUIET, events.recv()).await {
-                told.push(event.unwrap());
-            }
-            all.push(told);
-        }
-        all
-    }
-
     /// Compares; gives the differences.
     fn compare(&self, replicas: &[Replica]) -> Vec<String> {
         USERS
@@ -138,6 +130,42 @@ fn seconds(otherwise: u64) -> Duration {
 struct Kept {
     replica: Replica,
     events: Vec<Arc<Event>>,
+}
+
+/// Likewise through faults: it looks at what each Resync names when that comes, and takes the rest from the events.
+async fn keep_through(
+    mut subscription: Subscription,
+    mut looker: Looker,
+    mdbox: PathBuf,
+    ended: Arc<AtomicBool>,
+) -> Kept {
+    let mut kept = Kept { replica: Replica::through_faults(), events: Vec::new() };
+    loop {
+        let mut next = match tokio::time::timeout(QUIET, subscription.recv()).await {
+            Ok(event) => Some(event.unwrap()),
+            Err(_) if ended.load(Ordering::Relaxed) => {
+                kept.replica.settle_tree();
+                return kept;
+            }
+            Err(_) => None,
+        };
+        // Of all that is there by now, to look once.
+        let mut resyncs = Vec::new();
+        while let Some(event) = next {
+            match event.kind {
+                EventKind::Resync { .. } => resyncs.push(Arc::clone(&event)),
+                _ => kept.replica.apply(&event),
+            }
+            kept.events.push(event);
+            next = subscription.try_recv();
+        }
+        if let Some(all) = resyncs.iter().find(|resync| resync.mailbox.is_none()) {
+            resyncs = vec![Arc::clone(all)];
+        }
+        for resync in resyncs {
+            tokio::task::block_in_place(|| kept.replica.look_through(&mut looker, &mdbox, &resync));
+        }
+    }
 }
 
 /// Until there are no more events behind the end.
@@ -221,46 +249,112 @@ async fn a_replica_of_mdboxes_is_right() {
     replicate(false, |options| options.mail_location("mdbox", "~/mdbox")).await;
 }
 
-/// memcached hangs, is killed and comes back empty, all during the load: no command fails or waits for longer than the
-/// budget, whoever missed something is told to look again, and from then on nothing is missed.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_replica_is_right_again_after_the_resync_that_it_was_told() {
-    const BUDGET: Duration = Duration::from_millis(300);
-    /// What a test machine with 20 busy sessions may add to a command.
-    const NOISE: Duration = Duration::from_millis(1000);
-    let mut scene =
-        Scene::new(|options| options.setting("openchange_budget", "300").mail_location("mdbox", "~/mdbox"))
-            .await;
+/// The budget of the faults: what a busy test machine adds to a command is well below it, so that one budget can be told from
+/// two.
+const BUDGET: Duration = Duration::from_millis(2500);
+
+/// What a test machine with 20 busy sessions may add to a command.
+const NOISE: Duration = Duration::from_millis(1250);
+
+/// Runs the sessions for so long, with faults meanwhile: no command fails, or waits for longer than the budget; and replicas
+/// that look again at what they are told to, when they are told, are right in the end. Gives the Resyncs.
+async fn survive(
+    mut scene: Scene,
+    how_long: Duration,
+    faults: impl FnOnce(&mut Memcached),
+) -> (Scene, Vec<Arc<Event>>) {
     let seed = seed();
+    let ended = Arc::new(AtomicBool::new(false));
+    let dovecot = &scene.site.dovecot;
+    let keepers: Vec<_> = USERS
+        .iter()
+        .zip(std::mem::take(&mut scene.events))
+        .map(|(user, events)| {
+            let mdbox = dovecot.maildir(user).path().with_file_name("mdbox");
+            let looker = Looker::new(dovecot.imap_port(), user);
+            tokio::spawn(keep_through(events, looker, mdbox, Arc::clone(&ended)))
+        })
+        .collect();
     let usual = scene.run(seed, Duration::from_secs(2), |_| ());
-    let slowest = scene.run(seed ^ 2, Duration::from_secs(8), |memcached| {
+    let slowest = scene.run(seed ^ 2, how_long, faults);
+    println!("slowest command: {slowest:?}, without a fault {usual:?}");
+    assert!(slowest <= usual + BUDGET + NOISE, "{slowest:?}, without a fault {usual:?}");
+    // Who is to be told learns it at the renewal of the lease, at the latest.
+    tokio::time::sleep(LEASE / 2).await;
+    ended.store(true, Ordering::Relaxed);
+    let (mut replicas, mut resyncs) = (Vec::new(), Vec::new());
+    for keeper in keepers {
+        let Kept { replica, events } = keeper.await.unwrap();
+        assert!(events.len() > 100, "{} events", events.len());
+        replicas.push(replica);
+        resyncs.extend(events.into_iter().filter(|event| matches!(event.kind, EventKind::Resync { .. })));
+    }
+    println!("{} resyncs", resyncs.len());
+    let differences = scene.compare(&replicas);
+    assert!(
+        differences.is_empty(),
+        "OCBUS_SEED={seed}\n{}\n{resyncs:?}\n{}",
+        differences.join("\n"),
+        scene.site.warnings().join("\n")
+    );
+    scene.site.assert_sound();
+    (scene, resyncs)
+}
+
+/// memcached hangs, is killed and comes back empty, all during the load: whoever missed something is told to look again when
+/// there is nothing more to be missed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_is_right_again_after_the_resyncs_that_it_was_told() {
+    let budget = BUDGET.as_millis().to_string();
+    let scene =
+        Scene::new(|options| options.setting("openchange_budget", &budget).mail_location("mdbox", "~/mdbox"));
+    let faults = |memcached: &mut Memcached| {
         memcached.stop().unwrap();
-        std::thread::sleep(Duration::from_secs(2));
+        std::thread::sleep(Duration::from_millis(4500));
         memcached.cont().unwrap();
         std::thread::sleep(Duration::from_secs(1));
         memcached.kill();
         std::thread::sleep(Duration::from_secs(1));
         memcached.restart().unwrap();
+    };
+    let (scene, resyncs) = survive(scene.await, Duration::from_secs(9), faults).await;
+    for user in USERS {
+        assert!(resyncs.iter().any(|resync| resync.user == user || resync.user.is_empty()), "{user}");
+    }
+    assert!(scene.site.warnings().iter().any(|line| line.contains("not sent: memcached")));
+}
+
+/// The daemon that takes the events hangs, is killed and comes back: they go the direct way meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_is_right_whatever_happens_to_the_daemon() {
+    let folder = tempfile::Builder::new().prefix("ocbus-bus-").tempdir_in("/tmp").unwrap();
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let bus = format!("ipc://{}/bus.sock", folder.path().display());
+    let budget = BUDGET.as_millis().to_string();
+    let scene = Scene::new(|options| {
+        let options = options.setting("openchange_bus", &bus).setting("openchange_budget", &budget);
+        options.mail_location("mdbox", "~/mdbox")
     });
-    println!("slowest command: {slowest:?}, without a fault {usual:?}");
-    assert!(slowest <= usual + BUDGET + NOISE, "{slowest:?}, without a fault {usual:?}");
-    // Who is to be told learns it at the renewal of the lease, or when memcached is back.
-    tokio::time::sleep(Duration::from_secs(3)).await;
-    let told = scene.drain().await;
-    let mut replicas = Vec::new();
-    for (user, events) in USERS.iter().zip(&told) {
-        assert!(
-            events.iter().any(|event| matches!(event.kind, EventKind::Resync { .. })),
-            "{user} was told of no fault"
-        );
-        replicas.push(Replica::of(&model::look(&mut scene.site.dovecot.imap(user).unwrap())));
+    let scene = scene.await;
+    let daemon = scene.site.sandbox.daemon(&format!(
+        "resolver = '{}'\nhandover.listen = '{bus}'\nhandover.mode = '0666'\noutbox.state_dir = '{}'",
+        scene.site.memcached.configuration(),
+        folder.path().display()
+    ));
+    let mut daemon = daemon.unwrap();
+    let faults = |_: &mut Memcached| {
+        daemon.signal("STOP").unwrap();
+        std::thread::sleep(Duration::from_millis(2500));
+        daemon.signal("CONT").unwrap();
+        std::thread::sleep(Duration::from_secs(1));
+        daemon.kill();
+        std::thread::sleep(Duration::from_secs(1));
+        daemon.restart().unwrap();
+    };
+    // A daemon that did not answer is left alone for 5 s.
+    let (scene, _) = survive(scene, Duration::from_secs(9), faults).await;
+    for line in ["no answer within its share of the budget: sent directly", "takes events again after"] {
+        let said = scene.site.warnings();
+        assert!(said.iter().any(|one| one.contains(line)), "{line}: {said:?}");
     }
-    scene.run(seed ^ 3, Duration::from_secs(3), |_| ());
-    for (replica, events) in replicas.iter_mut().zip(scene.drain().await) {
-        assert!(events.len() > 10, "{} events", events.len());
-        events.iter().for_each(|event| replica.apply(event));
-    }
-    let differences = scene.compare(&replicas);
-    assert!(differences.is_empty(), "OCBUS_SEED={seed}\n{}", differences.join("\n"));
-    scene.site.assert_sound();
 }

@@ -58,7 +58,11 @@ impl HandOver {
     pub(crate) fn judge(&mut self, outcome: Outcome, now: Instant) -> (Answer, Option<String>) {
         let hangs = matches!(
             &outcome,
-            Outcome::Silent | Outcome::NotReached | Outcome::Protocol(_) | Outcome::Broken(_)
+            Outcome::Silent
+                | Outcome::NotReached
+                | Outcome::NotBegun
+                | Outcome::Protocol(_)
+                | Outcome::Broken(_)
         );
         let answer = meaning(outcome);
         let line = match &answer {
@@ -107,7 +111,9 @@ fn meaning(outcome: Outcome) -> Answer {
         Outcome::BadAddress(why) => Answer::NotTaken(why),
         // Whatever it is, it has not understood us.
         Outcome::Protocol(error) => Answer::NotTaken(format!("not the daemon: {error}")),
-        Outcome::NotReached => Answer::NotTaken("no connection within its share of the budget".to_owned()),
+        Outcome::NotReached | Outcome::NotBegun => {
+            Answer::NotTaken("no connection within its share of the budget".to_owned())
+        }
         Outcome::Silent => Answer::Unclear("no answer within its share of the budget".to_owned()),
         Outcome::Broken(error) => Answer::Unclear(format!("connection broken: {error}")),
     }

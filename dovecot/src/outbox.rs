@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use ocbus_wire::native::{MAX_BATCH_OCTETS, MAX_EVENTS};
-use ocbus_wire::{EventKind, Transfer, UidSet};
+use ocbus_wire::{EventKind, Mailbox, Transfer, UidSet};
 
 use crate::transaction::Change;
 
@@ -108,7 +108,11 @@ impl Outbox {
             return;
         }
         match &change.kind {
-            EventKind::MessageCopy(_) if self.pairs => self.append(change, now, true),
+            EventKind::MessageCopy(copy) if self.pairs => {
+                // What came here by a copy that may become a move, and goes on: the first is to be told first.
+                self.release_into(&copy.old);
+                self.append(change, now, true);
+            }
             EventKind::MessageExpunge { .. } => self.add_expunge(change, now),
             _ => {
                 self.release(&change);
@@ -145,22 +149,29 @@ impl Outbox {
         true
     }
 
+    /// Copies into a mailbox wait no longer.
+    fn release_into(&mut self, mailbox: &Mailbox) {
+        for waiting in self.queue.iter_mut().filter(|waiting| *waiting.change.mailbox == *mailbox) {
+            waiting.held = false;
+        }
+    }
+
     /// What changes in a copy's target must not be told before the copy; nor is the copy to be told after it.
     fn release(&mut self, change: &Change) {
         if matches!(change.kind, EventKind::MessageNew(_) | EventKind::MessageAppend(_)) {
             return;
         }
-        let all = !is_of_messages(&change.kind);
-        for waiting in self.queue.iter_mut().filter(|waiting| waiting.held) {
-            if all || waiting.change.mailbox == change.mailbox {
-                waiting.held = false;
-            }
+        match is_of_messages(&change.kind) {
+            true => self.release_into(&change.mailbox),
+            false => self.queue.iter_mut().for_each(|waiting| waiting.held = false),
         }
     }
 
     /// Turns the copies of what is expunged into moves; they stand where the expunge does.
     fn add_expunge(&mut self, change: Change, now: Instant) {
         let EventKind::MessageExpunge { uids } = &change.kind else { return };
+        // What was copied here and goes on with this: it must have come before.
+        self.release_into(&change.mailbox);
         let mut left: Vec<(u32, u32)> = uids.ranges().to_vec();
         left.sort_unstable();
         let mut moves = Vec::new();
@@ -205,7 +216,6 @@ impl Outbox {
             }
             false => change,
         };
-        self.release(&rest);
         if !self.extend_expunge(&rest) {
             self.append(rest, now, false);
         }
@@ -255,19 +265,25 @@ impl Outbox {
         let waiting = std::mem::take(&mut self.queue);
         self.octets = ENVELOPE;
         let mut resyncs: Vec<(Change, u64)> = Vec::new();
-        let mut rest = 0;
+        // One for all mailboxes, where there are too many of them.
+        let mut everywhere: Option<(Change, u64)> = None;
         for Waiting { change, since, .. } in waiting {
             let of_mailboxes = !is_of_messages(&change.kind) && !change.is_resync();
             if of_mailboxes || matches!(change.kind, EventKind::MessageNew(_)) {
-                let fits = self.octets + self.size(&change) < MAX_BATCH_OCTETS / 2
+                // Behind a change to mailboxes that is not told no other would make sense.
+                let fits = (everywhere.is_none() || !of_mailboxes)
+                    && self.octets + self.size(&change) < MAX_BATCH_OCTETS / 2
                     && self.queue.len() < MAX_EVENTS / 2;
-                if fits {
-                    self.append(change, since, false);
-                    continue;
-                }
-                if of_mailboxes {
-                    rest += 1;
-                    continue;
+                match (fits, of_mailboxes) {
+                    (true, _) => {
+                        self.append(change, since, false);
+                        continue;
+                    }
+                    (false, true) => {
+                        add_missed(&mut everywhere, change, 1);
+                        continue;
+                    }
+                    (false, false) => {}
                 }
             }
             let missed = if let EventKind::Resync { missed, .. } = change.kind { missed } else { 1 };
@@ -289,23 +305,25 @@ impl Outbox {
                 }
             }
         }
-        for (of, missed) in resyncs {
-            let resync = of.overflow(missed);
-            if self.octets + self.size(&resync) < MAX_BATCH_OCTETS {
-                self.append(resync, now, false);
-            } else {
-                rest += 1;
-            }
+        // Who looks at all mailboxes again need not be told of each.
+        let most = MAX_EVENTS - self.queue.len();
+        let octets: usize = resyncs.iter().map(|(of, missed)| self.size(&of.overflow(*missed))).sum();
+        if everywhere.is_some() || resyncs.len() > most || self.octets + octets > MAX_BATCH_OCTETS {
+            resyncs.into_iter().for_each(|(of, missed)| add_missed(&mut everywhere, of, missed));
+            resyncs = Vec::new();
         }
-        if rest > 0 {
-            // Hundreds of mailboxes at once: one resync for all of them.
-            if let Some(Waiting { change, .. }) = self.queue.pop_back() {
-                self.queue.clear();
-                self.octets = ENVELOPE;
-                self.append(change.overflow_everywhere(rest), now, false);
-            }
+        let each = resyncs.into_iter().map(|(of, missed)| of.overflow(missed));
+        let all = everywhere.map(|(of, missed)| of.overflow_everywhere(missed));
+        for resync in each.chain(all) {
+            self.append(resync, now, false);
         }
     }
+}
+
+/// Counts what one resync for all mailboxes stands for; `of` is one of these changes.
+fn add_missed(everywhere: &mut Option<(Change, u64)>, of: Change, missed: u64) {
+    let (_, count) = everywhere.get_or_insert((of, 0));
+    *count = count.saturating_add(missed);
 }
 
 /// Splits off those of a copy that `left` has, as a move; takes them out of `left`.

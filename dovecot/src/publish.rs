@@ -7,9 +7,14 @@
 //! In two halves: at commit everything is looked up and sent; the answers are waited for when Dovecot is done with the
 //! user ([`User::finish`]), before dovecot-lda ends, and in LMTP behind its reply. In between it closes the mailbox and
 //! writes its log, and the subscribers work at the same time.
+//!
+//! The budget is one transaction's; a mail to many recipients has many. So what hangs is remembered, and not waited for
+//! each time: memcached ([`outage`]), the daemon ([`crate::handover`]), endpoints ([`silence`]).
 
 mod outage;
+mod silence;
 
+use std::fmt::Display;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -27,6 +32,7 @@ use crate::settings::{RawSettings, Settings, SettingsError};
 use crate::transaction::Delivery;
 
 use outage::Outage;
+use silence::Silence;
 
 /// Different settings that one process remembers. More than a few would mean that each user has their own.
 const MAX_PUBLISHERS: usize = 16;
@@ -58,6 +64,7 @@ pub struct Publisher {
     settings: Settings,
     resolver: BlockingResolver,
     outage: Outage,
+    silence: Silence,
     kept: Kept,
     bus: Option<HandOver>,
     /// At most one transaction at a time, so that events leave the process in their order.
@@ -90,8 +97,9 @@ struct Told {
 enum Stage {
     /// The daemon has not answered yet.
     HandedOver { events: Vec<Event>, owed: Option<u64> },
-    /// The endpoints have not all answered yet. `leases`: whom [`Outage`] may owe something.
-    Sent { plan: Plan, leases: Vec<Lease> },
+    /// The endpoints have not all answered yet. `leases`: whom [`Outage`] may owe something. `patience`: how long they
+    /// have.
+    Sent { plan: Plan, leases: Vec<Lease>, patience: Duration },
 }
 
 /// What a transaction has to tell; events are made when somebody wants them.
@@ -164,6 +172,7 @@ impl Publishers {
 fn ended(publisher: &Mutex<Publisher>) -> Vec<Line> {
     let mut publisher = publisher.lock().unwrap_or_else(PoisonError::into_inner);
     let mut lines = publisher.finish();
+    lines.extend(publisher.silence.close().map(Line::warning));
     lines.extend(publisher.outage.close().map(Line::warning));
     lines
 }
@@ -202,6 +211,27 @@ impl User {
         self.publisher.lock().unwrap_or_else(PoisonError::into_inner).settings.budget
     }
 
+    /// Since when there is something that [`User::finish`] has to wait for.
+    pub fn underway_since(&self) -> Option<Instant> {
+        let publisher = self.publisher.lock().unwrap_or_else(PoisonError::into_inner);
+        publisher
+            .underway
+            .as_ref()
+            .filter(|underway| underway.told.cn == self.cn)
+            .map(|underway| underway.left)
+    }
+
+    /// When there is something to say of endpoints that were left alone ([`User::account`]).
+    pub fn account_at(&self) -> Option<Instant> {
+        self.publisher.lock().unwrap_or_else(PoisonError::into_inner).silence.wake()
+    }
+
+    /// What endpoints missed that were left alone for a while, once that is over.
+    pub fn account(&self, now: Instant) -> Option<Line> {
+        let mut publisher = self.publisher.lock().unwrap_or_else(PoisonError::into_inner);
+        publisher.silence.over(now).map(Line::warning)
+    }
+
     /// Waits for the answers to what was published last, within what its budget has left.
     pub fn finish(&self) -> Vec<Line> {
         let mut publisher = self.publisher.lock().unwrap_or_else(PoisonError::into_inner);
@@ -220,6 +250,7 @@ impl Publisher {
             settings,
             resolver,
             outage: Outage::default(),
+            silence: Silence::default(),
             kept: Kept::new(),
             bus,
             underway: None,
@@ -237,6 +268,7 @@ impl Publisher {
     fn publish(&mut self, user: &User, delivery: Delivery) -> Vec<Line> {
         let mut lines = self.finish();
         let begun = Instant::now();
+        lines.extend(self.silence.over(begun).map(Line::warning));
         let told = Told {
             cn: user.cn.clone(),
             debug: user.debug,
@@ -340,11 +372,16 @@ impl Publisher {
             true => Vec::new(),
             false => news.into_events(cn.as_str()),
         };
-        let plan = plan(&listeners, &events, &self.settings.options);
-        let left = deadline.saturating_duration_since(Instant::now());
+        let mut plan = plan(&listeners, &events, &self.settings.options);
+        let now = Instant::now();
+        for url in self.silence.leave_alone(&mut plan, now) {
+            lines.extend(say(Level::Debug, format!("{head}: {url} is left alone for now")));
+        }
+        let left = deadline.saturating_duration_since(now);
+        let patience = self.silence.patience(now, self.settings.budget).min(left - left / SETTLE_SHARE);
         let jobs: Vec<Job> = plan.sends.iter().map(|send| self.job(send)).collect();
-        let run = Run::start(jobs, *deadline - left / SETTLE_SHARE, &mut self.kept);
-        let stage = Stage::Sent { plan, leases: listeners.native };
+        let run = Run::start(jobs, now + patience, &mut self.kept);
+        let stage = Stage::Sent { plan, leases: listeners.native, patience };
         self.underway = Some(Underway { told, stage, run, left: Instant::now() });
         lines
     }
@@ -396,16 +433,21 @@ impl Publisher {
     fn end_send(&mut self) -> Vec<Line> {
         let Some(Underway { told, stage, run, left }) = self.underway.take() else { return Vec::new() };
         let Told { cn, debug, head, begun, deadline } = told;
-        let Stage::Sent { plan, leases } = stage else { return Vec::new() };
+        let Stage::Sent { plan, leases, patience } = stage else { return Vec::new() };
         // What Dovecot did meanwhile was not our time.
         let away = left.elapsed();
+        let again = (Instant::now() + patience).min(deadline + away);
         let mut outcomes: Vec<delivery::Outcome> = plan
             .sends
             .iter()
             .zip(run.finish(&mut self.kept))
             .map(|(send, outcome)| reported(send, outcome))
             .collect();
-        self.repeat(&plan, &mut outcomes, deadline + away);
+        self.repeat(&plan, &mut outcomes, again);
+        let silent = plan.sends.iter().zip(&outcomes);
+        let silent = silent.filter(|(_, outcome)| matches!(outcome, delivery::Outcome::Silent));
+        let silent = silent.map(|(send, _)| send.url.as_str());
+        self.silence.waited(Instant::now(), silent, patience, self.settings.budget);
         let mut verdicts = Verdicts::of(&plan);
         for (send, outcome) in plan.sends.iter().zip(outcomes) {
             let verdict = judge(send, &outcome, cn.as_str(), &self.settings.options);
@@ -528,6 +570,7 @@ fn reported(send: &Send, outcome: Outcome) -> delivery::Outcome {
         Outcome::Delivered { .. } => delivery::Outcome::Delivered,
         Outcome::Refused => delivery::Outcome::Refused,
         Outcome::Silent | Outcome::NotReached => delivery::Outcome::Silent,
+        Outcome::NotBegun => delivery::Outcome::NotBegun("no time was left in the budget".to_owned()),
         Outcome::Protocol(error) => delivery::Outcome::Stranger(error.to_string()),
         Outcome::Broken(error) => delivery::Outcome::Broken(error.to_string()),
         Outcome::Unreachable(error) => delivery::Outcome::Broken(format!("no connection: {error}")),
@@ -535,11 +578,9 @@ fn reported(send: &Send, outcome: Outcome) -> delivery::Outcome {
     }
 }
 
-fn counted(count: usize, what: &str) -> String {
-    match count {
-        1 => format!("1 {what}"),
-        _ => format!("{count} {what}s"),
-    }
+fn counted<N: Display + PartialEq + From<u8>>(count: N, what: &str) -> String {
+    let plural = if count == N::from(1) { "" } else { "s" };
+    format!("{count} {what}{plural}")
 }
 
 /// Microseconds since the Unix epoch.

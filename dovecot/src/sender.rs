@@ -77,6 +77,8 @@ pub enum Outcome {
     Refused,
     /// The deadline came before there was a connection: nothing was said to anybody.
     NotReached,
+    /// The deadline came before it was its turn: that says nothing of the endpoint.
+    NotBegun,
     /// The deadline came before the answer.
     Silent,
     /// The connection ended too early.
@@ -95,6 +97,7 @@ impl fmt::Display for Outcome {
             Outcome::Delivered { took, .. } => write!(f, "delivered in {} us", took.as_micros()),
             Outcome::Refused => write!(f, "refused"),
             Outcome::NotReached => write!(f, "not reached"),
+            Outcome::NotBegun => write!(f, "not begun"),
             Outcome::Silent => write!(f, "silent"),
             Outcome::Broken(error) => write!(f, "broken: {error}"),
             Outcome::Protocol(error) => write!(f, "protocol error: {error}"),
@@ -169,7 +172,7 @@ impl Run {
             self.look(now, wake.saturating_duration_since(now), kept);
         }
         // What is still queued has had no time.
-        self.outcomes.into_iter().map(|outcome| outcome.unwrap_or(Outcome::NotReached)).collect()
+        self.outcomes.into_iter().map(|outcome| outcome.unwrap_or(Outcome::NotBegun)).collect()
     }
 
     /// Gives sockets to those who wait for one.

@@ -24,6 +24,10 @@ const IDLE: Duration = Duration::from_secs(5);
 /// How often it is tried to tell that something was missed, after memcached failed.
 const RETRY: Duration = Duration::from_millis(1100);
 
+/// When it is looked for answers to what was told without waiting for them. Not at once: LMTP is done with the user in a
+/// moment, behind its reply.
+const SOON: Duration = Duration::from_millis(5);
+
 /// The most commits that are put off: a transaction takes half a MiB at worst.
 const MAX_COMMITTED: usize = 16;
 
@@ -186,11 +190,16 @@ impl Session {
             lines.extend(account.user.finish());
         }
         account.outbox.push(changes, now);
+        // Answers are awaited at the end, behind what Dovecot still does, or when it has nothing to do ([`Session::wake`]).
         if delivery {
-            // Answers are awaited at the end, behind what Dovecot still does.
             lines.extend(account.publish(&self.kinds, now, true, waited));
         } else if !self.rests && account.outbox.age(now) >= LATEST {
             lines.extend(account.publish(&self.kinds, now, false, waited));
+        } else {
+            return lines;
+        }
+        if account.user.owes() {
+            self.retry_at.get_or_insert(now + RETRY);
         }
         lines
     }
@@ -274,10 +283,13 @@ impl Session {
             let due = account.outbox.wake(now) == Some(Duration::ZERO);
             if due || (again && account.user.owes()) {
                 lines.extend(account.publish(&self.kinds, now, false, Duration::ZERO));
-                lines.extend(account.user.finish());
-                told = true;
+            } else if account.user.underway_since().is_none() {
+                continue;
             }
+            lines.extend(account.user.finish());
+            told = true;
         }
+        lines.extend(self.accounts.iter().filter_map(|account| account.user.account(now)));
         let now = Instant::now();
         if told {
             self.rest_at = Some(now + IDLE);
@@ -297,7 +309,10 @@ impl Session {
         }
         let now = Instant::now();
         let events = self.accounts.iter().filter_map(|account| account.outbox.wake(now));
-        let later = [self.rest_at, self.retry_at].into_iter().flatten();
+        let users = || self.accounts.iter().map(|account| &account.user);
+        let answers = users().filter_map(User::underway_since).map(|since| since + SOON);
+        let silent = users().filter_map(User::account_at);
+        let later = [self.rest_at, self.retry_at].into_iter().flatten().chain(answers).chain(silent);
         events.chain(later.map(|at| at.saturating_duration_since(now))).min()
     }
 
@@ -306,7 +321,8 @@ impl Session {
         let now = Instant::now();
         let mut lines = self.absorb(publishers);
         for account in &mut self.accounts {
-            if !account.outbox.is_empty() {
+            // A delivery that could not pay its debt a moment ago would only wait for the same once more.
+            if !account.outbox.is_empty() || (self.rests && account.user.owes()) {
                 lines.extend(account.publish(&self.kinds, now, true, Duration::ZERO));
             }
             lines.extend(account.user.finish());
@@ -363,10 +379,14 @@ impl Account {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used)]
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
+    use std::io::{BufRead, BufReader, Write};
     use std::net::{TcpListener, TcpStream};
     use std::process::{Child, Command};
+
+    use ocbus_wire::native::{Lease, LeaseRecord};
+    use uuid::Uuid;
 
     use super::*;
 
@@ -389,6 +409,87 @@ mod tests {
         }
     }
 
+    /// Registers for bob.
+    fn register(memcached: u16, native: &str) {
+        let lease = Lease {
+            endpoint: native.to_owned(),
+            subscriber: Uuid::now_v7(),
+            until_ms: now_us() / 1000 + 60_000,
+            legacy: None,
+            missed: 0,
+        };
+        let record = LeaseRecord::new(vec![lease]).encode().unwrap();
+        let mut stream = TcpStream::connect(("127.0.0.1", memcached)).unwrap();
+        write!(stream, "set ocbus:bob 0 0 {}\r\n", record.len()).unwrap();
+        stream.write_all(&record).unwrap();
+        stream.write_all(b"\r\n").unwrap();
+        let mut answer = String::new();
+        BufReader::new(stream).read_line(&mut answer).unwrap();
+        assert_eq!(answer, "STORED\r\n");
+    }
+
+    fn free_port() -> u16 {
+        TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    }
+
+    fn raw(memcached: u16) -> RawSettings {
+        RawSettings { resolver: Some(format!("--SERVER=127.0.0.1:{memcached}")), ..RawSettings::default() }
+    }
+
+    /// A commit to INBOX at that time.
+    fn flag(session: &mut Session, publishers: &mut Publishers, at: Instant) -> Vec<Line> {
+        let place =
+            Place { mailbox: Mailbox::new("INBOX", '/'), special_use: None, owner: None, uid_validity: None };
+        let mut open = session.begin(place, false);
+        open.transaction.flags((1, 1), 1, 0);
+        let committed = Committed { open, commit: Commit::default(), waited: Duration::ZERO, at };
+        session.absorb_one(publishers, committed)
+    }
+
+    /// A command that takes longer than [`LATEST`] before Dovecot has nothing to do for the first time.
+    #[test]
+    fn what_was_told_within_a_command_is_answered_when_it_is_over() {
+        let (port, nobody) = (free_port(), free_port());
+        let _memcached = Memcached::start(port);
+        register(port, &format!("tcp://127.0.0.1:{nobody}"));
+        let mut publishers = Publishers::new();
+        let mut session = Session::new(&mut publishers, "bob", false, raw(port)).unwrap();
+        let now = Instant::now();
+        assert_eq!(flag(&mut session, &mut publishers, now.checked_sub(LATEST).unwrap()), []);
+        assert_eq!(flag(&mut session, &mut publishers, now), []);
+        assert!(session.accounts.iter().all(|account| account.outbox.is_empty()), "told");
+        assert!(session.wake().is_some_and(|wake| wake <= SOON), "{:?}", session.wake());
+        let lines = session.tick(&mut publishers);
+        assert!(lines.len() == 1 && lines[0].text.contains("2 events: "), "{lines:?}");
+        assert!(lines[0].text.ends_with("refused (removed)"), "{lines:?}");
+        assert!(session.wake().is_some_and(|wake| wake > SOON), "nothing but the connections to close");
+        assert_eq!(session.end(&mut publishers), []);
+    }
+
+    #[test]
+    fn a_session_that_ends_pays_what_it_owes() {
+        let port = free_port();
+        let mut publishers = Publishers::new();
+        let mut session = Session::new(&mut publishers, "bob", false, raw(port)).unwrap();
+        make(&mut session, &mut publishers, "x");
+        assert_eq!(session.tick(&mut publishers).len(), 1, "memcached is not there");
+        let own = session.accounts.first().unwrap();
+        assert!(own.user.owes() && own.outbox.is_empty());
+        let _memcached = Memcached::start(port);
+        let user = publishers.user("bob", false, raw(port)).unwrap();
+        let lines = session.end(&mut publishers);
+        assert!(lines.len() == 1 && lines[0].text.contains("answers again"), "{lines:?}");
+        assert!(!user.owes());
+        // One without a moment of rest is a delivery: what failed just now fails again.
+        drop(_memcached);
+        let mut session = Session::new(&mut publishers, "bob", false, raw(port)).unwrap();
+        make(&mut session, &mut publishers, "y");
+        assert_eq!(session.end(&mut publishers).len(), 1);
+        assert!(user.owes());
+        let session = Session::new(&mut publishers, "bob", false, raw(port)).unwrap();
+        assert_eq!(session.end(&mut publishers), []);
+    }
+
     fn until(what: &str, mut is: impl FnMut() -> bool) {
         let end = Instant::now() + Duration::from_secs(20);
         while !is() {
@@ -405,11 +506,9 @@ mod tests {
 
     #[test]
     fn a_debt_that_another_session_paid_does_not_keep_the_process_awake() {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let raw =
-            RawSettings { resolver: Some(format!("--SERVER=127.0.0.1:{port}")), ..RawSettings::default() };
+        let port = free_port();
         let mut publishers = Publishers::new();
-        let mut session = || Session::new(&mut publishers, "bob", false, raw.clone()).unwrap();
+        let mut session = || Session::new(&mut publishers, "bob", false, raw(port)).unwrap();
         let (mut first, mut second) = (session(), session());
         make(&mut first, &mut publishers, "x");
         assert_eq!(first.tick(&mut publishers).len(), 1, "memcached is not there");

@@ -49,8 +49,9 @@ With --json each line is one object; fields that an event does not have are left
   uidvalidity, uids, uid   UIDs as an IMAP set (`1:3,7`); `uid` where it is exactly one
   flags, keywords        arrays of strings
   from, subject, message_id, size   of a new message, headers as they stand
+  order                  of two changes to a flag, or to the counts, the greater is the later one
   messages, unseen       in the mailbox afterwards
-  old_mailbox, old_separator, old_storage_name, old_list_separator, old_uids   where it was before
+  old_mailbox, old_separator, old_storage_name, old_list_separator, old_uidvalidity, old_uids   where it was before
   backend, name          OpenChange's backend, and its name of the message if it is not `UID.eml`
   reason, missed         of a Resync: why, and how many events are known to be missing (0: unknown)";
 

@@ -1,5 +1,10 @@
 //! Wrong usage, help, completions, pages, and the demonstration.
 
+use ocbus::wire::json::EventJson;
+use ocbus::wire::{NewMessage, ResyncReason, Transfer, UidSet};
+use ocbus::{Event, EventKind, Mailbox};
+use uuid::Uuid;
+
 use crate::support::{Bench, ocbus, run};
 
 fn plain(arguments: &[&str]) -> crate::support::Run {
@@ -49,6 +54,46 @@ fn what_cannot_be_done_ends_with_1() {
     plain(&["man", "--dir", "/no/such/folder"]).fails(1, &["--dir", "/no/such/folder", "expected"]);
     plain(&["demo", "--plugin", "/no/such/plugin.so"])
         .fails(1, &["/no/such/plugin.so", "cargo build --release"]);
+}
+
+/// Whoever keeps a replica needs `order` and `old_uidvalidity` as much as the rest.
+#[test]
+fn the_help_of_watch_names_each_field_of_its_json() {
+    let uids = || UidSet::from_iter([7]);
+    let words = || vec!["x".to_owned()];
+    let text = || Some("x".to_owned());
+    let message = NewMessage {
+        uid: Some(7),
+        flags: words(),
+        keywords: words(),
+        from: text(),
+        subject: text(),
+        message_id: text(),
+        size: Some(1),
+        backend: text(),
+        name: text(),
+    };
+    let mailbox = || Mailbox::new("INBOX", '/');
+    let transfer = Transfer { old_uidvalidity: Some(1), ..Transfer::new(uids(), mailbox(), uids()) };
+    let help = plain(&["watch", "--help"]);
+    for kind in [
+        EventKind::MessageNew(message),
+        EventKind::MessageMove(transfer),
+        EventKind::Resync { reason: ResyncReason::Other, missed: 1 },
+    ] {
+        let mut event = Event::new(Uuid::now_v7(), 1, "bob", mailbox(), kind);
+        event.uidvalidity = Some(1);
+        event.order = Some(1);
+        (event.messages, event.unseen) = (Some(1), Some(1));
+        let json = serde_json::to_value(EventJson::new(&event, Some(1))).unwrap();
+        for name in json.as_object().unwrap().keys() {
+            let is_named = |line: &str| {
+                let names = line.strip_prefix("  ").and_then(|line| line.split("   ").next());
+                names.is_some_and(|names| names.split(", ").any(|one| one.trim() == name))
+            };
+            assert!(help.ok().lines().any(is_named), "{name}: {}", help.ok());
+        }
+    }
 }
 
 #[test]

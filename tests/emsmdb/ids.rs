@@ -64,6 +64,35 @@ fn the_host_is_told_what_it_needs() {
     assert!(rig.asked.iter().all(|query| query.cn.as_str() == "bob"));
 }
 
+/// Without it a host takes a UID of a mailbox that was deleted, and made again under its name, for one of the new one.
+#[test]
+fn each_side_of_a_move_is_asked_with_its_own_uidvalidity() {
+    for copied in [false, true] {
+        for old_uidvalidity in [Some(7), None] {
+            let mut rig = warm(EngineConfig::default());
+            let transfer = Transfer {
+                old_uidvalidity,
+                ..Transfer::new(uids([5]), Mailbox::new("INBOX", '/'), uids([10]))
+            };
+            let kind = match copied {
+                true => EventKind::MessageCopy(transfer),
+                false => EventKind::MessageMove(transfer),
+            };
+            let mut event = rig.event("Sent", kind);
+            event.uidvalidity = Some(99);
+            rig.give(event);
+            rig.answer_all(know);
+            let asked = |name: &str| {
+                rig.asked.iter().find_map(|query| match &query.what {
+                    What::Messages { mailbox, uidvalidity, .. } if mailbox.name == name => Some(*uidvalidity),
+                    _ => None,
+                })
+            };
+            assert_eq!((asked("Sent"), asked("INBOX")), (Some(Some(99)), Some(old_uidvalidity)));
+        }
+    }
+}
+
 #[test]
 fn a_message_known_by_name_only_is_asked_by_its_name_and_one_known_by_nothing_is_not() {
     let mut rig = warm(EngineConfig::default());

@@ -7,8 +7,16 @@
 //! * messages belong to a UIDVALIDITY, whatever the mailbox is called when the event comes;
 //! * who is told to look again at a mailbox learns which messages are there. Of their flags only those of new ones are taken:
 //!   what IMAP says of the others may be older or newer than the events so far.
+//!
+//! Through a fault flag changes are missed too. There the replica looks into the mailbox's transaction log for how far it
+//! goes before it asks IMAP: what IMAP says has all changes up to there, and events of later ones are put on top. So what is
+//! right in the end was told, or seen behind a Resync: one that came too early leaves what was missed behind it wrong.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::Read as _;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 use ocbus::sandbox::{ImapClient, SandboxError, mailbox_name};
 use ocbus::wire::UidSet;
@@ -30,6 +38,11 @@ pub struct Replica {
     contents: BTreeMap<u32, Contents>,
     /// UIDVALIDITYs of mailboxes that were to be looked at again, and could not, for they were renamed meanwhile.
     to_look_at: BTreeSet<u32>,
+    /// Changes to mailboxes, where they are put in the order of their times at the end: a daemon that hung tells late what
+    /// it was given, and its publishers went the direct way meanwhile.
+    tree: Option<Vec<Event>>,
+    /// When it was listed what mailboxes there are: earlier changes are in that.
+    listed_us: u64,
 }
 
 /// A mailbox as IMAP shows it.
@@ -51,8 +64,11 @@ struct Contents {
 
 impl Contents {
     fn came(&mut self, uid: u32, order: u64, flags: &[String], keywords: &[String]) {
-        self.came
-            .insert(uid, (order, flags.iter().chain(keywords).map(|flag| flag.to_lowercase()).collect()));
+        // It may have been looked at since.
+        if self.came.get(&uid).is_none_or(|(since, _)| *since <= order) {
+            let flags = flags.iter().chain(keywords).map(|flag| flag.to_lowercase()).collect();
+            self.came.insert(uid, (order, flags));
+        }
     }
 
     fn change<'a>(&mut self, uids: &UidSet, order: u64, flags: impl IntoIterator<Item = &'a str>, on: bool) {
@@ -67,11 +83,14 @@ impl Contents {
     }
 
     /// Takes what the events did not tell. What has a UID below UIDNEXT and is not there is gone, even if the event that it
-    /// came is still on its way.
-    fn look(&mut self, messages: &BTreeMap<u32, Flags>, uidnext: u32) {
+    /// came is still on its way. What IMAP says has all changes up to the order `base`; 0: nobody knows.
+    fn look(&mut self, messages: &BTreeMap<u32, Flags>, uidnext: u32, base: u64) {
         self.gone.extend((1..uidnext).filter(|uid| !messages.contains_key(uid)));
         for (uid, flags) in messages {
-            self.came.entry(*uid).or_insert_with(|| (0, flags.clone()));
+            let came = self.came.entry(*uid).or_insert_with(|| (base, flags.clone()));
+            if came.0 < base {
+                *came = (base, flags.clone());
+            }
         }
     }
 
@@ -98,15 +117,53 @@ impl Contents {
 }
 
 impl Replica {
-    /// What IMAP says, with nothing going on meanwhile.
-    pub fn of(truth: &Truth) -> Replica {
-        let mut replica = Replica { subscribed: truth.subscribed.clone(), ..Replica::default() };
-        for (name, (uidvalidity, messages)) in &truth.mailboxes {
-            replica.names.insert(name.clone(), Some(*uidvalidity));
-            let came = messages.iter().map(|(uid, flags)| (*uid, (0, flags.clone()))).collect();
-            replica.contents.insert(*uidvalidity, Contents { came, ..Contents::default() });
+    /// One that is kept through faults, where a resync may be of everything.
+    pub fn through_faults() -> Replica {
+        Replica { tree: Some(Vec::new()), ..Replica::default() }
+    }
+
+    /// Looks again at what a Resync names: a mailbox, or all. `mdbox`: where the mailboxes are.
+    pub fn look_through(&mut self, looker: &mut Looker, mdbox: &Path, event: &Event) {
+        if let Some(mailbox) = &event.mailbox
+            && self.look_behind_its_log(looker, mdbox, &mailbox.name) == event.uidvalidity
+        {
+            return;
         }
-        replica
+        self.listed_us = ocbus::now_us();
+        let (mut names, subscribed) = looker.ask(list);
+        self.subscribed = subscribed;
+        self.names = names.iter().map(|name| (name.clone(), None)).collect();
+        let mut known: BTreeSet<String> = BTreeSet::new();
+        // What has got another name meanwhile is looked at under that. Names are not given twice.
+        while !names.is_empty() {
+            let mut is_gone = false;
+            for name in names {
+                let uidvalidity = self.look_behind_its_log(looker, mdbox, &name);
+                is_gone |= uidvalidity.is_none();
+                if let Some(of) = self.names.get_mut(&name) {
+                    *of = uidvalidity;
+                }
+                known.insert(name);
+            }
+            names = if is_gone { looker.ask(list).0 } else { Vec::new() };
+            names.retain(|name| !known.contains(name));
+        }
+    }
+
+    /// Gives the UIDVALIDITY; `None`: there is no such mailbox any more.
+    fn look_behind_its_log(&mut self, looker: &mut Looker, mdbox: &Path, name: &str) -> Option<u32> {
+        let base = logged(mdbox, name).unwrap_or(0);
+        let seen = looker.ask(|imap| try_look_at(imap, name))?;
+        self.contents.entry(seen.uidvalidity).or_default().look(&seen.messages, seen.uidnext, base);
+        Some(seen.uidvalidity)
+    }
+
+    /// There are no more events: puts changes to mailboxes in their order.
+    pub fn settle_tree(&mut self) {
+        let mut tree = self.tree.take().unwrap_or_default();
+        tree.retain(|event| event.time_us >= self.listed_us);
+        tree.sort_by_key(|event| event.time_us);
+        tree.iter().for_each(|event| self.apply(event));
     }
 
     /// Looks again at a mailbox, as a Resync wants it.
@@ -115,7 +172,7 @@ impl Replica {
         match look_at(imap, name) {
             Some(seen) => {
                 let contents = self.contents.entry(seen.uidvalidity).or_default();
-                contents.look(&seen.messages, seen.uidnext);
+                contents.look(&seen.messages, seen.uidnext, 0);
                 if event.uidvalidity != Some(seen.uidvalidity) {
                     self.to_look_at.extend(event.uidvalidity);
                 }
@@ -130,7 +187,7 @@ impl Replica {
             if let Some((_, messages)) = truth.mailboxes.values().find(|(known, _)| *known == uidvalidity) {
                 let contents = self.contents.entry(uidvalidity).or_default();
                 let last = contents.came.keys().next_back().copied().unwrap_or(0);
-                contents.look(messages, last + 1);
+                contents.look(messages, last + 1, 0);
             }
         }
     }
@@ -140,6 +197,10 @@ impl Replica {
         let name = mailbox.name.clone();
         let known = event.uidvalidity;
         let order = || event.order.unwrap_or_else(|| panic!("without order: {event:?}"));
+        if let Some(tree) = self.tree.as_mut().filter(|_| event.kind.name().starts_with("Mailbox")) {
+            tree.push(event.clone());
+            return;
+        }
         match &event.kind {
             EventKind::MailboxCreate => {
                 assert!(known.is_some(), "{event:?}");
@@ -234,8 +295,35 @@ impl Replica {
     }
 }
 
-/// Reads all that IMAP has to say.
-pub fn look(imap: &mut ImapClient) -> Truth {
+/// An IMAP session that looks at mailboxes while others delete them. Dovecot ends it where that is the one that it has open.
+pub struct Looker {
+    port: u16,
+    user: String,
+    imap: ImapClient,
+}
+
+impl Looker {
+    pub fn new(port: u16, user: &str) -> Looker {
+        let imap = ImapClient::login(port, user, Looker::DEADLINE).unwrap();
+        Looker { port, user: user.to_owned(), imap }
+    }
+
+    const DEADLINE: Duration = Duration::from_secs(20);
+
+    fn ask<T>(&mut self, what: impl Fn(&mut ImapClient) -> Result<T, SandboxError>) -> T {
+        let begun = Instant::now();
+        loop {
+            match what(&mut self.imap) {
+                Ok(answer) => return answer,
+                Err(error) => assert!(begun.elapsed() < Looker::DEADLINE, "{error}"),
+            }
+            *self = Looker::new(self.port, &self.user);
+        }
+    }
+}
+
+/// The names of the mailboxes, and those that are subscribed.
+fn list(imap: &mut ImapClient) -> Result<(Vec<String>, BTreeSet<String>), SandboxError> {
     let listed = |lines: Vec<String>, what: &str| -> Vec<String> {
         let prefix = format!("* {what} ");
         lines
@@ -245,8 +333,25 @@ pub fn look(imap: &mut ImapClient) -> Truth {
             .map(|line| line.rsplit_once("\"/\" ").unwrap().1.trim_matches('"').to_owned())
             .collect()
     };
-    let names = listed(imap.command("LIST \"\" *").unwrap(), "LIST");
-    let subscribed = listed(imap.command("LSUB \"\" *").unwrap(), "LSUB").into_iter().collect();
+    let names = listed(imap.command("LIST \"\" *")?, "LIST");
+    Ok((names, listed(imap.command("LSUB \"\" *")?, "LSUB").into_iter().collect()))
+}
+
+/// How far a mailbox's transaction log goes, as events say it in `order`. From `mail-transaction-log.h`: the file's number is
+/// at octet 8 of its header; a commit's order is the number, and the offset behind the commit.
+fn logged(mdbox: &Path, name: &str) -> Option<u64> {
+    let path = mdbox.join("mailboxes").join(name).join("dbox-Mails/dovecot.index.log");
+    // The one that is open, whatever takes its name meanwhile.
+    let mut file = File::open(path).ok()?;
+    let size = file.metadata().ok()?.len();
+    let mut header = [0; 12];
+    file.read_exact(&mut header).ok()?;
+    Some(u64::from(u32::from_ne_bytes(*header.last_chunk()?)) << 32 | size)
+}
+
+/// Reads all that IMAP has to say.
+pub fn look(imap: &mut ImapClient) -> Truth {
+    let (names, subscribed) = list(imap).unwrap();
     let mut mailboxes = BTreeMap::new();
     for name in names {
         let seen = look_at(imap, &name).expect("a mailbox that LIST named");
@@ -257,21 +362,25 @@ pub fn look(imap: &mut ImapClient) -> Truth {
 
 /// `None`: there is no such mailbox.
 fn look_at(imap: &mut ImapClient, name: &str) -> Option<Seen> {
+    try_look_at(imap, name).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+fn try_look_at(imap: &mut ImapClient, name: &str) -> Result<Option<Seen>, SandboxError> {
     let opened = match imap.command(&format!("EXAMINE {}", mailbox_name(name))) {
         Ok(lines) => lines,
-        Err(SandboxError::Answer { answer, .. }) if answer.starts_with("NO ") => return None,
-        Err(error) => panic!("EXAMINE {name}: {error}"),
+        Err(SandboxError::Answer { answer, .. }) if answer.starts_with("NO ") => return Ok(None),
+        Err(error) => return Err(error),
     };
     let number = |key: &str| {
         let prefix = format!("* OK [{key} ");
         opened.iter().find_map(|line| line.strip_prefix(&prefix)?.split(']').next()?.parse::<u32>().ok())
     };
-    let fetched = imap.command("UID FETCH 1:* (FLAGS)").unwrap();
-    Some(Seen {
+    let fetched = imap.command("UID FETCH 1:* (FLAGS)")?;
+    Ok(Some(Seen {
         uidvalidity: number("UIDVALIDITY").unwrap(),
         uidnext: number("UIDNEXT").unwrap(),
         messages: fetched.iter().filter_map(|line| message(line)).collect(),
-    })
+    }))
 }
 
 /// `* 1 FETCH (UID 7 FLAGS (\Seen $Work))`

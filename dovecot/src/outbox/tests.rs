@@ -116,6 +116,41 @@ fn what_is_no_pair_is_told_as_it_happened() {
     }
 }
 
+/// Whoever applies what is told in its order has in the end what is there.
+#[test]
+fn what_moves_on_has_come_before() {
+    assert_eq!(
+        told(vec![
+            copy("A", (1, 1), "INBOX", (1, 1)),
+            copy("B", (1, 1), "A", (1, 1)),
+            expunge("A", &[1]),
+            trash("INBOX", 1),
+            expunge("INBOX", &[1]),
+        ]),
+        [
+            "MessageCopy A 1 < INBOX 1",
+            "MessageMove B 1 < A 1",
+            "MessageTrash INBOX 1",
+            "MessageExpunge INBOX 1"
+        ]
+    );
+    // The copy that goes on is older than the one that it goes on from, which is of other messages.
+    assert_eq!(
+        told(vec![
+            copy("B", (1, 1), "A", (1, 1)),
+            copy("A", (2, 2), "INBOX", (1, 1)),
+            expunge("A", &[1]),
+            expunge("INBOX", &[1]),
+        ]),
+        ["MessageCopy A 2 < INBOX 1", "MessageMove B 1 < A 1", "MessageExpunge INBOX 1"]
+    );
+    // Within one mailbox.
+    assert_eq!(
+        told(vec![copy("A", (2, 2), "A", (1, 1)), expunge("A", &[1, 2])]),
+        ["MessageCopy A 2 < A 1", "MessageExpunge A 1:2"]
+    );
+}
+
 #[test]
 fn a_copy_waits_and_what_is_behind_it_too() {
     let now = Instant::now();
@@ -144,6 +179,34 @@ fn what_fits_into_no_batch_is_one_resync_for_each_mailbox() {
     let all: Vec<Change> = (0..3000).map(|n| trash(&format!("{n:0100}"), 1)).collect();
     let told = told(all);
     assert!(told.len() < 1000 && told.iter().any(|line| line.starts_with("Resync  ")), "{}", told.len());
+}
+
+/// Each change is told, or counted by a resync; new mail, of which alone legacy endpoints hear, is told.
+#[test]
+fn one_resync_for_all_mailboxes_takes_nothing_away_that_has_room() {
+    let new = |name: &str| change(name, EventKind::MessageNew(NewMessage::default()));
+    let first = vec![new("INBOX"), change("A", EventKind::MailboxCreate), new("A")];
+    let many = (0..3000).map(|n| trash(&format!("{n:0100}"), 1));
+    let lines = told(first.into_iter().chain(many).collect());
+    assert_eq!(lines[..3], ["MessageNew INBOX", "MailboxCreate A", "MessageNew A"]);
+    assert_eq!(missed(&lines) + lines.iter().filter(|line| line.starts_with("MessageTrash")).count(), 3000);
+
+    // Changes to mailboxes: the first ones have room; of no later one the beginning is missing.
+    let made = |n: usize, len: usize| change(&format!("{n:0len$}"), EventKind::MailboxCreate);
+    let mut outbox = Outbox::new("bob", true);
+    let long = (0..400).map(|n| made(n, 200)).chain([made(400, 1), new("INBOX"), trash("INBOX", 1)]);
+    outbox.push(long.collect(), Instant::now());
+    let lines = shown(&outbox.take_all());
+    let last = lines.iter().rposition(|line| line.starts_with("MailboxCreate ")).unwrap();
+    assert!(last > 50 && lines[last].ends_with(&format!("{last:0200}")), "{last}: {}", lines[last]);
+    assert_eq!(lines[last + 1], "MessageNew INBOX");
+    assert_eq!(lines[last + 2..], [format!("Resync  {}", 400 - last + 1)]);
+}
+
+/// What the resyncs stand for.
+fn missed(lines: &[String]) -> usize {
+    let resyncs = lines.iter().filter(|line| line.starts_with("Resync "));
+    resyncs.map(|line| line.rsplit_once(' ').unwrap().1.parse::<usize>().unwrap()).sum()
 }
 
 #[test]

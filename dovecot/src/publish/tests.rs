@@ -45,6 +45,7 @@ fn scene(raw: &RawSettings) -> Scene {
         bus: settings.bus.clone().map(HandOver::new),
         settings,
         outage: Outage::default(),
+        silence: Silence::default(),
         kept: Kept::new(),
         underway: None,
         requests: 0,
@@ -251,6 +252,56 @@ fn time_that_is_spent_elsewhere_is_not_the_budgets() {
     assert_eq!(scene.user.finish().len(), 1);
     let took = begun.elapsed();
     assert!(took > Duration::from_millis(150) && took < Duration::from_millis(300) + SLACK, "{took:?}");
+}
+
+/// A mail to many recipients is many transactions.
+#[test]
+fn a_silent_endpoint_costs_one_budget_for_a_while_and_what_it_missed_is_told_or_said() {
+    let mute = TcpListener::bind("127.0.0.1:0").unwrap();
+    let silent = format!("tcp://{}", mute.local_addr().unwrap());
+    for (native, legacy) in [(vec![silent.as_str()], vec![]), (vec![], vec![silent.as_str()])] {
+        let raw = RawSettings { budget: Some(BUDGET.as_millis().to_string()), ..RawSettings::default() };
+        let scene = scene(&raw);
+        scene.register(&native, &legacy);
+        let begun = Instant::now();
+        let texts = scene.texts(&[1]);
+        assert!(
+            texts.len() == 1 && texts[0].ends_with(&format!("{silent} no answer within the budget")),
+            "{texts:?}"
+        );
+        assert!(begun.elapsed() < BUDGET + SLACK, "{:?}", begun.elapsed());
+        let left_alone = Instant::now();
+        for uids in [&[2][..], &[3, 4]] {
+            assert_eq!(scene.texts(uids), Vec::<String>::new());
+        }
+        assert!(left_alone.elapsed() < SLACK, "{:?}", left_alone.elapsed());
+        if !native.is_empty() {
+            assert_eq!(scene.listeners().native[0].missed, 4);
+        }
+        assert_eq!(scene.user.account(left_alone), None, "not over");
+        let line = scene.user.account(scene.user.account_at().unwrap()).unwrap();
+        let account =
+            format!("openchange: left alone after no answer: {silent} missed 3 events in 2 transactions");
+        assert_eq!((line.level, line.text), (Level::Warning, account));
+    }
+}
+
+/// OpenChange's server has an endpoint for each user: none of them is silent twice.
+#[test]
+fn many_silent_endpoints_are_waited_for_in_haste() {
+    let budget = BUDGET / 2;
+    let scene =
+        scene(&RawSettings { budget: Some(budget.as_millis().to_string()), ..RawSettings::default() });
+    let mut slow = 0;
+    for _ in 0..12 {
+        let mute = TcpListener::bind("127.0.0.1:0").unwrap();
+        scene.register(&[], &[&format!("tcp://{}", mute.local_addr().unwrap())]);
+        let begun = Instant::now();
+        let texts = scene.texts(&[1]);
+        slow += u32::from(begun.elapsed() > budget / 2);
+        assert!(texts.len() == 1 && texts[0].contains("no answer within the budget"), "{texts:?}");
+    }
+    assert!(slow <= 6, "two in a second, and {slow} of 12 were");
 }
 
 #[test]

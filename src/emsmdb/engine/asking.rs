@@ -14,7 +14,7 @@ use super::folders::{FolderKey, Lookup, parent};
 use super::handles::OpenTable;
 use super::pending::{
     FolderSlots, Parents, Pending, PendingRow, Slot, message_refs, message_types, old_mailbox,
-    old_message_refs, parents,
+    old_message_refs, old_uidvalidity, parents,
 };
 use super::query::{Queries, Waiting};
 use super::session::Session;
@@ -129,8 +129,8 @@ pub(super) fn ask_messages<'a, S: Iterator<Item = (Uuid, &'a Session)>>(
     if let (Some(folder), Some(mailbox)) = (old_folder, old_mailbox(&event))
         && let Some(messages) = old_message_refs(&event, cn, most)
     {
-        // The UIDVALIDITY is that of where they are now.
-        pending.old_messages = asking.messages(pending.number, folder, mailbox, None, messages);
+        let uidvalidity = old_uidvalidity(&event);
+        pending.old_messages = asking.messages(pending.number, folder, mailbox, uidvalidity, messages);
     }
 }
 

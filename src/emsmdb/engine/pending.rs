@@ -182,6 +182,14 @@ pub(super) fn old_mailbox(event: &Event) -> Option<&Mailbox> {
     }
 }
 
+/// The UIDVALIDITY of where messages were before, where it was told: `Event::uidvalidity` is that of where they are now.
+pub(super) fn old_uidvalidity(event: &Event) -> Option<u32> {
+    match &event.kind {
+        EventKind::MessageCopy(transfer) | EventKind::MessageMove(transfer) => transfer.old_uidvalidity,
+        _ => None,
+    }
+}
+
 /// Which parents an event needs: for what happens to folders always, for counts in tables of folders only if there is
 /// such a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
