@@ -191,16 +191,14 @@ fn main() {
 
 /// The daemon, and the subscribers, which are threads of ours, do not interrupt a delivery: `CPUSchedulingPolicy=batch`.
 fn yield_to_deliveries(daemon: &Daemon) {
-    let batch = |arguments: &[&str]| {
-        let done = Command::new("chrt").args(["--batch", "--pid", "0"]).args(arguments).status();
-        assert!(done.unwrap().success(), "chrt, of util-linux");
-    };
-    for process in [std::process::id().to_string(), daemon.pid().to_string()] {
+    let own = std::process::id().to_string();
+    for process in [&own, &daemon.pid().to_string()] {
         for thread in std::fs::read_dir(format!("/proc/{process}/task")).unwrap() {
             let thread = thread.unwrap().file_name().into_string().unwrap();
             // Our first one is the client of LMTP.
-            if thread != std::process::id().to_string() {
-                batch(&[&thread]);
+            if thread != own {
+                let done = Command::new("chrt").args(["--batch", "--pid", "0", &thread]).status();
+                assert!(done.unwrap().success(), "chrt, of util-linux");
             }
         }
     }
@@ -388,13 +386,13 @@ fn check_daemon(variants: &[Variant], shared: &Shared) {
         std::thread::yield_now();
     }
     let metrics = metrics(&shared.daemon);
-    let accepted = |source: &str| -> f64 {
+    let accepted = |source: &str| -> usize {
         let of = format!("ocbus_events_accepted_total{{source=\"{source}\",");
         let lines = metrics.lines().filter(|line| line.starts_with(&of));
-        lines.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
+        lines.map(|line| line.rsplit(' ').next().unwrap().parse::<usize>().unwrap()).sum()
     };
     assert_eq!(heard(), wanted as u64, "{metrics}");
-    assert_eq!((accepted("hand-over"), accepted("ox")), (handed as f64, pushed as f64), "{metrics}");
+    assert_eq!((accepted("hand-over"), accepted("ox")), (handed, pushed), "{metrics}");
 }
 
 fn metrics(daemon: &Daemon) -> String {
