@@ -1,5 +1,6 @@
 //! What the plugin costs a delivery: LDA and LMTP beside Dovecot alone, beside `notify` alone and beside stock
-//! Dovecot's own push driver.
+//! Dovecot's own push driver. The daemon, for hand-over and for that driver, is an `ocbus serve` of its own; the driver also
+//! has a server that does nothing but answer.
 //!
 //! Each variant has a private Dovecot of its own; all are ready at the same time, share one memcached and get the
 //! same mails. They take turns, one mail each by LDA and a few each by LMTP, and the one that begins changes from
@@ -8,7 +9,8 @@
 //!
 //! `OCBUS_BENCH_ROUNDS` is the number of rounds; `cargo bench --bench delivery -- native legacy` runs only the
 //! variants with such a word in their name, beside the two baselines. `OCBUS_BENCH_GATHER_MS` is the outbox's `gather`;
-//! with `OCBUS_BENCH_BATCH` its threads and the subscribers' are scheduled as batch. `docs/performance.md` has figures.
+//! with `OCBUS_BENCH_BATCH` the daemon is scheduled as batch, as the unit does it, and so are the subscribers, which are
+//! threads of this process. `docs/performance.md` has figures.
 //!
 //! The mails go to /dev/shm where that is possible and OCBUS_SANDBOX_DIR does not say otherwise: ext4 takes up to
 //! a millisecond to find an inode where many were deleted in the last minutes, and a delivery makes two.
@@ -19,21 +21,18 @@ mod common;
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use ocbus::handover::{HandOver, HandOverConfig};
-use ocbus::outbox::{Outbox, OutboxConfig};
-use ocbus::publisher::PublisherConfig;
 use ocbus::resolver::{Cn, Config, Registration, Resolver};
 use ocbus::sandbox::faults::{Blackhole, Refused};
-use ocbus::sandbox::{Dovecot, DovecotOptions, LmtpClient, Mail, Sandbox, mail};
+use ocbus::sandbox::{Daemon, Dovecot, DovecotOptions, LmtpClient, Mail, Sandbox, mail};
 use ocbus::subscriber::SubscriberConfig;
 use ocbus::wire::Endpoint;
 use ocbus::wire::openchange::DosCharset;
-use ocbus::{Bus, Publisher, Subscriber};
+use ocbus::{Bus, Subscriber};
 use tokio::runtime::Runtime;
 use uuid::Uuid;
 
@@ -59,15 +58,18 @@ enum Kind {
     Refused(usize),
     /// So many endpoints that never answer.
     Blackholed(usize),
-    /// To the daemon's outbox, with so many native subscribers.
+    /// To the daemon, with so many native subscribers.
     HandedOver(usize),
     /// Likewise, with so many endpoints that never answer.
     HandedOverDead(usize),
+    /// To a server that answers at once and does nothing.
     OxDriver,
+    /// To the daemon, with a native subscriber.
+    OxDaemon,
 }
 
 impl Kind {
-    const ALL: [Kind; 13] = [
+    const ALL: [Kind; 14] = [
         Kind::Bare,
         Kind::Notify,
         Kind::Native,
@@ -81,6 +83,7 @@ impl Kind {
         Kind::HandedOver(5),
         Kind::HandedOverDead(5),
         Kind::OxDriver,
+        Kind::OxDaemon,
     ];
 
     fn name(self) -> String {
@@ -94,18 +97,20 @@ impl Kind {
             Kind::Blackholed(count) => format!("ours, {count} dead: blackholed"),
             Kind::HandedOver(count) => format!("hand-over, {count} native"),
             Kind::HandedOverDead(count) => format!("hand-over, {count} dead: blackholed"),
-            Kind::OxDriver => "OX driver, live HTTP server".to_owned(),
+            Kind::OxDriver => "OX driver, a server that only answers".to_owned(),
+            Kind::OxDaemon => "OX driver, ocbus serve".to_owned(),
         }
     }
 
-    fn options(self, memcached: &str, http: &str, bus: &str) -> DovecotOptions {
+    fn options(self, memcached: &str, shared: &Shared) -> DovecotOptions {
         match self {
             Kind::Bare => DovecotOptions::new(&[]),
             Kind::Notify => DovecotOptions::new(&["notify"]),
-            Kind::OxDriver => DovecotOptions::stock_ox(http),
+            Kind::OxDriver => DovecotOptions::stock_ox(&url(shared.http.port)),
+            Kind::OxDaemon => DovecotOptions::stock_ox(&url(shared.daemon.port())),
             Kind::HandedOver(_) | Kind::HandedOverDead(_) => DovecotOptions::new(&["notify", "openchange"])
                 .setting("openchange_resolver", memcached)
-                .setting("openchange_bus", bus),
+                .setting("openchange_bus", &shared.bus),
             _ => DovecotOptions::new(&["notify", "openchange"]).setting("openchange_resolver", memcached),
         }
     }
@@ -126,8 +131,9 @@ struct Shared {
     blackholes: Vec<Blackhole>,
     /// As many as any variant has, for users of their own.
     handed_over: Vec<Subscriber>,
-    outbox: Outbox,
-    handover: HandOver,
+    daemon: Daemon,
+    /// Where it takes what is handed over.
+    bus: String,
     _state: tempfile::TempDir,
 }
 
@@ -154,9 +160,9 @@ fn main() {
     let begin = Instant::now();
     let sandbox = Sandbox::new().unwrap();
     let memcached = sandbox.memcached().unwrap();
-    let shared = Shared::new(&memcached.configuration(), sandbox.path());
+    let shared = Shared::new(&memcached.configuration(), &sandbox);
     if std::env::var_os("OCBUS_BENCH_BATCH").is_some() {
-        yield_to_deliveries();
+        yield_to_deliveries(&shared.daemon);
     }
     let kinds = Kind::ALL.into_iter().filter(|kind| {
         let baseline = matches!(kind, Kind::Bare | Kind::Notify);
@@ -179,19 +185,21 @@ fn main() {
     for variant in &variants {
         variant.check(&shared);
     }
-    check_handed_over(&variants, &shared);
+    check_daemon(&variants, &shared);
     print(&variants, rounds, begin.elapsed());
 }
 
-/// The outbox and the subscribers, which are threads of ours, do not interrupt a delivery: `CPUSchedulingPolicy=batch`.
-fn yield_to_deliveries() {
+/// The daemon, and the subscribers, which are threads of ours, do not interrupt a delivery: `CPUSchedulingPolicy=batch`.
+fn yield_to_deliveries(daemon: &Daemon) {
     let own = std::process::id().to_string();
-    for thread in std::fs::read_dir("/proc/self/task").unwrap() {
-        let thread = thread.unwrap().file_name().into_string().unwrap();
-        // The first one has that of the process, and is the client of LMTP.
-        if thread != own {
-            let done = std::process::Command::new("chrt").args(["--batch", "--pid", "0", &thread]).status();
-            assert!(done.unwrap().success(), "chrt, of util-linux");
+    for process in [&own, &daemon.pid().to_string()] {
+        for thread in std::fs::read_dir(format!("/proc/{process}/task")).unwrap() {
+            let thread = thread.unwrap().file_name().into_string().unwrap();
+            // Our first one is the client of LMTP.
+            if thread != own {
+                let done = Command::new("chrt").args(["--batch", "--pid", "0", &thread]).status();
+                assert!(done.unwrap().success(), "chrt, of util-linux");
+            }
         }
     }
 }
@@ -203,7 +211,7 @@ fn letter(round: usize) -> Mail {
 }
 
 impl Shared {
-    fn new(memcached: &str, folder: &Path) -> Shared {
+    fn new(memcached: &str, sandbox: &Sandbox) -> Shared {
         let runtime = Runtime::new().unwrap();
         let config = Config::parse(memcached).unwrap();
         let resolver = runtime.block_on(Resolver::new(&config, DosCharset::default(), LIMIT)).unwrap();
@@ -222,24 +230,23 @@ impl Shared {
         let handed_over = (0..MOST)
             .map(|_| subscriber(SubscriberConfig { bind: any_port(), ..SubscriberConfig::default() }).0)
             .collect();
-        let publisher = Publisher::new(resolver.clone(), PublisherConfig::default()).unwrap();
         // The ledger is on a disk, as it would be.
         let state = tempfile::tempdir_in(std::env::temp_dir()).unwrap();
-        let mut config = OutboxConfig { state_dir: Some(state.path().to_owned()), ..OutboxConfig::default() };
-        if let Ok(gather) = std::env::var("OCBUS_BENCH_GATHER_MS") {
-            config.gather = Duration::from_millis(gather.parse().expect("OCBUS_BENCH_GATHER_MS: a number"));
-        }
-        let inside = runtime.enter();
-        let outbox = Outbox::start(publisher, resolver.clone(), config).unwrap();
-        let listen = Endpoint::Ipc { path: format!("{}/bus.sock", folder.display()) };
-        let config = HandOverConfig { listen, mode: 0o666, group: None };
-        let handover = HandOver::listen(&config, outbox.clone()).unwrap();
-        drop(inside);
+        let gather = std::env::var("OCBUS_BENCH_GATHER_MS").unwrap_or_else(|_| "20".to_owned());
+        let bus = format!("ipc://{}/bus.sock", sandbox.path().display());
+        let daemon = sandbox
+            .daemon(&format!(
+                "resolver = '{memcached}'\noutbox = {{ gather_ms = {gather}, state_dir = '{}' }}\n\
+                 handover = {{ listen = '{bus}', mode = '0666' }}\n\
+                 http.credentials = [{{ name = 'dovecot', login = 'login', password = 'pass' }}]\n",
+                state.path().display()
+            ))
+            .unwrap();
         Shared {
             resolver,
             handed_over,
-            outbox,
-            handover,
+            daemon,
+            bus,
             _state: state,
             http: HttpServer::start(),
             native,
@@ -266,8 +273,7 @@ impl Shared {
 
 impl Variant {
     fn new(sandbox: &Sandbox, kind: Kind, at: usize, memcached: &str, shared: &Shared) -> Variant {
-        let bus = shared.handover.endpoint().to_string();
-        let dovecot = sandbox.dovecot(kind.options(memcached, &shared.http.url(), &bus)).unwrap();
+        let dovecot = sandbox.dovecot(kind.options(memcached, shared)).unwrap();
         let users: Vec<Cn> = (0..BURST).map(|user| Cn::new(&format!("v{at}u{user}")).unwrap()).collect();
         for cn in &users {
             match kind {
@@ -281,7 +287,10 @@ impl Variant {
                 Kind::Blackholed(count) | Kind::HandedOverDead(count) => {
                     shared.register(cn, shared.blackholes.iter().take(count).map(Blackhole::port));
                 }
-                Kind::OxDriver => {
+                Kind::OxDriver | Kind::OxDaemon => {
+                    if kind == Kind::OxDaemon {
+                        shared.runtime.block_on(shared.handed_over[0].add(cn)).unwrap();
+                    }
                     let key = "/private/vendor/vendor.dovecot/http-notify";
                     let value = format!("user={cn}");
                     let user = cn.as_str();
@@ -342,11 +351,7 @@ impl Variant {
             Kind::Native => count(shared.native.0.statistics().events),
             Kind::Legacy => count(shared.legacy.0.statistics().legacy_events),
             Kind::OxDriver => shared.http.requests.load(Ordering::Relaxed),
-            // The users of other variants have some of the same subscribers.
-            Kind::HandedOver(_) | Kind::HandedOverDead(_) => {
-                let accepted: u64 = shared.outbox.statistics().accepted.iter().sum();
-                count(accepted).min(self.delivered)
-            }
+            // Of all variants together: see `check_daemon`.
             _ => self.delivered,
         };
         let end = Instant::now() + LIMIT;
@@ -362,15 +367,16 @@ impl Variant {
     }
 }
 
-/// Everything that was handed over was accepted, and is at each of its subscribers, or held for those that are dead.
-fn check_handed_over(variants: &[Variant], shared: &Shared) {
-    let (mut handed, mut wanted) = (0, 0);
+/// Everything that the daemon was told it has accepted, and it is at each of its subscribers, or held for those that are
+/// dead.
+fn check_daemon(variants: &[Variant], shared: &Shared) {
+    let (mut handed, mut pushed, mut wanted) = (0, 0, 0);
     for variant in variants {
+        let delivered = variant.delivered;
         match variant.kind {
-            Kind::HandedOver(count) => {
-                (handed, wanted) = (handed + variant.delivered, wanted + variant.delivered * count)
-            }
-            Kind::HandedOverDead(_) => handed += variant.delivered,
+            Kind::HandedOver(count) => (handed, wanted) = (handed + delivered, wanted + delivered * count),
+            Kind::HandedOverDead(_) => handed += delivered,
+            Kind::OxDaemon => (pushed, wanted) = (pushed + delivered, wanted + delivered),
             _ => {}
         }
     }
@@ -379,10 +385,30 @@ fn check_handed_over(variants: &[Variant], shared: &Shared) {
     while heard() < wanted as u64 && Instant::now() < end {
         std::thread::yield_now();
     }
-    let statistics = shared.outbox.statistics();
-    assert_eq!(heard(), wanted as u64, "{statistics:?}");
-    assert_eq!(statistics.accepted.iter().sum::<u64>(), handed as u64, "{statistics:?}");
-    println!("outbox: {statistics:?}");
+    let metrics = metrics(&shared.daemon);
+    let accepted = |source: &str| -> usize {
+        let of = format!("ocbus_events_accepted_total{{source=\"{source}\",");
+        let lines = metrics.lines().filter(|line| line.starts_with(&of));
+        lines.map(|line| line.rsplit(' ').next().unwrap().parse::<usize>().unwrap()).sum()
+    };
+    assert_eq!(heard(), wanted as u64, "{metrics}");
+    assert_eq!((accepted("hand-over"), accepted("ox")), (handed, pushed), "{metrics}");
+}
+
+fn metrics(daemon: &Daemon) -> String {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, daemon.port())).unwrap();
+    // login:pass
+    let head = "Host: x\r\nAuthorization: Basic bG9naW46cGFzcw==\r\nConnection: close";
+    stream.write_all(format!("GET /metrics HTTP/1.1\r\n{head}\r\n\r\n").as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    answer
+}
+
+/// As Dovecot's driver has it.
+fn url(port: u16) -> String {
+    format!("http://login:pass@127.0.0.1:{port}/preliminary/http-notify/v1/notify")
 }
 
 /// A small HTTP/1.1 server with connections that stay: 200 at once, whatever is asked.
@@ -405,10 +431,6 @@ impl HttpServer {
             }
         });
         HttpServer { port, requests }
-    }
-
-    fn url(&self) -> String {
-        format!("http://login:pass@127.0.0.1:{}/preliminary/http-notify/v1/notify", self.port)
     }
 }
 

@@ -226,6 +226,8 @@ impl Core {
             self.statistics.add_refused(source, count);
             if matches!(full, Full::Octets { .. }) && source != Source::HandOver {
                 self.turn_away(now, &events);
+                // There may be room for a resync all the same, and nothing that is to end before.
+                self.pump(now);
             }
             return Err(full);
         }
