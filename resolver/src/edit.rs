@@ -137,19 +137,25 @@ pub(crate) struct EditLegacy<'a> {
     pub(crate) charset: DosCharset,
 }
 
-/// The leases of a stored record. A record that is garbage has none, and is replaced; one of a newer ocbus is
-/// left alone.
-fn leases(key: &str, current: Option<&[u8]>) -> Result<Vec<Lease>, ResolverError> {
+/// The leases of a stored record, or why it is garbage. One of a newer ocbus is left alone.
+fn decoded(key: &str, current: Option<&[u8]>) -> Result<Result<Vec<Lease>, DecodeError>, ResolverError> {
     match LeaseRecord::decode(current.unwrap_or_default()) {
-        Ok(record) => Ok(record.leases),
+        Ok(record) => Ok(Ok(record.leases)),
         Err(source @ DecodeError::Version { .. }) => {
             Err(ResolverError::Record { key: key.to_owned(), source })
         }
-        Err(error) => {
-            tracing::warn!(event = "record_replaced", key, reason = %error, "a malformed record is replaced");
-            Ok(Vec::new())
-        }
+        Err(error) => Ok(Err(error)),
     }
+}
+
+/// The same for who only takes out or marks: garbage has no leases, and stays.
+fn leases(key: &str, current: Option<&[u8]>) -> Result<Vec<Lease>, ResolverError> {
+    Ok(decoded(key, current)?.unwrap_or_default())
+}
+
+/// Says that whoever registers writes over garbage.
+fn replaces(key: &str, error: &impl std::fmt::Display) {
+    tracing::warn!(event = "record_replaced", key, reason = %error, "a malformed record is replaced");
 }
 
 /// The change that stores these leases; those that ended long ago are dropped on the way, and all that have ended
@@ -184,7 +190,10 @@ impl Edit for Register<'_> {
 
     fn apply(&mut self, current: Option<&[u8]>) -> Result<(Change, Registered), ResolverError> {
         let key = self.key();
-        let mut leases = leases(&key, current)?;
+        let mut leases = decoded(&key, current)?.unwrap_or_else(|error| {
+            replaces(&key, &error);
+            Vec::new()
+        });
         let Registration { endpoint, legacy, subscriber, lease } = self.registration;
         let lease_ms = u64::try_from(lease.as_millis()).unwrap_or(u64::MAX);
         let renewed = Lease {
@@ -284,7 +293,9 @@ impl Edit for EditLegacy<'_> {
             Ok(record) => record.hosts,
             // OpenChange crashed on it; nobody can be found through it.
             Err(error) => {
-                tracing::warn!(event = "record_replaced", key, reason = %error, "a malformed record is replaced");
+                if self.add.is_some() {
+                    replaces(&key, &error);
+                }
                 Vec::new()
             }
         };
@@ -390,15 +401,18 @@ mod tests {
         assert!(live(&settle.apply(Some(value(&two))).unwrap().0));
     }
 
-    #[test]
-    fn ended_leases_take_no_place_from_live_ones() {
-        let lease = |n: usize| Lease {
+    fn lease(n: usize) -> Lease {
+        Lease {
             endpoint: format!("tcp://h:{n}"),
             subscriber: Uuid::from_u128(1),
             until_ms: NOW + 1000,
             legacy: None,
             missed: 0,
-        };
+        }
+    }
+
+    #[test]
+    fn ended_leases_take_no_place_from_live_ones() {
         let full = LeaseRecord::new((0..LeaseRecord::MAX_LEASES).map(lease).collect()).encode().unwrap();
         let (change, _) = register(Some(&full), "tcp://x:1", Uuid::from_u128(2), NOW + 2000);
         assert_eq!(LeaseRecord::decode(value(&change)).unwrap().leases.len(), 1);
@@ -506,6 +520,33 @@ mod tests {
         let remove: Vec<String> = remove.iter().map(|&host| host.to_owned()).collect();
         let charset = DosCharset::default();
         EditLegacy { cn: &cn(), add, remove: &remove, charset }.apply(current).unwrap()
+    }
+
+    #[test]
+    fn only_who_writes_over_garbage_says_so() {
+        let settlement = Settlement { missed: vec![(lease(1), 1)], ..Settlement::default() };
+        let said = |edit: &dyn Fn() -> Change| {
+            let mut kept = None;
+            let said = crate::logged::events(|| kept = Some(edit() == Change::Keep));
+            (kept.unwrap(), said)
+        };
+        let kept = (true, Vec::new());
+        let garbage = Some(&b"garbage"[..]);
+        assert_eq!(
+            said(&|| SettleNative { cn: &cn(), settlement: &settlement, now_ms: NOW }
+                .apply(garbage)
+                .unwrap()
+                .0),
+            kept
+        );
+        let leave = |subscriber| {
+            Leave { key: cn().lease_key(), endpoint: "tcp://h:1", subscriber, now_ms: NOW }.apply(garbage)
+        };
+        assert_eq!(said(&|| leave(Uuid::from_u128(1)).unwrap().0), kept);
+        assert_eq!(said(&|| legacy(garbage, None, &["tcp://h:1"]).0), kept);
+        let replaced = (false, vec!["record_replaced".to_owned()]);
+        assert_eq!(said(&|| register(garbage, "tcp://h:1", Uuid::from_u128(1), NOW).0), replaced);
+        assert_eq!(said(&|| legacy(garbage, Some("tcp://h:1"), &[]).0), replaced);
     }
 
     #[test]
