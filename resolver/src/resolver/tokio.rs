@@ -52,7 +52,11 @@ impl Resolver {
     /// dead endpoint should cost.
     pub const MAX_LEASE: Duration = Duration::from_secs(86_400);
 
-    /// A resolver in memcached. `timeout` is the time limit of each request.
+    /// A resolver in memcached. `timeout` is the time limit of each request. A memcached that has no address or does
+    /// not answer is no error here: it is looked up and connected to when it is asked.
+    ///
+    /// # Errors
+    /// When the configuration names no server, or one in a way that cannot be.
     pub async fn new(
         config: &Config,
         charset: DosCharset,

@@ -36,15 +36,22 @@ struct Share {
 }
 
 impl AsyncMemcached {
-    /// Fails when no server has an address. (They are connected to when they are asked.)
+    /// Looks the servers' names up, at most for `limit`. One that has no address is told in the log, and looked up
+    /// again when it is asked: the name server may boot after us. (They are connected to when they are asked, too.)
+    /// Fails when the configuration names no server.
     pub(crate) async fn new(config: &Config, limit: Duration) -> Result<AsyncMemcached, ResolverError> {
         let pool = Pool::new(config)?;
         let servers = pool.servers().iter().enumerate();
         let servers = servers.map(|(place, server)| AsyncServer::new(place, server, config, limit)).collect();
         let memcached = AsyncMemcached { shared: Arc::new(Shared { pool, servers, timeout: limit }) };
-        answered(
-            memcached.on_every_server(|memcached, index| async move { memcached.find(index).await }).await,
-        )?;
+        let found =
+            memcached.on_every_server(|memcached, index| async move { memcached.find(index).await }).await;
+        // Of several, the pool has said it.
+        for error in
+            found.into_iter().filter_map(|(_, found)| found.err()).filter(|error| !error.is_one_server())
+        {
+            tracing::warn!(event = "resolver_not_found", reason = %error, "looked up again when it is asked");
+        }
         Ok(memcached)
     }
 
