@@ -74,6 +74,11 @@ impl AsyncMemcached {
         self.shared.pool.name(index)
     }
 
+    /// Whether the server that has a user's records took them over a moment ago.
+    pub(crate) fn is_unsettled(&self, cn: &Cn) -> bool {
+        self.shared.pool.is_unsettled(&cn.resolver_key(), Instant::now())
+    }
+
     /// Users by the index of the server that has their records.
     pub(crate) fn by_server(&self, cns: Vec<Cn>) -> Vec<Vec<Cn>> {
         let now = Instant::now();
@@ -288,12 +293,13 @@ impl AsyncMemcached {
         let memcached = self.clone();
         tokio::spawn(async move {
             let pool = &memcached.shared.pool;
+            let begun = Instant::now();
             match memcached.ask_quietly(index, &request, memcached.deadline()).await {
                 Ok(answer) => {
                     let now = Instant::now();
                     let _ = pool.note(index, now, now, Ok(answer));
                 }
-                Err(_) => pool.put_off(index, Instant::now()),
+                Err(_) => pool.put_off(index, begun, Instant::now()),
             }
             drop(probing);
         });

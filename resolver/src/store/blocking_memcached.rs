@@ -3,6 +3,7 @@ use std::time::Instant;
 use super::blocking_server::BlockingServer;
 use super::pool::Pool;
 use super::random;
+use crate::cn::Cn;
 use crate::config::{Config, ConfigError};
 use crate::error::ResolverError;
 use crate::update::{Request, Response};
@@ -23,6 +24,11 @@ impl BlockingMemcached {
         let servers = pool.servers().iter().enumerate();
         let servers = servers.map(|(place, server)| BlockingServer::new(place, server, config)).collect();
         Ok(BlockingMemcached { pool, servers })
+    }
+
+    /// Whether the server that has a user's records took them over a moment ago.
+    pub(crate) fn is_unsettled(&self, cn: &Cn) -> bool {
+        self.pool.is_unsettled(&cn.resolver_key(), Instant::now())
     }
 
     pub(crate) fn run(&mut self, request: &Request, deadline: Instant) -> Result<Response, ResolverError> {
