@@ -90,8 +90,9 @@ struct Told {
 enum Stage {
     /// The daemon has not answered yet.
     HandedOver { events: Vec<Event>, owed: Option<u64> },
-    /// The endpoints have not all answered yet. `leases`: whom [`Outage`] may owe something.
-    Sent { plan: Plan, leases: Vec<Lease> },
+    /// The endpoints have not all answered yet. `leases`: whom [`Outage`] may owe something; `held`: what it owes whoever
+    /// registers next.
+    Sent { plan: Plan, leases: Vec<Lease>, held: u64 },
 }
 
 /// What a transaction has to tell; events are made when somebody wants them.
@@ -335,8 +336,19 @@ impl Publisher {
             let text = format!("{head}: not sent to {endpoints}: the daemon may have sent it");
             lines.extend((legacy > 0).then(|| Line::warning(text)));
         }
+        // Said only with mail_debug: it is so for every user whom nobody listens for, and for a few seconds.
+        let held = match std::mem::take(&mut listeners.unsettled) {
+            true => {
+                let text = format!(
+                    "{head}: not sent: a memcached has just taken over, and nobody is registered yet"
+                );
+                lines.extend(say(Level::Debug, text));
+                u64::try_from(missed).unwrap_or(u64::MAX)
+            }
+            false => 0,
+        };
         // Nobody listens, most of the time: then there is no need of events.
-        let events = match listeners.is_empty() {
+        let events = match listeners.is_empty() && listeners.ended().next().is_none() {
             true => Vec::new(),
             false => news.into_events(cn.as_str()),
         };
@@ -344,7 +356,7 @@ impl Publisher {
         let left = deadline.saturating_duration_since(Instant::now());
         let jobs: Vec<Job> = plan.sends.iter().map(|send| self.job(send)).collect();
         let run = Run::start(jobs, *deadline - left / SETTLE_SHARE, &mut self.kept);
-        let stage = Stage::Sent { plan, leases: listeners.native };
+        let stage = Stage::Sent { plan, leases: listeners.native, held };
         self.underway = Some(Underway { told, stage, run, left: Instant::now() });
         lines
     }
@@ -396,7 +408,7 @@ impl Publisher {
     fn end_send(&mut self) -> Vec<Line> {
         let Some(Underway { told, stage, run, left }) = self.underway.take() else { return Vec::new() };
         let Told { cn, debug, head, begun, deadline } = told;
-        let Stage::Sent { plan, leases } = stage else { return Vec::new() };
+        let Stage::Sent { plan, leases, held } = stage else { return Vec::new() };
         // What Dovecot did meanwhile was not our time.
         let away = left.elapsed();
         let mut outcomes: Vec<delivery::Outcome> = plan
@@ -411,7 +423,12 @@ impl Publisher {
             let verdict = judge(send, &outcome, cn.as_str(), &self.settings.options);
             verdicts.add(send, verdict);
         }
+        // Nobody is there yet to be told.
+        let owed = if held > 0 { self.outage.take_owed(&cn).unwrap_or(0).saturating_add(held) } else { 0 };
         let unsettled = self.settle(&cn, &mut verdicts, &leases, deadline + away);
+        if owed > 0 {
+            self.outage.owe_again(&cn, owed);
+        }
 
         let mut faults: Vec<String> =
             plan.skipped.iter().map(|skipped| format!("{} skipped: {}", skipped.what, skipped.why)).collect();
