@@ -10,6 +10,7 @@
 
 mod outage;
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -31,6 +32,9 @@ use outage::Outage;
 /// Different settings that one process remembers. More than a few would mean that each user has their own.
 const MAX_PUBLISHERS: usize = 16;
 
+/// Different options without effect that are told. More than there are options would mean that their values differ.
+const MAX_INEFFECTIVE: usize = 64;
+
 /// Endpoints that a line names; it counts the others.
 const MAX_FAULTS: usize = 24;
 
@@ -50,6 +54,8 @@ pub struct Publishers {
     unsaid: Vec<Line>,
     /// What was wrong in settings that were read since it was asked for: once for each set of them.
     warnings: Vec<Line>,
+    /// Options of the resolver without effect that the log has heard of.
+    ineffective: BTreeSet<String>,
 }
 
 /// One set of settings and its resolver.
@@ -118,7 +124,8 @@ pub struct User {
 impl Publishers {
     /// None yet.
     pub const fn new() -> Publishers {
-        Publishers { known: Vec::new(), unsaid: Vec::new(), warnings: Vec::new() }
+        let ineffective = BTreeSet::new();
+        Publishers { known: Vec::new(), unsaid: Vec::new(), warnings: Vec::new(), ineffective }
     }
 
     /// A user with these settings.
@@ -141,8 +148,26 @@ impl Publishers {
                 publisher
             }
         };
+        if debug {
+            self.tell_ineffective(&publisher);
+        }
         let cn = publisher.lock().unwrap_or_else(PoisonError::into_inner).settings.cn(login)?;
         Ok(User { cn, shown: log::name(login), debug, publisher })
+    }
+
+    /// Options of the resolver that change nothing, each once a process. No fault, and a process of Dovecot often has one
+    /// mail to deliver: for the log of who looks.
+    fn tell_ineffective(&mut self, publisher: &Mutex<Publisher>) {
+        let publisher = publisher.lock().unwrap_or_else(PoisonError::into_inner);
+        for option in publisher.settings.resolver.ineffective() {
+            if self.ineffective.len() < MAX_INEFFECTIVE && !self.ineffective.contains(&option) {
+                let text = format!(
+                    "setting openchange_resolver: {option} is accepted, and changes nothing in ocbus"
+                );
+                self.warnings.push(Line::new(Level::Debug, text));
+                self.ineffective.insert(option);
+            }
+        }
     }
 
     /// What is to be said of settings that were read since.
@@ -153,6 +178,7 @@ impl Publishers {
     /// Forgets everything, connections included. Gives what is still to be said.
     pub fn close(&mut self) -> Vec<Line> {
         // Taken whole, so that not even the list's memory is left when the module goes.
+        self.ineffective = BTreeSet::new();
         std::mem::take(&mut self.known)
             .into_iter()
             .flat_map(|(_, publisher)| ended(&publisher))

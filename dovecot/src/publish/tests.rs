@@ -423,3 +423,21 @@ fn settings_are_checked_once_for_each_kind_and_few_are_kept() {
     assert_eq!(publishers.known.len(), MAX_PUBLISHERS);
     assert!(publishers.user("a b", false, RawSettings::default()).is_err());
 }
+
+#[test]
+fn options_without_effect_are_told_once_a_process_to_who_looks() {
+    let mut publishers = Publishers::new();
+    let raw = |budget: &str| RawSettings {
+        resolver: Some("--SERVER=127.0.0.1:1 --BINARY-PROTOCOL --HASH=MD5".to_owned()),
+        budget: Some(budget.to_owned()),
+        ..RawSettings::default()
+    };
+    publishers.user("bob", false, raw("50")).unwrap();
+    assert_eq!(publishers.warnings(), []);
+    publishers.user("bob", true, raw("50")).unwrap();
+    let lines = publishers.warnings();
+    assert_eq!((lines.len(), lines[0].level), (1, Level::Debug), "{lines:?}");
+    assert!(lines[0].text.contains("--BINARY-PROTOCOL is accepted, and changes nothing"), "{lines:?}");
+    publishers.user("bob", true, raw("60")).unwrap();
+    assert_eq!(publishers.warnings(), []);
+}

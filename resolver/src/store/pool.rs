@@ -357,11 +357,7 @@ fn tell_without_effect(config: &Config) {
     /// More different ones than there are options would mean that the values differ; nobody wants to read that.
     const MOST: usize = 64;
     let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
-    let replicas = (config.number_of_replicas > 0 && !config.binary_protocol())
-        .then(|| format!("--NUMBER-OF-REPLICAS={}", config.number_of_replicas));
-    let randomize = (config.randomize_replica_read && config.copies() == 0)
-        .then(|| "--RANDOMIZE-REPLICA-READ".to_owned());
-    for option in config.without_effect.iter().chain(&replicas).chain(&randomize) {
+    for option in config.ineffective() {
         if told.len() < MOST && told.insert(option.clone()) {
             tracing::info!(event = "option_without_effect", option, "accepted; it changes nothing in ocbus");
         }
