@@ -23,6 +23,9 @@ const ENDED_MS: u64 = 60 * 1000;
 pub(crate) enum Change {
     /// It stays as it is.
     Keep,
+    /// It stays as it is, and its copies, if there are any, are made so: one that forgot, or that was away when the
+    /// record was written, has it otherwise. For a record that never expires; another's copies go with its leases.
+    Mend,
     /// It gets this value, and expires after this long; `None` is never.
     Put { value: Vec<u8>, expiry: Option<Duration> },
     /// It goes, with its last entry.
@@ -306,7 +309,7 @@ impl Edit for EditLegacy<'_> {
         let add = self.add.filter(|add| !hosts.iter().any(|host| host == add));
         hosts.extend(add.map(str::to_owned));
         if !removed && add.is_none() {
-            return Ok((Change::Keep, false));
+            return Ok((Change::Mend, false));
         }
         if hosts.is_empty() {
             return Ok((Change::Delete, true));
@@ -527,7 +530,7 @@ mod tests {
         let settlement = Settlement { missed: vec![(lease(1), 1)], ..Settlement::default() };
         let said = |edit: &dyn Fn() -> Change| {
             let mut kept = None;
-            let said = crate::logged::events(|| kept = Some(edit() == Change::Keep));
+            let said = crate::logged::events(|| kept = Some(matches!(edit(), Change::Keep | Change::Mend)));
             (kept.unwrap(), said)
         };
         let kept = (true, Vec::new());
@@ -553,14 +556,14 @@ mod tests {
     fn legacy_endpoints_compare_whole() {
         let (one, added) = legacy(None, Some("tcp://h:9005"), &[]);
         assert!(added);
-        assert_eq!(legacy(Some(value(&one)), Some("tcp://h:9005"), &[]), (Change::Keep, false));
+        assert_eq!(legacy(Some(value(&one)), Some("tcp://h:9005"), &[]), (Change::Mend, false));
         let (two, added) = legacy(Some(value(&one)), Some("tcp://h:90"), &[]);
         assert!(added, "a prefix of another endpoint is another endpoint");
         let (left, removed) = legacy(Some(value(&two)), None, &["tcp://h:90", "tcp://h:9", ""]);
         assert!(removed);
         assert_eq!(value(&left), value(&one));
         assert_eq!(legacy(Some(value(&left)), None, &["tcp://h:9005"]), (Change::Delete, true));
-        assert_eq!(legacy(None, None, &["tcp://h:9005"]), (Change::Keep, false));
+        assert_eq!(legacy(None, None, &["tcp://h:9005"]), (Change::Mend, false));
     }
 
     #[test]

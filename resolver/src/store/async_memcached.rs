@@ -108,7 +108,10 @@ impl AsyncMemcached {
             }
             return reading.result();
         }
-        let result = self.run_on(place, request, deadline).await;
+        let result = match request {
+            Request::Copy { .. } => Ok(Response::Done),
+            request => self.run_on(place, request, deadline).await,
+        };
         if matches!(result, Ok(Response::Done)) {
             self.copy(place, request, deadline).await;
         }
@@ -130,6 +133,10 @@ impl AsyncMemcached {
         answers.resize_with(requests.len(), || None);
         let mut shares: Vec<Share> = self.shared.servers.iter().map(|_| Share::default()).collect();
         for (number, (request, answer)) in requests.into_iter().zip(&mut answers).enumerate() {
+            if matches!(request, Request::Copy { .. }) {
+                *answer = Some(Ok(Response::Done));
+                continue;
+            }
             let place = self.shared.pool.place(&request, now);
             match (self.shared.pool.named(request), place.and_then(|place| shares.get_mut(place))) {
                 (Ok(request), Some(share)) => {

@@ -188,7 +188,7 @@ impl Pool {
         Reading::new(place, order.into_iter())
     }
 
-    /// What is sent to a copy when the record itself was written. It has no compare-and-swap: that has decided on
+    /// What is sent to a copy when the record itself was written, or to make the copy like it. It has no compare-and-swap: that has decided on
     /// the record itself.
     pub(crate) fn copy_of(request: &Request) -> Option<Request> {
         match request {
@@ -201,7 +201,15 @@ impl Pool {
             Request::Append { key, value, .. } => {
                 Some(Request::Append { key: key.clone(), value: value.clone(), version: None })
             }
-            Request::Delete { key, .. } => Some(Request::Delete { key: key.clone(), version: None }),
+            Request::Delete { key, .. } | Request::Copy { key, value: None } => {
+                Some(Request::Delete { key: key.clone(), version: None })
+            }
+            Request::Copy { key, value: Some(value) } => Some(Request::Put {
+                key: key.clone(),
+                value: value.clone(),
+                expiry: None,
+                expect: Expect::Any,
+            }),
             Request::Get { .. } | Request::Size { .. } | Request::Touch { .. } => None,
         }
     }
@@ -226,7 +234,8 @@ impl Pool {
             | Request::Put { key, .. }
             | Request::Append { key, .. }
             | Request::Delete { key, .. }
-            | Request::Touch { key, .. } => vec![key],
+            | Request::Touch { key, .. }
+            | Request::Copy { key, .. } => vec![key],
         };
         for key in keys {
             if namespace.len() + key.len() > MAX_KEY_LENGTH {
