@@ -9,13 +9,13 @@
 //!   ask it have a heartbeat (subscribers) or an account of outages (the plugin) of their own.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use memcache::exp::{MAX_KEY_LENGTH, Router};
 
 use super::copies::Reading;
+use super::ineffective;
 use crate::cn::Cn;
 use crate::config::{Config, ConfigError, Server};
 use crate::error::ResolverError;
@@ -23,8 +23,7 @@ use crate::selection::Selection;
 use crate::update::{Expect, Request};
 
 /// How long it says nothing that nobody is found where a server has just taken users over. Whoever registers counts
-/// failures as we do, beginning when its heartbeat meets the first one: at most half a retry time and a few time limits
-/// behind us, whichever of both was asked first.
+/// failures as we do, but by its heartbeats (0.5 s): it may be behind us by one of them and a time limit for each failure.
 const SETTLING: Duration = Duration::from_secs(10);
 
 /// A time-out of a caller in a greater hurry than this says nothing about the server.
@@ -89,7 +88,7 @@ impl Standing {
 
 impl Pool {
     pub(crate) fn new(config: &Config) -> Result<Pool, ConfigError> {
-        tell_without_effect(config);
+        ineffective::tell(config);
         let servers = vec![Standing::default(); config.servers.len()];
         Ok(Pool {
             all: Selection::new(config)?,
@@ -188,8 +187,8 @@ impl Pool {
         Reading::new(place, order.into_iter())
     }
 
-    /// What is sent to a copy when the record itself was written, or to make the copy like it. It has no compare-and-swap: that has decided on
-    /// the record itself.
+    /// What is sent to a copy when the record itself was written, or to make the copy like it. It has no
+    /// compare-and-swap: that has decided on the record itself.
     pub(crate) fn copy_of(request: &Request) -> Option<Request> {
         match request {
             Request::Put { key, value, expiry, .. } => Some(Request::Put {
@@ -360,21 +359,10 @@ impl Pool {
     }
 }
 
-/// Tells the options that change nothing here, each once a process.
-fn tell_without_effect(config: &Config) {
-    static TOLD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
-    /// More different ones than there are options would mean that the values differ; nobody wants to read that.
-    const MOST: usize = 64;
-    let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
-    for option in config.ineffective() {
-        if told.len() < MOST && told.insert(option.clone()) {
-            tracing::info!(event = "option_without_effect", option, "accepted; it changes nothing in ocbus");
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use crate::update::Version;
 
