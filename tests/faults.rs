@@ -601,6 +601,24 @@ fn a_memcached_with_a_name_is_found_and_one_whose_name_is_not_known_costs_a_budg
 }
 
 #[test]
+fn options_without_effect_are_in_dovecots_log_for_who_looks() {
+    let site = Site::with(|options| options);
+    for (debug, told) in [(false, 0), (true, 1)] {
+        let resolver = format!("--SERVER=127.0.0.1:{} --BINARY-PROTOCOL", site.memcached.port());
+        let options = DovecotOptions::new(&["notify", "openchange"])
+            .setting("openchange_resolver", &resolver)
+            .setting("openchange_budget", &BUDGET.as_millis().to_string());
+        let options = if debug { options.debug() } else { options };
+        let dovecot = site.sandbox.dovecot(options).unwrap();
+        let delivery = dovecot.deliver_lda("bob", mail("a@b", "x", "y"), None).unwrap();
+        assert_eq!(delivery.status, Some(0), "{delivery:?}");
+        let said = dovecot.plugin_log_lines();
+        let named = said.iter().filter(|line| line.contains("--BINARY-PROTOCOL is accepted")).count();
+        assert_eq!(named, told, "{said:?}");
+    }
+}
+
+#[test]
 fn records_full_of_the_dead_cost_one_budget() {
     let site = site();
     let urls: Vec<String> =

@@ -8,13 +8,19 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use ocbus::bus::{Bus, Filter};
+use ocbus::outbox::{Outbox, OutboxConfig, Source};
+use ocbus::publisher::PublisherConfig;
 use ocbus::resolver::{Cn, Config, Resolver, Selection};
 use ocbus::sandbox::{DovecotOptions, Memcached, Sandbox};
 use ocbus::subscriber::SubscriberConfig;
+use ocbus::wire::NewMessage;
 use ocbus::wire::openchange::DosCharset;
-use ocbus::{EventKind, Subscriber};
+use ocbus::{Event, EventKind, Mailbox, Publisher, Subscriber};
 use support::proxy::{Proxy, Trouble};
 use support::{LIMIT, until};
+use uuid::Uuid;
+
+const SECOND: Duration = Duration::from_secs(1);
 
 struct Three {
     servers: Vec<Memcached>,
@@ -24,8 +30,12 @@ struct Three {
 
 impl Three {
     fn start(sandbox: &Sandbox) -> Three {
+        Three::with(sandbox, "")
+    }
+
+    fn with(sandbox: &Sandbox, options: &str) -> Three {
         let servers: Vec<Memcached> = (0..3).map(|_| sandbox.memcached().unwrap()).collect();
-        let text = servers.iter().map(Memcached::configuration).collect::<Vec<_>>().join(" ");
+        let text = servers.iter().map(Memcached::configuration).collect::<Vec<_>>().join(" ") + options;
         let selection = Selection::new(&Config::parse(&text).unwrap()).unwrap();
         Three { servers, text, selection }
     }
@@ -262,4 +272,65 @@ async fn the_plugin_delivers_to_the_users_of_the_others_as_if_nothing_were() {
         }
         assert!(begun.elapsed() < Duration::from_secs(4), "the plugin finds it again");
     }
+}
+
+/// Mails for a user go on all the time, from a daemon that counts for itself; none may be lost, or taken for nobody's.
+#[tokio::test(flavor = "multi_thread")]
+async fn users_of_a_removed_server_move_to_another_and_come_back() {
+    let sandbox = Sandbox::new().unwrap();
+    let ring = " --DISTRIBUTION=CONSISTENT --REMOVE-FAILED-SERVERS=1 --RETRY-TIMEOUT=1";
+    let mut three = Three::with(&sandbox, ring);
+    let user = three.users().remove(1);
+    let left = Selection::without_failed(&Config::parse(&three.text).unwrap(), |index| index != 1).unwrap();
+    let stand_in = left.index(user.resolver_key().as_bytes());
+    let bus = Bus::new();
+    let mut events = bus.subscribe(Filter::user(user.as_str()));
+    let subscriber =
+        Subscriber::start(SubscriberConfig::default(), three.resolver().await, bus).await.unwrap();
+    subscriber.add(&user).await.unwrap();
+    let config = OutboxConfig { grace: Duration::ZERO, retry_max: SECOND, ..OutboxConfig::default() };
+    let publisher = Publisher::new(three.resolver().await, PublisherConfig::default()).unwrap();
+    let outbox = Outbox::start(publisher, three.resolver().await, config).unwrap();
+    let mut uid = 0;
+    let mut mail = || {
+        uid += 1;
+        let kind = EventKind::MessageNew(NewMessage { uid: Some(uid), ..NewMessage::default() });
+        let event = Event::new(Uuid::now_v7(), 1, user.as_str(), Mailbox::new("INBOX", '/'), kind);
+        outbox.accept(Source::Http, vec![event]).unwrap();
+        std::thread::sleep(Duration::from_millis(50));
+        u64::from(uid)
+    };
+    let lease = |three: &Three, index: usize| three.servers[index].get(&user.lease_key()).unwrap().is_some();
+
+    mail();
+    three.servers[1].kill();
+    let killed = Instant::now();
+    while !lease(&three, stand_in) {
+        mail();
+        assert!(killed.elapsed() < LIMIT, "the subscriber moves within its count");
+    }
+    let sent = mail();
+    until("all are delivered", || outbox.statistics().delivered == sent);
+
+    three.servers[1].restart().unwrap();
+    let restarted = Instant::now();
+    while !lease(&three, 1) {
+        mail();
+        assert!(restarted.elapsed() < LIMIT, "and comes back");
+    }
+    let sent = (0..40).map(|_| mail()).last().unwrap();
+    until("all are delivered", || outbox.statistics().delivered == sent);
+    let statistics = outbox.statistics();
+    assert_eq!(statistics.dropped.iter().sum::<u64>(), 0, "{statistics:?}");
+    let mut got = Vec::new();
+    let mut resyncs = 0;
+    while let Some(event) = events.try_recv() {
+        match &event.kind {
+            EventKind::MessageNew(message) => got.push(u64::from(message.uid.unwrap())),
+            EventKind::Resync { .. } => resyncs += 1,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(got, (1..=sent).collect::<Vec<_>>(), "each once and in order");
+    assert!(resyncs >= 2, "and whoever may have missed something is told at each move: {resyncs}");
 }

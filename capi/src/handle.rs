@@ -78,8 +78,8 @@ pub extern "C" fn ocbus_version() -> *const c_char {
 }
 
 /// Starts: binds the endpoint that other processes send events to (setting `bind`) and starts the threads. A resolver
-/// that does not answer is no error: users are registered as soon as it does. To be called when the process does not fork
-/// any more, see ocbus_t.
+/// that does not answer, or whose name is not known yet, is no error: users are registered as soon as it does. To be
+/// called when the process does not fork any more, see ocbus_t.
 ///
 /// Ownership: `options` stay the caller's, and may be freed at once. `*ocbus` is the caller's, to be given to
 /// ocbus_destroy(); NULL at an error. Threads: any. Errors: OCBUS_ERROR_ARGUMENT (no ids callback),

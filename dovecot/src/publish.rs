@@ -14,6 +14,7 @@
 mod outage;
 mod silence;
 
+use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -37,6 +38,9 @@ use silence::Silence;
 /// Different settings that one process remembers. More than a few would mean that each user has their own.
 const MAX_PUBLISHERS: usize = 16;
 
+/// Different options without effect that are told. More than there are options would mean that their values differ.
+const MAX_INEFFECTIVE: usize = 64;
+
 /// Endpoints that a line names; it counts the others.
 const MAX_FAULTS: usize = 24;
 
@@ -56,6 +60,8 @@ pub struct Publishers {
     unsaid: Vec<Line>,
     /// What was wrong in settings that were read since it was asked for: once for each set of them.
     warnings: Vec<Line>,
+    /// Options of the resolver without effect that the log has heard of.
+    ineffective: BTreeSet<String>,
 }
 
 /// One set of settings and its resolver.
@@ -97,9 +103,9 @@ struct Told {
 enum Stage {
     /// The daemon has not answered yet.
     HandedOver { events: Vec<Event>, owed: Option<u64> },
-    /// The endpoints have not all answered yet. `leases`: whom [`Outage`] may owe something. `patience`: how long they
-    /// have.
-    Sent { plan: Plan, leases: Vec<Lease>, patience: Duration },
+    /// The endpoints have not all answered yet. `leases`: whom [`Outage`] may owe something; `held`: what it owes whoever
+    /// registers next. `patience`: how long they have.
+    Sent { plan: Plan, leases: Vec<Lease>, held: u64, patience: Duration },
 }
 
 /// What a transaction has to tell; events are made when somebody wants them.
@@ -125,7 +131,8 @@ pub struct User {
 impl Publishers {
     /// None yet.
     pub const fn new() -> Publishers {
-        Publishers { known: Vec::new(), unsaid: Vec::new(), warnings: Vec::new() }
+        let ineffective = BTreeSet::new();
+        Publishers { known: Vec::new(), unsaid: Vec::new(), warnings: Vec::new(), ineffective }
     }
 
     /// A user with these settings.
@@ -148,8 +155,26 @@ impl Publishers {
                 publisher
             }
         };
+        if debug {
+            self.tell_ineffective(&publisher);
+        }
         let cn = publisher.lock().unwrap_or_else(PoisonError::into_inner).settings.cn(login)?;
         Ok(User { cn, shown: log::name(login), debug, publisher })
+    }
+
+    /// Options of the resolver that change nothing, each once a process. No fault, and a process of Dovecot often has one
+    /// mail to deliver: for the log of who looks.
+    fn tell_ineffective(&mut self, publisher: &Mutex<Publisher>) {
+        let publisher = publisher.lock().unwrap_or_else(PoisonError::into_inner);
+        for option in publisher.settings.resolver.ineffective() {
+            if self.ineffective.len() < MAX_INEFFECTIVE && !self.ineffective.contains(&option) {
+                let text = format!(
+                    "setting openchange_resolver: {option} is accepted, and changes nothing in ocbus"
+                );
+                self.warnings.push(Line::new(Level::Debug, text));
+                self.ineffective.insert(option);
+            }
+        }
     }
 
     /// What is to be said of settings that were read since.
@@ -160,6 +185,7 @@ impl Publishers {
     /// Forgets everything, connections included. Gives what is still to be said.
     pub fn close(&mut self) -> Vec<Line> {
         // Taken whole, so that not even the list's memory is left when the module goes.
+        self.ineffective = BTreeSet::new();
         std::mem::take(&mut self.known)
             .into_iter()
             .flat_map(|(_, publisher)| ended(&publisher))
@@ -367,8 +393,19 @@ impl Publisher {
             let text = format!("{head}: not sent to {endpoints}: the daemon may have sent it");
             lines.extend((legacy > 0).then(|| Line::warning(text)));
         }
+        // Said only with mail_debug: it is so for every user whom nobody listens for, and for a few seconds.
+        let held = match std::mem::take(&mut listeners.unsettled) {
+            true => {
+                let text = format!(
+                    "{head}: not sent: a memcached has just taken over, and nobody is registered yet"
+                );
+                lines.extend(say(Level::Debug, text));
+                u64::try_from(missed).unwrap_or(u64::MAX)
+            }
+            false => 0,
+        };
         // Nobody listens, most of the time: then there is no need of events.
-        let events = match listeners.is_empty() {
+        let events = match listeners.is_empty() && listeners.ended().next().is_none() {
             true => Vec::new(),
             false => news.into_events(cn.as_str()),
         };
@@ -381,7 +418,7 @@ impl Publisher {
         let patience = self.silence.patience(now, self.settings.budget).min(left - left / SETTLE_SHARE);
         let jobs: Vec<Job> = plan.sends.iter().map(|send| self.job(send)).collect();
         let run = Run::start(jobs, now + patience, &mut self.kept);
-        let stage = Stage::Sent { plan, leases: listeners.native, patience };
+        let stage = Stage::Sent { plan, leases: listeners.native, held, patience };
         self.underway = Some(Underway { told, stage, run, left: Instant::now() });
         lines
     }
@@ -433,7 +470,7 @@ impl Publisher {
     fn end_send(&mut self) -> Vec<Line> {
         let Some(Underway { told, stage, run, left }) = self.underway.take() else { return Vec::new() };
         let Told { cn, debug, head, begun, deadline } = told;
-        let Stage::Sent { plan, leases, patience } = stage else { return Vec::new() };
+        let Stage::Sent { plan, leases, held, patience } = stage else { return Vec::new() };
         // What Dovecot did meanwhile was not our time.
         let away = left.elapsed();
         let again = (Instant::now() + patience).min(deadline + away);
@@ -453,7 +490,12 @@ impl Publisher {
             let verdict = judge(send, &outcome, cn.as_str(), &self.settings.options);
             verdicts.add(send, verdict);
         }
+        // Nobody is there yet to be told.
+        let owed = if held > 0 { self.outage.take_owed(&cn).unwrap_or(0).saturating_add(held) } else { 0 };
         let unsettled = self.settle(&cn, &mut verdicts, &leases, deadline + away);
+        if owed > 0 {
+            self.outage.owe_again(&cn, owed);
+        }
 
         let mut faults: Vec<String> =
             plan.skipped.iter().map(|skipped| format!("{} skipped: {}", skipped.what, skipped.why)).collect();

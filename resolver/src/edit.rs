@@ -23,6 +23,9 @@ const ENDED_MS: u64 = 60 * 1000;
 pub(crate) enum Change {
     /// It stays as it is.
     Keep,
+    /// It stays as it is, and its copies, if there are any, are made so: one that forgot, or that was away when the
+    /// record was written, has it otherwise. For a record that never expires; another's copies go with its leases.
+    Mend,
     /// It gets this value, and expires after this long; `None` is never.
     Put { value: Vec<u8>, expiry: Option<Duration> },
     /// It goes, with its last entry.
@@ -137,19 +140,25 @@ pub(crate) struct EditLegacy<'a> {
     pub(crate) charset: DosCharset,
 }
 
-/// The leases of a stored record. A record that is garbage has none, and is replaced; one of a newer ocbus is
-/// left alone.
-fn leases(key: &str, current: Option<&[u8]>) -> Result<Vec<Lease>, ResolverError> {
+/// The leases of a stored record, or why it is garbage. One of a newer ocbus is left alone.
+fn decoded(key: &str, current: Option<&[u8]>) -> Result<Result<Vec<Lease>, DecodeError>, ResolverError> {
     match LeaseRecord::decode(current.unwrap_or_default()) {
-        Ok(record) => Ok(record.leases),
+        Ok(record) => Ok(Ok(record.leases)),
         Err(source @ DecodeError::Version { .. }) => {
             Err(ResolverError::Record { key: key.to_owned(), source })
         }
-        Err(error) => {
-            tracing::warn!(event = "record_replaced", key, reason = %error, "a malformed record is replaced");
-            Ok(Vec::new())
-        }
+        Err(error) => Ok(Err(error)),
     }
+}
+
+/// The same for who only takes out or marks: garbage has no leases, and stays.
+fn leases(key: &str, current: Option<&[u8]>) -> Result<Vec<Lease>, ResolverError> {
+    Ok(decoded(key, current)?.unwrap_or_default())
+}
+
+/// Says that whoever registers writes over garbage.
+fn replaces(key: &str, error: &impl std::fmt::Display) {
+    tracing::warn!(event = "record_replaced", key, reason = %error, "a malformed record is replaced");
 }
 
 /// The change that stores these leases; those that ended long ago are dropped on the way, and all that have ended
@@ -184,7 +193,10 @@ impl Edit for Register<'_> {
 
     fn apply(&mut self, current: Option<&[u8]>) -> Result<(Change, Registered), ResolverError> {
         let key = self.key();
-        let mut leases = leases(&key, current)?;
+        let mut leases = decoded(&key, current)?.unwrap_or_else(|error| {
+            replaces(&key, &error);
+            Vec::new()
+        });
         let Registration { endpoint, legacy, subscriber, lease } = self.registration;
         let lease_ms = u64::try_from(lease.as_millis()).unwrap_or(u64::MAX);
         let renewed = Lease {
@@ -284,7 +296,9 @@ impl Edit for EditLegacy<'_> {
             Ok(record) => record.hosts,
             // OpenChange crashed on it; nobody can be found through it.
             Err(error) => {
-                tracing::warn!(event = "record_replaced", key, reason = %error, "a malformed record is replaced");
+                if self.add.is_some() {
+                    replaces(&key, &error);
+                }
                 Vec::new()
             }
         };
@@ -295,7 +309,7 @@ impl Edit for EditLegacy<'_> {
         let add = self.add.filter(|add| !hosts.iter().any(|host| host == add));
         hosts.extend(add.map(str::to_owned));
         if !removed && add.is_none() {
-            return Ok((Change::Keep, false));
+            return Ok((Change::Mend, false));
         }
         if hosts.is_empty() {
             return Ok((Change::Delete, true));
@@ -390,15 +404,18 @@ mod tests {
         assert!(live(&settle.apply(Some(value(&two))).unwrap().0));
     }
 
-    #[test]
-    fn ended_leases_take_no_place_from_live_ones() {
-        let lease = |n: usize| Lease {
+    fn lease(n: usize) -> Lease {
+        Lease {
             endpoint: format!("tcp://h:{n}"),
             subscriber: Uuid::from_u128(1),
             until_ms: NOW + 1000,
             legacy: None,
             missed: 0,
-        };
+        }
+    }
+
+    #[test]
+    fn ended_leases_take_no_place_from_live_ones() {
         let full = LeaseRecord::new((0..LeaseRecord::MAX_LEASES).map(lease).collect()).encode().unwrap();
         let (change, _) = register(Some(&full), "tcp://x:1", Uuid::from_u128(2), NOW + 2000);
         assert_eq!(LeaseRecord::decode(value(&change)).unwrap().leases.len(), 1);
@@ -509,17 +526,44 @@ mod tests {
     }
 
     #[test]
+    fn only_who_writes_over_garbage_says_so() {
+        let settlement = Settlement { missed: vec![(lease(1), 1)], ..Settlement::default() };
+        let said = |edit: &dyn Fn() -> Change| {
+            let mut kept = None;
+            let said = crate::logged::events(|| kept = Some(matches!(edit(), Change::Keep | Change::Mend)));
+            (kept.unwrap(), said)
+        };
+        let kept = (true, Vec::new());
+        let garbage = Some(&b"garbage"[..]);
+        assert_eq!(
+            said(&|| SettleNative { cn: &cn(), settlement: &settlement, now_ms: NOW }
+                .apply(garbage)
+                .unwrap()
+                .0),
+            kept
+        );
+        let leave = |subscriber| {
+            Leave { key: cn().lease_key(), endpoint: "tcp://h:1", subscriber, now_ms: NOW }.apply(garbage)
+        };
+        assert_eq!(said(&|| leave(Uuid::from_u128(1)).unwrap().0), kept);
+        assert_eq!(said(&|| legacy(garbage, None, &["tcp://h:1"]).0), kept);
+        let replaced = (false, vec!["record_replaced".to_owned()]);
+        assert_eq!(said(&|| register(garbage, "tcp://h:1", Uuid::from_u128(1), NOW).0), replaced);
+        assert_eq!(said(&|| legacy(garbage, Some("tcp://h:1"), &[]).0), replaced);
+    }
+
+    #[test]
     fn legacy_endpoints_compare_whole() {
         let (one, added) = legacy(None, Some("tcp://h:9005"), &[]);
         assert!(added);
-        assert_eq!(legacy(Some(value(&one)), Some("tcp://h:9005"), &[]), (Change::Keep, false));
+        assert_eq!(legacy(Some(value(&one)), Some("tcp://h:9005"), &[]), (Change::Mend, false));
         let (two, added) = legacy(Some(value(&one)), Some("tcp://h:90"), &[]);
         assert!(added, "a prefix of another endpoint is another endpoint");
         let (left, removed) = legacy(Some(value(&two)), None, &["tcp://h:90", "tcp://h:9", ""]);
         assert!(removed);
         assert_eq!(value(&left), value(&one));
         assert_eq!(legacy(Some(value(&left)), None, &["tcp://h:9005"]), (Change::Delete, true));
-        assert_eq!(legacy(None, None, &["tcp://h:9005"]), (Change::Keep, false));
+        assert_eq!(legacy(None, None, &["tcp://h:9005"]), (Change::Mend, false));
     }
 
     #[test]

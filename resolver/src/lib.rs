@@ -22,6 +22,8 @@ pub mod delivery;
 mod edit;
 mod error;
 mod listeners;
+#[cfg(test)]
+mod logged;
 mod names;
 mod resolver;
 mod selection;

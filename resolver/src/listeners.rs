@@ -12,11 +12,14 @@ pub struct Listeners {
     pub native: Vec<Lease>,
     /// OpenChange's endpoints, as they stand in the record, each once.
     pub legacy: Vec<String>,
-    /// Native endpoints whose lease has ended; they get nothing. All of them expired while the record still
-    /// stands in memcached means that clocks differ.
+    /// Native endpoints whose lease has ended; they get nothing.
     pub expired: Vec<Lease>,
     /// Records that could not be read. They were skipped.
     pub malformed: Vec<Malformed>,
+    /// Nobody is found, on a server that took the user over less than 10 s ago: it stands in for one that failed
+    /// (`--REMOVE-FAILED-SERVERS`), or has just come back. Whoever listens may not have registered there yet, so that it
+    /// does not mean that nobody does.
+    pub unsettled: bool,
 }
 
 /// A record that could not be read.
@@ -32,6 +35,12 @@ impl Listeners {
     /// Whether nobody listens.
     pub fn is_empty(&self) -> bool {
         self.native.is_empty() && self.legacy.is_empty()
+    }
+
+    /// Of the leases that have ended those whose holders have not been told. Either they crashed, or their clocks are
+    /// behind this one by more than a lease; then they renew, and learn of what they miss by a mark.
+    pub fn ended(&self) -> impl Iterator<Item = &Lease> {
+        self.expired.iter().filter(|lease| lease.missed == 0)
     }
 
     /// Reads both records. `now_ms`: milliseconds since the Unix epoch.

@@ -30,6 +30,9 @@ pub(crate) enum Request {
     Delete { key: String, version: Option<Version> },
     /// Whether a key is there; extends its life.
     Touch { key: String, expiry: Duration },
+    /// The copies of a record, and not the record itself, are to have this value for ever, or none: as well as it can be
+    /// done. The answer is always that it is.
+    Copy { key: String, value: Option<Vec<u8>> },
 }
 
 impl Request {
@@ -41,7 +44,8 @@ impl Request {
             | Request::Put { key, .. }
             | Request::Append { key, .. }
             | Request::Delete { key, .. }
-            | Request::Touch { key, .. } => key,
+            | Request::Touch { key, .. }
+            | Request::Copy { key, .. } => key,
         }
     }
 
@@ -199,6 +203,7 @@ impl<E: Edit> Update<E> {
         let key = self.key.clone();
         let request = match (change, item) {
             (Change::Keep, _) | (Change::Delete, None) => return Ok(Step::Over(outcome)),
+            (Change::Mend, item) => Request::Copy { key, value: item.map(|item| item.value) },
             (Change::Delete, Some(item)) => Request::Delete { key, version: Some(item.version) },
             (Change::Put { value, expiry }, item) => {
                 let expect = item.map_or(Expect::Absent, |item| Expect::Version(item.version));

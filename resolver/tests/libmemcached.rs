@@ -364,3 +364,42 @@ fn what_the_library_stores_we_find_and_the_other_way_round() {
         assert!(used.iter().all(|times| *times > 10), "{used:?}");
     }
 }
+
+/// As the library moves them, so that whoever asks by one finds what the other has registered.
+#[test]
+fn keys_of_a_killed_server_move_to_where_the_library_moves_them() {
+    let Some(oracle) = Oracle::new() else { return };
+    // At the same time: the library takes 8 s for each.
+    std::thread::scope(|scope| {
+        for more in ["", " --HASH=MD5", " --SORT-HOSTS"] {
+            let oracle = &oracle;
+            scope.spawn(move || keys_move(oracle, more));
+        }
+    });
+}
+
+fn keys_move(oracle: &Oracle, more: &str) {
+    const FAILED: usize = 1;
+    let mut memcacheds: Vec<Memcached> = (0..3).map(|_| Memcached::start()).collect();
+    // Sorted they stay as they are.
+    memcacheds.sort_by_key(|memcached| memcached.port.to_string());
+    let servers: Vec<String> =
+        memcacheds.iter().map(|memcached| format!("--SERVER=127.0.0.1:{}", memcached.port)).collect();
+    let options = "--DISTRIBUTION=CONSISTENT --REMOVE-FAILED-SERVERS=1 --RETRY-TIMEOUT=1";
+    let text = format!("{} {options}{more}", servers.join(" "));
+    let config = Config::parse(&text).unwrap();
+    let all = Selection::new(&config).unwrap();
+    let left = Selection::without_failed(&config, |index| index != FAILED).unwrap();
+    let keys: Vec<String> = (0..60).map(|user| format!("resolver:user{user}")).collect();
+    let moved: Vec<&String> = keys.iter().filter(|key| all.index(key.as_bytes()) == FAILED).collect();
+    assert!(moved.len() > 5, "{}", moved.len());
+
+    memcacheds[FAILED].kill();
+    let theirs: Vec<Vec<u8>> = keys.iter().map(|key| key.clone().into_bytes()).collect();
+    println!("{text}: moved within {} s", oracle.ask(&["insist", &text], &theirs, b"")[0]);
+    for key in moved {
+        let holds = |index: &usize| *index != FAILED && memcacheds[*index].get(key).is_some();
+        let holders: Vec<usize> = (0..3).filter(holds).collect();
+        assert_eq!(holders, [left.index(key.as_bytes())], "{key} under {text}");
+    }
+}

@@ -354,3 +354,14 @@ async fn a_configuration_without_servers_is_an_error_not_a_crash() {
     assert!(matches!(error, ResolverError::Config(_)), "{error}");
     assert!(Resolver::new(&none, DosCharset::default(), LIMIT).await.is_err());
 }
+
+/// The name server may boot after us.
+#[tokio::test]
+async fn a_name_that_is_not_known_yet_is_no_error_until_somebody_asks() {
+    let name = "memcache.no-such-host.invalid";
+    for text in [format!("--SERVER={name}"), format!("--SERVER={name} --SERVER=other.{name}")] {
+        let resolver = connect(&text.parse().unwrap(), LIMIT).await;
+        let error = resolver.lookup(&cn("bob")).await.unwrap_err();
+        assert!(error.is_outage() && error.to_string().contains(name), "{error}");
+    }
+}

@@ -116,6 +116,13 @@ void test_options(void)
     FAILS(OCBUS_ERROR_CONFIG, "lease: 0 s", ocbus_create(options, &ocbus));
     OK(ocbus_options_set(options, "lease_s", "60"));
 
+    /* A name server that boots after us. */
+    OK(ocbus_options_set(options, "resolver", "--SERVER=memcache.no-such-host.invalid"));
+    OK(ocbus_create(options, &ocbus));
+    ocbus_destroy(ocbus);
+    ocbus = NULL;
+    OK(ocbus_options_set(options, "resolver", "--SERVER=127.0.0.1:1"));
+
     /* A port that somebody has. */
     taken = socket(AF_INET, SOCK_STREAM, 0);
     memset(&address, 0, sizeof(address));

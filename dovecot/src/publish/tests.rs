@@ -394,6 +394,68 @@ fn what_an_outage_cost_is_told_to_native_endpoints_afterwards() {
 }
 
 #[test]
+fn the_holder_of_an_ended_lease_is_told_once_whoever_else_listens() {
+    for beside in [true, false] {
+        let scene = scene(&RawSettings::default());
+        let (legacy, stream) = pull(1);
+        let others: &[&str] = &[&legacy];
+        scene.register(&[], if beside { others } else { &[] });
+        // Its clock is two minutes behind.
+        let lease = |missed| Lease {
+            endpoint: "tcp://10.0.0.7:9005".to_owned(),
+            subscriber: Uuid::from_u128(7),
+            until_ms: now_us() / 1000 - 60_000,
+            legacy: None,
+            missed,
+        };
+        scene.store.set("ocbus:bob", &LeaseRecord::new(vec![lease(0)]).encode().unwrap());
+        let texts = scene.texts(&[1]);
+        assert!(texts.len() == 1 && texts[0].contains("leases skipped: 1 ended"), "{texts:?}");
+        assert!(texts[0].contains("tcp://10.0.0.7:9005") && texts[0].contains("clock"), "{texts:?}");
+        assert_eq!(scene.listeners().expired[0].missed, 1);
+        if beside {
+            stream.recv().unwrap();
+            scene.register(&[], &[]);
+            scene.store.set("ocbus:bob", &LeaseRecord::new(vec![lease(1)]).encode().unwrap());
+        }
+        assert_eq!(scene.texts(&[2]), Vec::<String>::new(), "it knows");
+        assert_eq!(scene.listeners().expired[0].missed, 1);
+    }
+}
+
+#[test]
+fn what_nobody_could_be_registered_for_yet_is_owed_to_who_comes() {
+    let scene = scene(&RawSettings::default());
+    let held = |held| {
+        let mut publisher = scene.user.publisher.lock().unwrap();
+        let told = Told {
+            cn: scene.user.cn.clone(),
+            debug: false,
+            head: String::new(),
+            begun: Instant::now(),
+            deadline: Instant::now() + BUDGET,
+        };
+        let run = Run::start(Vec::new(), told.deadline, &mut publisher.kept);
+        let stage = Stage::Sent { plan: Plan::default(), leases: Vec::new(), held };
+        publisher.underway = Some(Underway { told, stage, run, left: Instant::now() });
+        assert_eq!(publisher.finish(), []);
+    };
+    held(2);
+    held(3);
+    assert!(scene.user.owes());
+    let (native, requests) = rep();
+    scene.register(&[&native], &[]);
+    scene.texts(&[1]);
+    requests.recv().unwrap();
+    assert_eq!(scene.listeners().native[0].missed, 5);
+    // Nobody comes: then there is nobody to be told.
+    held(1);
+    scene.register(&[], &[]);
+    scene.texts(&[1]);
+    assert!(!scene.user.owes());
+}
+
+#[test]
 fn debug_tells_what_went_well() {
     let mut scene = scene(&RawSettings::default());
     scene.user.debug = true;
@@ -411,4 +473,22 @@ fn settings_are_checked_once_for_each_kind_and_few_are_kept() {
     }
     assert_eq!(publishers.known.len(), MAX_PUBLISHERS);
     assert!(publishers.user("a b", false, RawSettings::default()).is_err());
+}
+
+#[test]
+fn options_without_effect_are_told_once_a_process_to_who_looks() {
+    let mut publishers = Publishers::new();
+    let raw = |budget: &str| RawSettings {
+        resolver: Some("--SERVER=127.0.0.1:1 --BINARY-PROTOCOL --HASH=MD5".to_owned()),
+        budget: Some(budget.to_owned()),
+        ..RawSettings::default()
+    };
+    publishers.user("bob", false, raw("50")).unwrap();
+    assert_eq!(publishers.warnings(), []);
+    publishers.user("bob", true, raw("50")).unwrap();
+    let lines = publishers.warnings();
+    assert_eq!((lines.len(), lines[0].level), (1, Level::Debug), "{lines:?}");
+    assert!(lines[0].text.contains("--BINARY-PROTOCOL is accepted, and changes nothing"), "{lines:?}");
+    publishers.user("bob", true, raw("60")).unwrap();
+    assert_eq!(publishers.warnings(), []);
 }

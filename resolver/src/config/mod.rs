@@ -119,6 +119,21 @@ impl Config {
         }
     }
 
+    /// The options of this string that change nothing in ocbus, as they stand in it: for the log.
+    pub fn ineffective(&self) -> Vec<String> {
+        // It decides whether there are copies.
+        let decides = |option: &&String| self.copies() > 0 && *option == options::BINARY_PROTOCOL;
+        let mut ineffective: Vec<String> =
+            self.without_effect.iter().filter(|option| !decides(option)).cloned().collect();
+        if self.number_of_replicas > 0 && !self.binary_protocol() {
+            ineffective.push(format!("--NUMBER-OF-REPLICAS={}", self.number_of_replicas));
+        }
+        if self.randomize_replica_read && self.copies() == 0 {
+            ineffective.push("--RANDOMIZE-REPLICA-READ".to_owned());
+        }
+        ineffective
+    }
+
     /// What libmemcached begins with.
     fn empty() -> Config {
         Config {

@@ -319,3 +319,15 @@ fn files_come_from_the_file_system_within_bounds() {
     std::fs::write(&path, vec![b'#'; (1 << 20) + 1]).unwrap();
     assert!(refused(&text).contains("more than 1048576 octets"));
 }
+
+#[test]
+fn an_option_is_called_ineffective_only_where_it_is() {
+    let ineffective = |options: &str| {
+        Config::parse(&format!("--SERVER=one.example --SERVER=two.example{options}")).unwrap().ineffective()
+    };
+    assert_eq!(ineffective(" --TCP-KEEPALIVE --HASH=MD5"), Vec::<String>::new());
+    assert_eq!(ineffective(" --BINARY-PROTOCOL --NOREPLY"), ["--BINARY-PROTOCOL", "--NOREPLY"]);
+    let replicas = " --NUMBER-OF-REPLICAS=1 --RANDOMIZE-REPLICA-READ";
+    assert_eq!(ineffective(replicas), ["--NUMBER-OF-REPLICAS=1", "--RANDOMIZE-REPLICA-READ"]);
+    assert_eq!(ineffective(&format!(" --BINARY-PROTOCOL{replicas}")), Vec::<String>::new());
+}

@@ -100,7 +100,8 @@ pub struct Plan {
     pub skipped: Vec<Skipped>,
     /// Events that OpenChange v1 has no words for; they went to native endpoints only. No fault.
     pub unsaid: usize,
-    /// Native endpoints that miss events, with how many: these are too large for any batch, or the endpoints too many.
+    /// Native endpoints that miss events, with how many: these are too large for any batch, or the endpoints too many,
+    /// or their leases have ended.
     pub missed: Vec<(Lease, u64)>,
 }
 
@@ -110,20 +111,25 @@ pub fn plan<E: Borrow<Event>>(listeners: &Listeners, events: &[E], options: &Opt
     for malformed in &listeners.malformed {
         plan.skip(&malformed.key, &malformed.why);
     }
-    if listeners.is_empty() && !listeners.expired.is_empty() {
-        // Their holders would have renewed them, or are gone and memcached drops the record soon.
-        let count = listeners.expired.len();
-        let why = "none holds: they crashed a moment ago, or clocks do not agree within a lease";
-        plan.skip("leases", format!("{count} ended, {why}"));
+    let all = u64::try_from(events.len()).unwrap_or(u64::MAX);
+    if let Some(first) = listeners.ended().next() {
+        // Said once: they are marked. Who renews behind that is a live one, and it is said again.
+        let (count, first) = (listeners.ended().count(), first.endpoint.escape_debug());
+        let why = "it crashed, or its clock is behind this host's by more than a lease";
+        plan.skip("leases", format!("{count} ended, of {first} first: {why}"));
+        plan.missed.extend(listeners.ended().filter(|_| all > 0).map(|lease| (lease.clone(), all)));
+    }
+    if listeners.unsettled {
+        let why = "nobody is registered yet on a memcached that has just taken this user over";
+        plan.skip("memcached", why);
     }
     if !listeners.native.is_empty() {
         let (passed_over, native) = newest(&listeners.native);
         let payloads = plan.batches(events);
         let sent: usize = payloads.iter().map(Payload::events).sum();
         if let Ok(missed @ 1..) = u64::try_from(events.len() - sent) {
-            plan.missed = native.iter().map(|lease| (lease.clone(), missed)).collect();
+            plan.missed.extend(native.iter().map(|lease| (lease.clone(), missed)));
         }
-        let all = u64::try_from(events.len()).unwrap_or(u64::MAX);
         plan.missed.extend(passed_over.iter().filter(|_| all > 0).map(|lease| (lease.clone(), all)));
         plan.pass_over("native endpoints", passed_over.len());
         for lease in native {
@@ -248,6 +254,31 @@ mod tests {
             until_ms: 1,
             legacy: None,
             missed: 0,
+        }
+    }
+
+    #[test]
+    fn an_ended_lease_is_told_and_marked_once_whoever_else_listens() {
+        let ended = |missed| Lease { missed, ..lease(7) };
+        let legacy = vec!["tcp://10.0.0.2:1".to_owned()];
+        let mail = NewMessage { uid: Some(7), ..NewMessage::default() };
+        let kind = EventKind::MessageNew(mail);
+        let events = [Event::new(Uuid::from_u128(2), 1, "bob", Mailbox::new("INBOX", '/'), kind)];
+        for (native, legacy) in [(vec![], vec![]), (vec![], legacy.clone()), (vec![lease(1)], legacy)] {
+            let sends = native.len() + legacy.len();
+            let listeners = |missed| Listeners {
+                native: native.clone(),
+                legacy: legacy.clone(),
+                expired: vec![ended(missed)],
+                ..Listeners::default()
+            };
+            let first = plan(&listeners(0), &events, &Options::default());
+            assert_eq!((first.sends.len(), first.missed), (sends, vec![(ended(0), 1)]));
+            assert_eq!(first.skipped.len(), 1);
+            let said = format!("{}: {}", first.skipped[0].what, first.skipped[0].why);
+            assert!(said.starts_with("leases: 1 ended, of tcp://10.0.0.1:7 first: "), "{said}");
+            let second = plan(&listeners(1), &events, &Options::default());
+            assert_eq!((second.sends.len(), second.missed, second.skipped), (sends, vec![], vec![]));
         }
     }
 

@@ -76,7 +76,8 @@ pub fn judge(send: &Send, outcome: &Outcome, user: &str, options: &Options) -> V
 }
 
 fn acknowledged(acks: &[Ack], user: &str) -> Verdict {
-    if acks.iter().any(|ack| ack.strangers.iter().any(|stranger| stranger == user)) {
+    // They come back as they stand in the event, which may have capitals; the user's name has none.
+    if acks.iter().flat_map(|ack| &ack.strangers).any(|stranger| stranger.eq_ignore_ascii_case(user)) {
         return Verdict::Gone { reason: "nobody listens for this user there".to_owned() };
     }
     if let Some(reason) = acks.iter().find_map(|ack| ack.refused.as_deref()) {
@@ -129,6 +130,26 @@ impl Verdicts {
                 }
             }
             Verdict::Dropped { reason } => self.faults.push(format!("{url} {reason}")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ocbus_wire::Endpoint;
+
+    use super::*;
+
+    #[test]
+    fn a_stranger_is_known_however_the_event_wrote_it() {
+        let url = "tcp://10.0.0.1:9005";
+        let (endpoint, payloads) = (Endpoint::parse(url).unwrap(), [].into());
+        let send = Send { endpoint, url: url.to_owned(), target: Target::Legacy, payloads };
+        for (stranger, user, gone) in [("Bob", "bob", true), ("bob", "bob", true), ("ann", "bob", false)] {
+            let mut ack = Ack::default();
+            ack.strangers.push(stranger.to_owned());
+            let verdict = judge(&send, &Outcome::Acknowledged(vec![ack]), user, &Options::default());
+            assert_eq!(matches!(verdict, Verdict::Gone { .. }), gone, "{stranger}: {verdict:?}");
         }
     }
 }

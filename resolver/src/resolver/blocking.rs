@@ -44,7 +44,11 @@ impl BlockingResolver {
     /// Who listens for `cn`, from both records in one round trip.
     pub fn lookup(&mut self, cn: &Cn, deadline: Instant) -> Result<Listeners, ResolverError> {
         let response = self.run(both(cn), deadline)?;
-        Ok(listeners(cn, response, self.charset))
+        let mut listeners = listeners(cn, response, self.charset);
+        if let (true, BlockingHome::Memcached(memcached)) = (listeners.is_empty(), &self.home) {
+            listeners.unsettled = memcached.is_unsettled(cn);
+        }
+        Ok(listeners)
     }
 
     /// Removes the endpoints that are gone and marks those that missed events.

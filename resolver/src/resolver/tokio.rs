@@ -52,7 +52,11 @@ impl Resolver {
     /// dead endpoint should cost.
     pub const MAX_LEASE: Duration = Duration::from_secs(86_400);
 
-    /// A resolver in memcached. `timeout` is the time limit of each request.
+    /// A resolver in memcached. `timeout` is the time limit of each request. A memcached that has no address or does
+    /// not answer is no error here: it is looked up and connected to when it is asked.
+    ///
+    /// # Errors
+    /// When the configuration names no server, or one in a way that cannot be.
     pub async fn new(
         config: &Config,
         charset: DosCharset,
@@ -70,7 +74,7 @@ impl Resolver {
     /// Who listens for `cn`, from both records in one round trip.
     pub async fn lookup(&self, cn: &Cn) -> Result<Listeners, ResolverError> {
         let response = self.run(both(cn), self.deadline()).await?;
-        Ok(listeners(cn, response, self.charset))
+        Ok(self.listeners(cn, response))
     }
 
     /// Who listens for each of several users, in their order, in as few round trips as can be.
@@ -80,11 +84,19 @@ impl Resolver {
         for some in cns.chunks(MOST_AT_ONCE) {
             let answers = self.run_many(some.iter().map(both).collect(), self.deadline()).await;
             let listeners = |(cn, answer): (&Cn, Result<Response, _>)| {
-                answer.map(|response| listeners(cn, response, self.charset))
+                answer.map(|response| self.listeners(cn, response))
             };
             found.extend(some.iter().zip(answers).map(listeners));
         }
         found
+    }
+
+    fn listeners(&self, cn: &Cn, response: Response) -> Listeners {
+        let mut listeners = listeners(cn, response, self.charset);
+        if let (true, Home::Memcached(memcached, _)) = (listeners.is_empty(), &self.home) {
+            listeners.unsettled = memcached.is_unsettled(cn);
+        }
+        listeners
     }
 
     /// Users parted so that each part is one round trip of [`Resolver::lookup_many`], to one server. Whoever looks

@@ -11,6 +11,9 @@ pub(super) const MAX_LINE: usize = 2048;
 /// The largest value: memcached's own default limit.
 pub(super) const MAX_VALUE: usize = 1024 * 1024;
 
+/// The first memcached that answers `HD` and takes the length of a value as we write it (its release notes).
+const EXPECTED: &str = "expected memcached 1.6.10 or later";
+
 /// What of a server's words is shown in an error.
 const SHOWN: usize = 80;
 
@@ -70,13 +73,17 @@ fn claimed(word: &[u8]) -> Result<usize, Error> {
     })
 }
 
-/// Without what a server should not be able to write into a log.
+/// Without what a server should not be able to write into a log. Who does not understand us is told to be older than
+/// what we need: our commands are right, and nothing else gets answers of this form.
 fn shown(error: Error) -> Error {
     match error {
         Error::Server(why) => Error::Server(text(&why)),
-        Error::Rejected(why) => Error::Rejected(text(&why)),
+        Error::Rejected(why) => Error::Rejected(format!("{}: {EXPECTED}", text(&why))),
         // The crate has escaped it.
-        Error::Protocol(why) => Error::Protocol(why.chars().take(SHOWN).collect()),
+        Error::Protocol(why) => {
+            let why: String = why.chars().take(SHOWN).collect();
+            Error::Protocol(format!("{why}: {EXPECTED}"))
+        }
         other => other,
     }
 }
@@ -134,8 +141,10 @@ mod tests {
     fn what_a_server_says_is_shown_without_its_control_characters_and_not_for_long() {
         let long = format!("SERVER_ERROR {}\r\n", "x".repeat(1000));
         for (octets, part) in [
-            ("ERROR\r\n", "rejected by server: ERROR"),
-            ("CLIENT_ERROR bad\x1b[31m\r\n", "bad\\u{1b}[31m"),
+            ("ERROR\r\n", "rejected by server: ERROR: expected memcached 1.6.10 or later"),
+            // As 1.6.9 answers a write that it has done.
+            ("OK\r\n", "expected memcached 1.6.10 or later"),
+            ("CLIENT_ERROR bad\x1b[31m\r\n", "bad\\u{1b}[31m: expected memcached 1.6.10"),
             ("SERVER_ERROR out of memory\r\n", "server error: out of memory"),
             ("STORED\r\n", "STORED"),
             ("\r\n", "empty"),

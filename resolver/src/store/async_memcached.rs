@@ -36,15 +36,22 @@ struct Share {
 }
 
 impl AsyncMemcached {
-    /// Fails when no server has an address. (They are connected to when they are asked.)
+    /// Looks the servers' names up, at most for `limit`. One that has no address is told in the log, and looked up
+    /// again when it is asked: the name server may boot after us. (They are connected to when they are asked, too.)
+    /// Fails when the configuration names no server.
     pub(crate) async fn new(config: &Config, limit: Duration) -> Result<AsyncMemcached, ResolverError> {
         let pool = Pool::new(config)?;
         let servers = pool.servers().iter().enumerate();
         let servers = servers.map(|(place, server)| AsyncServer::new(place, server, config, limit)).collect();
         let memcached = AsyncMemcached { shared: Arc::new(Shared { pool, servers, timeout: limit }) };
-        answered(
-            memcached.on_every_server(|memcached, index| async move { memcached.find(index).await }).await,
-        )?;
+        let found =
+            memcached.on_every_server(|memcached, index| async move { memcached.find(index).await }).await;
+        // Of several, the pool has said it.
+        for error in
+            found.into_iter().filter_map(|(_, found)| found.err()).filter(|error| !error.is_one_server())
+        {
+            tracing::warn!(event = "resolver_not_found", reason = %error, "looked up again when it is asked");
+        }
         Ok(memcached)
     }
 
@@ -65,6 +72,11 @@ impl AsyncMemcached {
     /// How a server is called in the log.
     pub(crate) fn server_name(&self, index: usize) -> String {
         self.shared.pool.name(index)
+    }
+
+    /// Whether the server that has a user's records took them over a moment ago.
+    pub(crate) fn is_unsettled(&self, cn: &Cn) -> bool {
+        self.shared.pool.is_unsettled(&cn.resolver_key(), Instant::now())
     }
 
     /// Users by the index of the server that has their records.
@@ -101,7 +113,10 @@ impl AsyncMemcached {
             }
             return reading.result();
         }
-        let result = self.run_on(place, request, deadline).await;
+        let result = match request {
+            Request::Copy { .. } => Ok(Response::Done),
+            request => self.run_on(place, request, deadline).await,
+        };
         if matches!(result, Ok(Response::Done)) {
             self.copy(place, request, deadline).await;
         }
@@ -123,6 +138,10 @@ impl AsyncMemcached {
         answers.resize_with(requests.len(), || None);
         let mut shares: Vec<Share> = self.shared.servers.iter().map(|_| Share::default()).collect();
         for (number, (request, answer)) in requests.into_iter().zip(&mut answers).enumerate() {
+            if matches!(request, Request::Copy { .. }) {
+                *answer = Some(Ok(Response::Done));
+                continue;
+            }
             let place = self.shared.pool.place(&request, now);
             match (self.shared.pool.named(request), place.and_then(|place| shares.get_mut(place))) {
                 (Ok(request), Some(share)) => {
@@ -286,12 +305,13 @@ impl AsyncMemcached {
         let memcached = self.clone();
         tokio::spawn(async move {
             let pool = &memcached.shared.pool;
+            let begun = Instant::now();
             match memcached.ask_quietly(index, &request, memcached.deadline()).await {
                 Ok(answer) => {
                     let now = Instant::now();
                     let _ = pool.note(index, now, now, Ok(answer));
                 }
-                Err(_) => pool.put_off(index, Instant::now()),
+                Err(_) => pool.put_off(index, begun, Instant::now()),
             }
             drop(probing);
         });

@@ -3,6 +3,7 @@ use std::time::Instant;
 use super::blocking_server::BlockingServer;
 use super::pool::Pool;
 use super::random;
+use crate::cn::Cn;
 use crate::config::{Config, ConfigError};
 use crate::error::ResolverError;
 use crate::update::{Request, Response};
@@ -25,6 +26,11 @@ impl BlockingMemcached {
         Ok(BlockingMemcached { pool, servers })
     }
 
+    /// Whether the server that has a user's records took them over a moment ago.
+    pub(crate) fn is_unsettled(&self, cn: &Cn) -> bool {
+        self.pool.is_unsettled(&cn.resolver_key(), Instant::now())
+    }
+
     pub(crate) fn run(&mut self, request: &Request, deadline: Instant) -> Result<Response, ResolverError> {
         let Some(place) = self.pool.place(request, Instant::now()) else { return Ok(Response::NotDone) };
         if self.pool.reads_copies(request) {
@@ -35,7 +41,10 @@ impl BlockingMemcached {
             }
             return reading.result();
         }
-        let result = self.ask(place, request, deadline);
+        let result = match request {
+            Request::Copy { .. } => Ok(Response::Done),
+            request => self.ask(place, request, deadline),
+        };
         if matches!(result, Ok(Response::Done)) {
             self.copy(place, request, deadline);
         }

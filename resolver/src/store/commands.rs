@@ -51,6 +51,8 @@ pub(super) fn write(request: &Request, octets: &mut Vec<u8>) -> Result<(), Error
             options.touch = Some(expiry_s(Some(*expiry)));
             build_get(key, &options)?.encode_into(octets)
         }
+        // Each copy gets a write of its own; of the record itself nothing is asked.
+        Request::Copy { .. } => Ok(()),
     }
 }
 
@@ -63,6 +65,7 @@ pub(super) fn length(request: &Request) -> usize {
             key.len() + value.len() + WORDS
         }
         Request::Size { key } | Request::Delete { key, .. } | Request::Touch { key, .. } => key.len() + WORDS,
+        Request::Copy { .. } => 0,
     }
 }
 

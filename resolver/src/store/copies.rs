@@ -7,7 +7,8 @@ use crate::update::{Item, Response};
 
 /// A look-up that any copy of a record may answer: which server is asked next, and what counts in the end.
 ///
-/// A copy that has nothing at all is not believed: it may have been restarted. The record itself decides then.
+/// A copy is believed for the keys that it has. For those that it lacks (it may have been restarted, or away when they
+/// were written) the record itself is asked, and its word is the last; where it is out of reach, the other copies are.
 #[derive(Debug)]
 pub(crate) struct Reading {
     /// The record's own server.
@@ -16,7 +17,8 @@ pub(crate) struct Reading {
     left: Vec<usize>,
     asked: Option<usize>,
     found: Option<Response>,
-    empty: Option<Response>,
+    /// What copies have, each key from the first that has it.
+    partly: Option<Vec<Option<Item>>>,
     error: Option<ResolverError>,
 }
 
@@ -24,7 +26,7 @@ impl Reading {
     /// `order`: the servers in the order in which they are asked.
     pub(super) fn new(place: usize, order: impl DoubleEndedIterator<Item = usize>) -> Reading {
         let left = order.rev().collect();
-        Reading { place, left, asked: None, found: None, empty: None, error: None }
+        Reading { place, left, asked: None, found: None, partly: None, error: None }
     }
 
     /// The server to ask; `None` when it is over.
@@ -42,11 +44,8 @@ impl Reading {
     pub(super) fn note(&mut self, result: Result<Response, ResolverError>) {
         let itself = self.asked == Some(self.place);
         match result {
-            Ok(answer) if itself || has_something(&answer) => {
-                self.left.clear();
-                self.found = Some(answer);
-            }
-            Ok(answer) => self.empty = Some(answer),
+            Ok(Response::Items(items)) if !itself => self.note_copy(items),
+            Ok(answer) => self.end(answer),
             Err(error) => {
                 if !(error.is_outage() || error.is_one_server() || error.is_refused()) {
                     self.left.clear();
@@ -58,16 +57,32 @@ impl Reading {
         }
     }
 
+    fn note_copy(&mut self, items: Vec<Option<Item>>) {
+        let known = match self.partly.take() {
+            None => items,
+            Some(known) => known.into_iter().zip(items).map(|(known, item)| known.or(item)).collect(),
+        };
+        if known.iter().all(Option::is_some) {
+            return self.end(Response::Items(known));
+        }
+        self.partly = Some(known);
+        if let Some(at) = self.left.iter().position(|server| *server == self.place) {
+            let itself = self.left.remove(at);
+            self.left.push(itself);
+        }
+    }
+
+    fn end(&mut self, answer: Response) {
+        self.left.clear();
+        self.found = Some(answer);
+    }
+
     /// What the look-up has found.
     pub(super) fn result(self) -> Result<Response, ResolverError> {
         let none = || ResolverError::Config(ConfigError::NoServer);
-        self.found.or(self.empty).ok_or_else(|| self.error.unwrap_or_else(none))
+        let found = self.found.or(self.partly.map(Response::Items));
+        found.ok_or_else(|| self.error.unwrap_or_else(none))
     }
-}
-
-fn has_something(answer: &Response) -> bool {
-    let Response::Items(items) = answer else { return true };
-    items.iter().any(|item: &Option<Item>| item.is_some())
 }
 
 #[cfg(test)]
@@ -77,9 +92,18 @@ mod tests {
     use super::*;
     use crate::update::Version;
 
+    fn item(server: usize) -> Option<Item> {
+        Some(Item { value: vec![1], version: Version { cas: 1, server, dialled: 1 } })
+    }
+
+    /// Both records of a user.
     fn some(server: usize) -> Response {
-        let version = Version { cas: 1, server, dialled: 1 };
-        Response::Items(vec![None, Some(Item { value: vec![1], version })])
+        Response::Items(vec![item(server), item(server)])
+    }
+
+    /// The second of them.
+    fn half(server: usize) -> Response {
+        Response::Items(vec![None, item(server)])
     }
 
     fn none() -> Response {
@@ -91,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_copy_with_something_is_enough() {
+    fn the_first_copy_with_everything_is_enough() {
         let mut reading = Reading::new(1, [2, 0, 1].into_iter());
         assert_eq!(reading.next(), Some(2));
         reading.note(Ok(some(2)));
@@ -101,13 +125,32 @@ mod tests {
 
     #[test]
     fn a_copy_without_anything_is_not_believed() {
-        let mut reading = Reading::new(1, [2, 0, 1].into_iter());
-        for (server, answer) in [(2, Ok(none())), (0, Err(down())), (1, Ok(some(1)))] {
-            assert_eq!(reading.next(), Some(server));
-            reading.note(answer);
+        for without in [none(), half(2)] {
+            for itself in [some(1), half(1), none()] {
+                let mut reading = Reading::new(1, [2, 0, 1].into_iter());
+                for (server, answer) in [(2, &without), (1, &itself)] {
+                    assert_eq!(reading.next(), Some(server), "the record itself is asked next");
+                    reading.note(Ok(answer.clone()));
+                }
+                assert_eq!(reading.next(), None);
+                assert_eq!(reading.result().unwrap(), itself, "and its word is the last");
+            }
         }
-        assert_eq!(reading.next(), None);
-        assert_eq!(reading.result().unwrap(), some(1));
+    }
+
+    #[test]
+    fn copies_that_lack_something_make_up_for_each_other() {
+        let first = || Response::Items(vec![item(0), None]);
+        let both = Response::Items(vec![item(0), item(2)]);
+        for (last, expected) in [(Ok(first()), both), (Ok(none()), half(2)), (Err(down()), half(2))] {
+            let mut reading = Reading::new(1, [2, 0, 1].into_iter());
+            for (server, answer) in [(2, Ok(half(2))), (1, Err(down())), (0, last)] {
+                assert_eq!(reading.next(), Some(server));
+                reading.note(answer);
+            }
+            assert_eq!(reading.next(), None);
+            assert_eq!(reading.result().unwrap(), expected);
+        }
     }
 
     #[test]

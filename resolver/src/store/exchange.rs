@@ -139,12 +139,13 @@ impl<'r> Exchange<'r> {
         }
     }
 
-    /// The answer to a request that is not asked: a look-up of no keys, and a write over a connection that is younger
+    /// The answer to a request that is not asked: a look-up of no keys, what concerns copies only, and a write over a connection that is younger
     /// than what it was made of. The memcached that this one leads to may be another one, restarted, whose versions
     /// begin again.
     fn unasked(&self, request: &Request) -> Option<Response> {
         match request {
             Request::Get { keys, .. } if keys.is_empty() => Some(Response::Items(Vec::new())),
+            Request::Copy { .. } => Some(Response::Done),
             request if request.version().is_some_and(|version| version.dialled < self.connection) => {
                 Some(Response::NotDone)
             }

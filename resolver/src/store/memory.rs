@@ -103,6 +103,8 @@ impl Records {
                 }
                 done(expected)
             }
+            // There are none.
+            Request::Copy { .. } => Response::Done,
             Request::Touch { key, expiry } => {
                 let there = self.get(&key, now).is_some();
                 if let Some(record) = self.by_key.get_mut(&key) {

@@ -16,6 +16,7 @@ mod commands;
 mod connection;
 mod copies;
 mod exchange;
+mod ineffective;
 mod memory;
 #[cfg(feature = "tokio")]
 mod pipeline;

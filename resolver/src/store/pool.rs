@@ -9,18 +9,22 @@
 //!   ask it have a heartbeat (subscribers) or an account of outages (the plugin) of their own.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use memcache::exp::{MAX_KEY_LENGTH, Router};
 
 use super::copies::Reading;
+use super::ineffective;
 use crate::cn::Cn;
 use crate::config::{Config, ConfigError, Server};
 use crate::error::ResolverError;
 use crate::selection::Selection;
 use crate::update::{Expect, Request};
+
+/// How long it says nothing that nobody is found where a server has just taken users over. Whoever registers counts
+/// failures as we do, but by its heartbeats (0.5 s): it may be behind us by one of them and a time limit for each failure.
+const SETTLING: Duration = Duration::from_secs(10);
 
 /// A time-out of a caller in a greater hurry than this says nothing about the server.
 const PATIENCE: Duration = Duration::from_millis(20);
@@ -50,6 +54,10 @@ struct Standing {
     counted: Option<Instant>,
     /// Left alone until then, unless somebody finds it back.
     down_until: Option<Instant>,
+    /// When there were too many: with REMOVE-FAILED-SERVERS its users went to others then.
+    removed: Option<Instant>,
+    /// When it was in use again after a failure.
+    returned: Option<Instant>,
     /// How often it was in use again after a failure. Kept: whoever watches it compares.
     returns: u64,
 }
@@ -60,13 +68,27 @@ impl Standing {
     }
 
     fn is_removed(&self, now: Instant) -> bool {
-        self.failures >= Config::SERVER_FAILURE_LIMIT && self.is_down(now)
+        self.removed.is_some() && self.is_down(now)
+    }
+
+    /// Counts a failure of a request that began then, once a retry time. Says whether now there are too many.
+    fn count(&mut self, begun: Instant, now: Instant, retry: Duration) -> bool {
+        if self.counted.is_some_and(|counted| begun < counted + retry) {
+            return false;
+        }
+        self.failures = self.failures.saturating_add(1);
+        self.counted = Some(begun);
+        let too_many = self.failures >= Config::SERVER_FAILURE_LIMIT && self.removed.is_none();
+        if too_many {
+            self.removed = Some(now);
+        }
+        too_many
     }
 }
 
 impl Pool {
     pub(crate) fn new(config: &Config) -> Result<Pool, ConfigError> {
-        tell_without_effect(config);
+        ineffective::tell(config);
         let servers = vec![Standing::default(); config.servers.len()];
         Ok(Pool {
             all: Selection::new(config)?,
@@ -114,6 +136,20 @@ impl Pool {
         self.route(health.left.as_ref().map_or(&self.all, |(_, left)| left), key)
     }
 
+    /// Whether the server that has a record has taken it over a moment ago: it stands in for one that failed, or has
+    /// just come back itself. Whoever is to stand in the record may not have got there yet.
+    pub(crate) fn is_unsettled(&self, key: &str, now: Instant) -> bool {
+        let beside = Cn::resolver_key_beside(key);
+        let (own, home) = (self.route(&self.all, beside.as_deref().unwrap_or(key)), self.home(key, now));
+        let health = self.lock();
+        let lately = |since: Option<Instant>| since.is_some_and(|since| now < since + SETTLING);
+        match home == own {
+            true => health.servers.get(own).is_some_and(|server| lately(server.returned)),
+            // Another stand-in may have failed or come back, too.
+            false => health.servers.iter().any(|server| lately(server.removed) || lately(server.returned)),
+        }
+    }
+
     /// The memcache crate's routing: by the key as it is in memcached, with the namespace.
     fn route(&self, router: &impl Router, key: &str) -> usize {
         match self.all.namespace() {
@@ -151,8 +187,8 @@ impl Pool {
         Reading::new(place, order.into_iter())
     }
 
-    /// What is sent to a copy when the record itself was written. It has no compare-and-swap: that has decided on
-    /// the record itself.
+    /// What is sent to a copy when the record itself was written, or to make the copy like it. It has no
+    /// compare-and-swap: that has decided on the record itself.
     pub(crate) fn copy_of(request: &Request) -> Option<Request> {
         match request {
             Request::Put { key, value, expiry, .. } => Some(Request::Put {
@@ -164,7 +200,15 @@ impl Pool {
             Request::Append { key, value, .. } => {
                 Some(Request::Append { key: key.clone(), value: value.clone(), version: None })
             }
-            Request::Delete { key, .. } => Some(Request::Delete { key: key.clone(), version: None }),
+            Request::Delete { key, .. } | Request::Copy { key, value: None } => {
+                Some(Request::Delete { key: key.clone(), version: None })
+            }
+            Request::Copy { key, value: Some(value) } => Some(Request::Put {
+                key: key.clone(),
+                value: value.clone(),
+                expiry: None,
+                expect: Expect::Any,
+            }),
             Request::Get { .. } | Request::Size { .. } | Request::Touch { .. } => None,
         }
     }
@@ -189,7 +233,8 @@ impl Pool {
             | Request::Put { key, .. }
             | Request::Append { key, .. }
             | Request::Delete { key, .. }
-            | Request::Touch { key, .. } => vec![key],
+            | Request::Touch { key, .. }
+            | Request::Copy { key, .. } => vec![key],
         };
         for key in keys {
             if namespace.len() + key.len() > MAX_KEY_LENGTH {
@@ -239,7 +284,9 @@ impl Pool {
             // Who refuses one request lives.
             Ok(_) | Err(ResolverError::Refused { .. }) => {
                 let back = server.down_until.is_some();
-                *server = Standing { returns: server.returns + u64::from(back), ..Standing::default() };
+                let returned = if back { Some(now) } else { server.returned };
+                let returns = server.returns + u64::from(back);
+                *server = Standing { returns, returned, ..Standing::default() };
                 if back {
                     tracing::warn!(event = "server_back", server = self.name(index), "in use again");
                 }
@@ -251,9 +298,8 @@ impl Pool {
         let hasty = error.is_timeout() && now.saturating_duration_since(begun) < PATIENCE;
         if !alone && !hasty {
             let retry = self.config.timeouts.retry();
-            if server.counted.is_none_or(|counted| begun >= counted + retry) {
-                server.failures = server.failures.saturating_add(1);
-                server.counted = Some(begun);
+            if server.count(begun, now, retry) {
+                self.tell_removed(index);
             }
             if !server.is_down(now) {
                 let (server, retry_ms) = (self.name(index), retry.as_millis());
@@ -279,11 +325,23 @@ impl Pool {
         self.lock().servers.get(index).map_or(0, |server| server.returns)
     }
 
-    /// A probe found a server still out of reach: it is left alone for longer.
+    /// A probe that began then found a server still out of reach: it is left alone for longer. That is a failure like
+    /// any other: no ordinary request meets one while probes go on.
     #[cfg(feature = "tokio")]
-    pub(crate) fn put_off(&self, index: usize, now: Instant) {
+    pub(crate) fn put_off(&self, index: usize, begun: Instant, now: Instant) {
         if let Some(server) = self.lock().servers.get_mut(index) {
-            server.down_until = Some(now + self.config.timeouts.retry());
+            let retry = self.config.timeouts.retry();
+            if server.count(begun, now, retry) {
+                self.tell_removed(index);
+            }
+            server.down_until = Some(now + retry);
+        }
+    }
+
+    fn tell_removed(&self, index: usize) {
+        if self.config.remove_failed_servers {
+            let (server, failures) = (self.name(index), Config::SERVER_FAILURE_LIMIT);
+            tracing::warn!(event = "server_removed", server, failures, "others stand in for it on a ring");
         }
     }
 
@@ -301,25 +359,10 @@ impl Pool {
     }
 }
 
-/// Tells the options that change nothing here, each once a process.
-fn tell_without_effect(config: &Config) {
-    static TOLD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
-    /// More different ones than there are options would mean that the values differ; nobody wants to read that.
-    const MOST: usize = 64;
-    let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
-    let replicas = (config.number_of_replicas > 0 && !config.binary_protocol())
-        .then(|| format!("--NUMBER-OF-REPLICAS={}", config.number_of_replicas));
-    let randomize = (config.randomize_replica_read && config.copies() == 0)
-        .then(|| "--RANDOMIZE-REPLICA-READ".to_owned());
-    for option in config.without_effect.iter().chain(&replicas).chain(&randomize) {
-        if told.len() < MOST && told.insert(option.clone()) {
-            tracing::info!(event = "option_without_effect", option, "accepted; it changes nothing in ocbus");
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use crate::update::Version;
 
@@ -446,6 +489,39 @@ mod tests {
         let left = Selection::without_failed(&pool.config, |index| index != 1).unwrap();
         assert!(keys.iter().zip(&removed).all(|(key, place)| left.index(key.as_bytes()) == *place));
         assert_eq!(places(now + SECOND), before, "to be tried again");
+    }
+
+    /// A subscriber's: its heartbeat asks more often than a retry time is long, and nobody else gets through.
+    #[test]
+    #[cfg(feature = "tokio")]
+    fn failed_probes_count_once_a_retry_time() {
+        const BEAT: Duration = Duration::from_millis(500);
+        let pool = pool(" --DISTRIBUTION=CONSISTENT --REMOVE-FAILED-SERVERS=1");
+        let start = Instant::now();
+        let key = (0..).map(|n| format!("resolver:user{n}")).find(|key| pool.home(key, start) == 1).unwrap();
+        pool.note(1, start, start, refused()).unwrap_err();
+        let mut now = start;
+        while pool.home(&key, now) == 1 {
+            assert!(now - start <= 8 * SECOND, "the fifth failure at the latest");
+            assert!(!pool.is_unsettled(&key, now));
+            now += BEAT;
+            assert!(pool.admit(1, now).is_err());
+            pool.put_off(1, now, now);
+        }
+        assert_eq!(now - start, 8 * SECOND, "four retry times behind the first");
+        assert!(pool.is_unsettled(&key, now), "others count by themselves, and may be a little behind");
+        for _ in 0..100 {
+            now += BEAT;
+            pool.put_off(1, now, now);
+            assert_ne!(pool.home(&key, now), 1, "for good, while probes fail");
+        }
+        assert!(!pool.is_unsettled(&key, now));
+        pool.note(1, now, now, Ok(())).unwrap();
+        assert_eq!((pool.home(&key, now), pool.is_unsettled(&key, now)), (1, true), "back, perhaps empty");
+        assert!(!pool.is_unsettled(&key, now + SETTLING));
+        let other =
+            (0..).map(|n| format!("resolver:user{n}")).find(|key| pool.home(key, start) != 1).unwrap();
+        assert!(!pool.is_unsettled(&other, now));
     }
 
     #[test]

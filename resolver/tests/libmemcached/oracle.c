@@ -6,6 +6,7 @@
  *   oracle hash NAME KEY...       the hash of each key
  *   oracle store CONFIG KEY...    stores each key with itself as value; the library's return codes
  *   oracle fetch CONFIG KEY...    reads each key; the values
+ *   oracle insist CONFIG KEY...   stores each key as often as it takes, at most for a minute; how many seconds it took
  *
  * Part of ocbus, MIT OR Apache-2.0.
  */
@@ -14,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 static void print_hex(const char *octets, size_t length)
 {
@@ -105,12 +107,36 @@ static int talk(const char *what, const char *config, char **keys)
     return 0;
 }
 
+static int insist(const char *config, char **keys)
+{
+    memcached_st *client = memcached(config, strlen(config));
+    const struct timespec pause = {0, 20 * 1000 * 1000};
+    const time_t begun = time(NULL);
+
+    if (client == NULL)
+        return 2;
+    for (; *keys != NULL; keys++) {
+        size_t length = strlen(*keys);
+
+        while (memcached_set(client, *keys, length, *keys, length, 0, 0) != MEMCACHED_SUCCESS) {
+            if (time(NULL) - begun > 60)
+                return 3;
+            nanosleep(&pause, NULL);
+        }
+    }
+    printf("%ld\n", (long)(time(NULL) - begun));
+    memcached_free(client);
+    return 0;
+}
+
 int main(int count, char **arguments)
 {
     if (count >= 2 && strcmp(arguments[1], "describe") == 0)
         return describe_all(arguments + 2);
     if (count >= 3 && strcmp(arguments[1], "hash") == 0)
         return hash(arguments[2], arguments + 3);
+    if (count >= 3 && strcmp(arguments[1], "insist") == 0)
+        return insist(arguments[2], arguments + 3);
     if (count >= 3)
         return talk(arguments[1], arguments[2], arguments + 3);
     return 2;

@@ -60,6 +60,8 @@ async fn any_copy_is_read_where_it_is_asked_for() {
         let mut plugin = blocking(&three.config);
         let user = three.users[1][0].clone();
         resolver.register(&user, registration("tcp://h:1")).await.unwrap();
+        // Else the record itself is asked for what the copies lack.
+        resolver.register_legacy(&user, "tcp://h:2").await.unwrap();
         for by_plugin in [true, false] {
             let before = asked(&three, &[0; 3]);
             for _ in 0..LOOKUPS {
@@ -87,5 +89,69 @@ async fn any_copy_is_read_where_it_is_asked_for() {
         let again = resolver.register(&user, registration("tcp://h:1")).await.unwrap();
         assert!(!again.new, "it reads the record itself");
         assert!(three.servers[2].get(&user.lease_key()).is_some(), "and writes the copies");
+    }
+}
+
+/// Both kinds of endpoint of a user, each looked up often enough to meet every copy.
+async fn assert_all_found(three: &Three, user: &Cn, what: &str) {
+    let resolver = connect(&three.config, 5 * SECOND).await;
+    let mut plugin = blocking(&three.config);
+    for _ in 0..40 {
+        for found in [lookup(&mut plugin, user), resolver.lookup(user).await.unwrap()] {
+            assert_eq!((found.native.len(), found.legacy.len()), (1, 1), "{what}: {found:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_copy_that_lacks_one_of_both_records_is_not_believed_and_gets_it_back() {
+    let replicas = " --BINARY-PROTOCOL --NUMBER-OF-REPLICAS=1";
+    for options in ["", " --RANDOMIZE-REPLICA-READ"] {
+        let mut three = Three::start(&format!("{replicas}{options}"));
+        let user = three.users[1][0].clone();
+        let resolver = connect(&three.config, 5 * SECOND).await;
+        resolver.register(&user, registration("tcp://h:1")).await.unwrap();
+        resolver.register_legacy(&user, "tcp://h:2").await.unwrap();
+        assert_all_found(&three, &user, "registered").await;
+
+        three.servers[2].ask("flush_all", "OK");
+        resolver.register(&user, registration("tcp://h:1")).await.unwrap();
+        assert!(three.servers[2].get(&user.resolver_key()).is_none(), "else this shows nothing");
+        assert_all_found(&three, &user, "one of both is renewed").await;
+
+        // As a subscriber renews.
+        let added = resolver.register_legacy_many(&[(&user, "tcp://h:2")]).await.remove(0).unwrap();
+        assert!(!added, "the record itself was as it should be");
+        let copy = three.servers[2].get(&user.resolver_key());
+        assert!(copy.is_some() && copy == three.servers[1].get(&user.resolver_key()));
+        three.servers[1].kill();
+        assert_all_found(&three, &user, "the copy alone").await;
+    }
+}
+
+#[tokio::test]
+async fn a_removal_that_a_copy_missed_is_made_up_for() {
+    let three = Three::start(" --BINARY-PROTOCOL --NUMBER-OF-REPLICAS=1 --RANDOMIZE-REPLICA-READ");
+    let user = three.users[1][0].clone();
+    let resolver = connect(&three.config, 5 * SECOND).await;
+    let mut plugin = blocking(&three.config);
+    for (by_plugin, others) in [(true, false), (false, false), (true, true), (false, true)] {
+        resolver.register_legacy(&user, "tcp://dead:1").await.unwrap();
+        if others {
+            resolver.register_legacy(&user, "tcp://h:2").await.unwrap();
+        }
+        let stale = three.servers[2].get(&user.resolver_key()).unwrap();
+        resolver.leave_legacy(&user, "tcp://dead:1").await.unwrap();
+        three.servers[2].set(&user.resolver_key(), &stale);
+        // Whoever looks it up there is refused, and removes it.
+        let settlement = Settlement { gone_legacy: vec!["tcp://dead:1".to_owned()], ..Settlement::default() };
+        match by_plugin {
+            true => plugin.settle(&user, &settlement, Instant::now() + 5 * SECOND).unwrap(),
+            false => resolver.settle(&user, &settlement).await.unwrap(),
+        }
+        let copy = three.servers[2].get(&user.resolver_key());
+        assert!(copy.as_ref() != Some(&stale) && copy == three.servers[1].get(&user.resolver_key()));
+        assert_eq!(copy.is_some(), others);
+        resolver.leave_legacy(&user, "tcp://h:2").await.unwrap();
     }
 }

@@ -11,6 +11,8 @@ mod legacy;
 #[cfg(test)]
 mod model;
 mod news;
+#[cfg(test)]
+mod strays;
 mod turned_away;
 mod user;
 
@@ -36,6 +38,9 @@ use user::User;
 
 /// Users without waiting events whose endpoints are remembered.
 const MAX_IDLE: usize = 65_536;
+
+/// How often it is said that users are held because a memcached has just taken them over.
+const UNSETTLED_TOLD: Duration = Duration::from_secs(60);
 
 /// The moment of a call.
 #[derive(Debug, Clone, Copy)]
@@ -145,6 +150,8 @@ pub(super) struct Core {
     backoff: Backoff,
     /// Until then nobody is taken to be unheard.
     grace_until: Instant,
+    /// When it was said last that a memcached has just taken users over.
+    unsettled_told: Option<Instant>,
     timers: BTreeSet<(Instant, Cn)>,
     orders: Vec<Order>,
     turned_away: TurnedAway,
@@ -192,6 +199,7 @@ impl Core {
             ready: VecDeque::new(),
             looking: 0,
             outage: None,
+            unsettled_told: None,
             backoff: Backoff::default(),
             timers: BTreeSet::new(),
             orders: Vec::new(),
@@ -319,6 +327,12 @@ impl Core {
             });
             // Who was forgotten meanwhile registers within a heartbeat.
             self.grace_until = now.at + self.config.grace;
+        }
+        if listeners.unsettled && self.unsettled_told.is_none_or(|told| told + UNSETTLED_TOLD <= now.at) {
+            self.unsettled_told = Some(now.at);
+            let why =
+                "nobody is registered on a memcached that has just taken users over: held until they can be";
+            tracing::warn!(event = "users_unsettled", user = %cn, "{why}");
         }
         let grace = now.at < self.grace_until;
         let more = self.on(now, cn, false, |user, home| user.looked_up(cn, listeners, grace, took, home));

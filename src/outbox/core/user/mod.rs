@@ -14,11 +14,12 @@ pub(super) use log::{RESYNC_OCTETS, octets};
 use std::collections::{HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
-use ocbus_resolver::{Cn, Listeners};
+use ocbus_resolver::{Cn, Listeners, Settlement};
 use ocbus_wire::ResyncReason;
+use ocbus_wire::native::Lease;
 
-use super::Home;
 use super::endpoint::Place;
+use super::{Home, Order};
 use crate::outbox::config::OutboxConfig;
 use crate::outbox::trace::{Reason, Step};
 use log::Entry;
@@ -96,6 +97,8 @@ impl User {
     ) -> bool {
         let Some(through) = self.looking.take() else { return false };
         self.unanswered = false;
+        let grace = grace || listeners.unsettled;
+        self.tell_ended(cn, &listeners, through, home);
         // A subscriber that listens both ways gets each event once: natively.
         let twins: HashSet<&String> =
             listeners.native.iter().filter_map(|lease| lease.legacy.as_ref()).collect();
@@ -130,6 +133,18 @@ impl User {
         self.go_on(cn, true, home);
         // What came meanwhile has not been looked up for.
         self.next > through
+    }
+
+    /// Says that leases have ended, once each, and marks them: a holder that renews behind that lives, with a clock that
+    /// is behind ours by more than a lease, and gets nothing else.
+    fn tell_ended(&self, cn: &Cn, listeners: &Listeners, through: u64, home: &mut Home<'_>) {
+        let new = self.events(self.given, through).count() as u64;
+        let missed: Vec<(Lease, u64)> = listeners.ended().map(|lease| (lease.clone(), new)).collect();
+        let Some((first, _)) = missed.first().filter(|_| new > 0) else { return };
+        let (leases, endpoint) = (missed.len(), &first.endpoint);
+        let why = "not sent: crashed, or its clock is behind this host's by more than a lease";
+        tracing::warn!(event = "lease_ended", user = %cn, endpoint, leases, "{why}");
+        home.orders.push(Order::Settle(cn.clone(), Settlement { missed, ..Settlement::default() }));
     }
 
     /// Whether somebody listened within a time to live.
