@@ -11,8 +11,10 @@
 //! The budget is one transaction's; a mail to many recipients has many. So what hangs is remembered, and not waited for
 //! each time: memcached ([`outage`]), the daemon ([`crate::handover`]), endpoints ([`silence`]).
 
+mod news;
 mod outage;
 mod silence;
+mod underway;
 
 use std::collections::BTreeSet;
 use std::fmt::Display;
@@ -32,8 +34,10 @@ use crate::sender::{Job, Kept, Outcome, Run};
 use crate::settings::{RawSettings, Settings, SettingsError};
 use crate::transaction::Delivery;
 
+use news::News;
 use outage::Outage;
 use silence::Silence;
+use underway::{Stage, Told, Underway};
 
 /// Different settings that one process remembers. More than a few would mean that each user has their own.
 const MAX_PUBLISHERS: usize = 16;
@@ -77,45 +81,6 @@ pub struct Publisher {
     underway: Option<Underway>,
     /// Requests so far: no two of a process have the same id.
     requests: u32,
-}
-
-/// A transaction that is not over.
-#[derive(Debug)]
-struct Underway {
-    told: Told,
-    stage: Stage,
-    run: Run,
-    left: Instant,
-}
-
-/// Whose transaction it is, and when it has to be over.
-#[derive(Debug, Clone)]
-struct Told {
-    cn: Cn,
-    debug: bool,
-    /// How its line begins.
-    head: String,
-    begun: Instant,
-    deadline: Instant,
-}
-
-#[derive(Debug)]
-enum Stage {
-    /// The daemon has not answered yet.
-    HandedOver { events: Vec<Event>, owed: Option<u64> },
-    /// The endpoints have not all answered yet. `leases`: whom [`Outage`] may owe something; `held`: what it owes whoever
-    /// registers next. `patience`: how long they have.
-    Sent { plan: Plan, leases: Vec<Lease>, held: u64, patience: Duration },
-}
-
-/// What a transaction has to tell; events are made when somebody wants them.
-enum News {
-    Delivery(Delivery),
-    /// `unclear`: the daemon may have them too.
-    Events {
-        events: Vec<Event>,
-        unclear: bool,
-    },
 }
 
 /// A user of Dovecot.
@@ -577,26 +542,6 @@ impl Publisher {
             self.outage.owe_again(cn, owed);
         }
         Some(format!("records not updated: {error}"))
-    }
-}
-
-impl News {
-    fn len(&self) -> usize {
-        match self {
-            News::Delivery(delivery) => delivery.len(),
-            News::Events { events, .. } => events.len(),
-        }
-    }
-
-    fn is_unclear(&self) -> bool {
-        matches!(self, News::Events { unclear: true, .. })
-    }
-
-    fn into_events(self, cn: &str) -> Vec<Event> {
-        match self {
-            News::Delivery(delivery) => delivery.into_events(cn),
-            News::Events { events, .. } => events,
-        }
     }
 }
 

@@ -337,8 +337,8 @@ fn list(imap: &mut ImapClient) -> Result<(Vec<String>, BTreeSet<String>), Sandbo
     Ok((names, listed(imap.command("LSUB \"\" *")?, "LSUB").into_iter().collect()))
 }
 
-/// How far a mailbox's transaction log goes, as events say it in `order`. From `mail-transaction-log.h`: the file's number is
-/// at octet 8 of its header; a commit's order is the number, and the offset behind the commit.
+/// How far a mailbox's transaction log goes, as events say it in `order`. From `mail-transaction-log.h`: the index's id is at
+/// octet 4 of its header, the file's number at octet 8; a commit's order is their sum, and the offset behind the commit.
 fn logged(mdbox: &Path, name: &str) -> Option<u64> {
     let path = mdbox.join("mailboxes").join(name).join("dbox-Mails/dovecot.index.log");
     // The one that is open, whatever takes its name meanwhile.
@@ -346,7 +346,9 @@ fn logged(mdbox: &Path, name: &str) -> Option<u64> {
     let size = file.metadata().ok()?.len();
     let mut header = [0; 12];
     file.read_exact(&mut header).ok()?;
-    Some(u64::from(u32::from_ne_bytes(*header.last_chunk()?)) << 32 | size)
+    let [.., index, number] = header.as_chunks::<4>().0 else { return None };
+    let number = u64::from(u32::from_ne_bytes(*index)) + u64::from(u32::from_ne_bytes(*number));
+    Some(number << 32 | size)
 }
 
 /// Reads all that IMAP has to say.
