@@ -293,8 +293,15 @@ async fn a_peer_that_is_gone_is_not_dialled_until_there_is_something_to_send() {
         };
         listener.set_nonblocking(true).unwrap();
         let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-        let dialled = tokio::time::timeout(Duration::from_millis(500), listener.accept()).await;
-        assert!(dialled.is_err(), "native: {native}; nng itself tries ten times a second: {dialled:?}");
+        // nng itself tries ten times a second; it may have begun once before its socket was closed.
+        let mut dialled = 0;
+        let quiet = async {
+            while listener.accept().await.is_ok() {
+                dialled += 1;
+            }
+        };
+        assert!(tokio::time::timeout(Duration::from_millis(600), quiet).await.is_err());
+        assert!(dialled <= 1, "native: {native}; dialled {dialled} times");
         let report = tokio::spawn(async move { publisher.publish(&cn(), &[new_mail(2)]).await });
         tokio::time::timeout(LIMIT, listener.accept()).await.expect("dialled for the next mail").unwrap();
         drop(listener);

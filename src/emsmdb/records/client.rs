@@ -29,12 +29,13 @@ impl Keeper {
         guid: Uuid,
         joined: Option<Uuid>,
     ) -> Result<(), SessionsError> {
-        if let Some(async_session) = joined
-            && self.is_gone(sharing, guid, async_session).await?
-        {
-            tracing::debug!(event = "session_gone", session = %guid, "closed where it was opened");
-            inner.with(|engine, now| engine.close(guid, now));
-            return Ok(());
+        if let Some(async_session) = joined {
+            if self.is_gone(sharing, guid, async_session).await? {
+                tracing::debug!(event = "session_gone", session = %guid, "closed where it was opened");
+                inner.with(|engine, now| engine.close(guid, now));
+                return Ok(());
+            }
+            self.look_once_more(inner, guid);
         }
         let front = self.lock().sessions.get(&guid).map(|shared| Arc::clone(&shared.front));
         let Some(front) = front else { return Ok(()) };
@@ -43,6 +44,21 @@ impl Keeper {
             inner.with(|engine, now| engine.wake(guid, now));
         }
         Ok(())
+    }
+
+    /// A wait that is parked while memcached may have forgotten the session: nobody else would look whether its records
+    /// have come back.
+    fn look_once_more(&self, inner: &Arc<Inner>, guid: Uuid) {
+        let until =
+            self.lock().sessions.get_mut(&guid).and_then(|shared| shared.look_once_more(Instant::now()));
+        let Some(until) = until else { return };
+        let inner = Arc::downgrade(inner);
+        self.runtime.spawn(async move {
+            tokio::time::sleep_until(until).await;
+            if let Some(inner) = inner.upgrade() {
+                inner.keeper.due(guid, |shared| (shared.look, shared.looks_once_more) = (true, false));
+            }
+        });
     }
 
     /// Whether a session that another process has opened is closed there. Where memcached may have forgotten it, that

@@ -55,6 +55,8 @@ pub(super) struct Shared {
     pub(super) checked: Option<Instant>,
     /// Of one that is not ours: until when absent records need not mean that it is closed.
     perhaps_forgotten: Option<Instant>,
+    /// It is looked at when that is over.
+    pub(super) looks_once_more: bool,
     /// Of one that is not ours: `subscription:` was not there the last time.
     pub(super) absent: bool,
     /// It is over: the records are to be removed.
@@ -121,6 +123,7 @@ impl Shared {
             check: false,
             checked: None,
             perhaps_forgotten: None,
+            looks_once_more: false,
             absent: false,
             ended: false,
             busy: false,
@@ -221,6 +224,12 @@ impl Shared {
     /// Whether absent records may be written again soon.
     pub(super) fn is_perhaps_forgotten(&self, now: Instant) -> bool {
         self.perhaps_forgotten.is_some_and(|until| now < until)
+    }
+
+    /// When to look whether absent records have been written again, unless somebody does so already.
+    pub(super) fn look_once_more(&mut self, now: Instant) -> Option<Instant> {
+        let until = self.perhaps_forgotten.filter(|until| now < *until)?;
+        (!std::mem::replace(&mut self.looks_once_more, true)).then_some(until)
     }
 
     /// memcached may have forgotten what we have written.
