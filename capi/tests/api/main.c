@@ -3,6 +3,7 @@
 #include "host.h"
 
 #include <dirent.h>
+#include <time.h>
 
 static int descriptors(void)
 {
@@ -13,6 +14,17 @@ static int descriptors(void)
         count++;
     closedir(folder);
     return count;
+}
+
+/* nng closes the last sockets in a thread of its own, a moment after ocbus_destroy(). */
+static bool comes_down_to(int count)
+{
+    const struct timespec moment = { .tv_nsec = 5000000 };
+    int n;
+
+    for (n = 0; n < 1000 && descriptors() > count; n++)
+        nanosleep(&moment, NULL);
+    return descriptors() <= count;
 }
 
 #define RUN(test)                                                                                  \
@@ -38,14 +50,14 @@ int main(void)
     RUN(test_logons);
     RUN(test_statistics);
     RUN(test_destroy);
-    CHECK(descriptors() == before);
+    CHECK(comes_down_to(before));
     RUN(test_signals);
     RUN(test_fork);
     RUN(test_threads);
-    /* nng keeps a few for the process, once. */
+    /* nng keeps a few for the process, once: those that a second time adds nothing to. */
     before = descriptors();
     RUN(test_fork);
-    CHECK(descriptors() == before);
+    CHECK(comes_down_to(before));
     printf("all is well\n");
     return 0;
 }

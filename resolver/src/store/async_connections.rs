@@ -41,8 +41,10 @@ pub(super) struct AsyncConnections {
     addresses: tokio::sync::Mutex<Known>,
     /// The one that was used last is at the end, and is used next.
     idle: Mutex<Vec<(Open, Instant)>>,
-    /// In use at most.
+    /// In use, or dialled ahead, at most.
     slots: Semaphore,
+    /// Connections that are there or dialled. One more is counted with `idle` locked, by whom has found none there:
+    /// so there are never more than are needed.
     open: Arc<AtomicUsize>,
     /// Connections so far.
     dialled: AtomicU64,
@@ -55,12 +57,23 @@ struct Open {
     connection: AsyncConnection,
     /// Among all to this server: 1 is the first.
     number: u64,
-    open: Arc<AtomicUsize>,
+    _place: Place,
 }
 
-impl Drop for Open {
+/// What a connection is counted by, before it is dialled already.
+#[derive(Debug)]
+struct Place(Arc<AtomicUsize>);
+
+impl Place {
+    fn new(open: &Arc<AtomicUsize>) -> Place {
+        open.fetch_add(1, Ordering::AcqRel);
+        Place(Arc::clone(open))
+    }
+}
+
+impl Drop for Place {
     fn drop(&mut self) {
-        self.open.fetch_sub(1, Ordering::AcqRel);
+        self.0.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -122,10 +135,10 @@ impl AsyncConnections {
             by(deadline, slot).await.ok_or_else(|| self.timed_out())?.map_err(|_| self.timed_out())?;
         let mut kept = self.kept();
         loop {
-            let was_kept = kept.is_some();
-            let mut open = match kept.take() {
-                Some(open) => open,
-                None => self.dial(deadline).await?,
+            let was_kept = kept.is_ok();
+            let mut open = match kept {
+                Ok(open) => open,
+                Err(place) => self.dial(place, deadline).await?,
             };
             // Before anything is read: whatever is dialled from here on may lead to another memcached.
             let begun = exchange.begin(open.number, self.dialled.load(Ordering::Acquire));
@@ -141,7 +154,10 @@ impl AsyncConnections {
                 // a new connection, and the record is read again.
                 Some(Err(Error::Io(error))) if was_kept && was_closed(error.kind()) => {
                     // A server that was restarted has closed the others as well.
-                    self.idle().clear();
+                    let mut idle = self.idle();
+                    idle.clear();
+                    drop(open);
+                    kept = Err(Place::new(&self.open));
                 }
                 Some(Err(error)) => return Err(self.failed(error)),
                 None => return Err(self.timed_out()),
@@ -149,7 +165,7 @@ impl AsyncConnections {
         }
     }
 
-    async fn dial(&self, deadline: Instant) -> Result<Open, ResolverError> {
+    async fn dial(&self, place: Place, deadline: Instant) -> Result<Open, ResolverError> {
         let deadline = deadline.min(Instant::now() + self.connecting);
         let addresses = self.find(deadline).await?;
         let dialled = AsyncConnection::dial(&self.server, &addresses, self.keepalive, deadline);
@@ -161,20 +177,25 @@ impl AsyncConnections {
             known.doubt();
         }
         let connection = dialled.map_err(|error| self.failed(Error::Io(error)))?;
-        self.open.fetch_add(1, Ordering::AcqRel);
         let number = self.dialled.fetch_add(1, Ordering::AcqRel) + 1;
-        Ok(Open { connection, number, open: Arc::clone(&self.open) })
+        Ok(Open { connection, number, _place: place })
     }
 
-    /// An idle connection that is still good.
-    fn kept(&self) -> Option<Open> {
+    /// An idle connection that is still good, or else a place for a new one.
+    fn kept(&self) -> Result<Open, Place> {
         let mut idle = self.idle();
         while let Some((open, since)) = idle.pop() {
             if (self.is_least() || since.elapsed() < MAX_IDLE) && open.connection.is_fit() {
-                return Some(open);
+                return Ok(open);
             }
         }
-        None
+        Err(Place::new(&self.open))
+    }
+
+    /// A place for one that is dialled ahead, as long as fewer than `--POOL-MIN` are there or dialled.
+    fn lacking(&self) -> Option<Place> {
+        let _idle = self.idle();
+        (self.open.load(Ordering::Acquire) < self.least).then(|| Place::new(&self.open))
     }
 
     fn keep(&self, open: Open) {
@@ -199,8 +220,10 @@ impl AsyncConnections {
         }
         let connections = Arc::clone(self);
         tokio::spawn(async move {
-            while connections.open.load(Ordering::Acquire) < connections.least {
-                match connections.dial(Instant::now() + connections.connecting).await {
+            while let Ok(_slot) = connections.slots.acquire().await
+                && let Some(place) = connections.lacking()
+            {
+                match connections.dial(place, Instant::now() + connections.connecting).await {
                     Ok(open) => connections.keep(open),
                     Err(error) => {
                         tracing::debug!(event = "pool_min_failed", reason = %error, "fewer connections are kept");
