@@ -14,6 +14,7 @@ mod support;
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -241,7 +242,16 @@ async fn replicate(finds: bool, more: impl FnOnce(DovecotOptions) -> DovecotOpti
 /// sees the UID being given.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replica_of_maildirs_is_right() {
-    replicate(true, |options| options).await;
+    let folder = tempfile::Builder::new().prefix("ocbus-preload-").tempdir_in("/tmp").unwrap();
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let library = folder.path().join("no_crash.so");
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/replica/no_crash.c");
+    let built = Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).arg(source).status();
+    assert!(built.unwrap().success());
+    let preload = format!("LD_PRELOAD = {}", library.display());
+    let v23 = format!("import_environment = {}\n", preload.replace(' ', ""));
+    let v24 = format!("import_environment {{\n  {preload}\n}}\n");
+    replicate(true, |options| options.extra_by_version(&v23, &v24)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

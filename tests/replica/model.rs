@@ -60,10 +60,24 @@ struct Contents {
     gone: BTreeSet<u32>,
     /// The last change to each flag.
     changed: BTreeMap<(u32, String), (u64, bool)>,
+    /// What was told or seen of each message, for whoever looks for the fault behind a difference.
+    history: BTreeMap<u32, Vec<String>>,
 }
 
 impl Contents {
+    fn note(&mut self, uid: u32, what: impl FnOnce() -> String) {
+        self.history.entry(uid).or_default().push(what());
+    }
+
+    fn gone(&mut self, uids: &UidSet, why: &str) {
+        for uid in uids.iter() {
+            self.note(uid, || format!("gone: {why}"));
+            self.gone.insert(uid);
+        }
+    }
+
     fn came(&mut self, uid: u32, order: u64, flags: &[String], keywords: &[String]) {
+        self.note(uid, || format!("came at {order:#x}: {flags:?} {keywords:?}"));
         // It may have been looked at since.
         if self.came.get(&uid).is_none_or(|(since, _)| *since <= order) {
             let flags = flags.iter().chain(keywords).map(|flag| flag.to_lowercase()).collect();
@@ -74,6 +88,7 @@ impl Contents {
     fn change<'a>(&mut self, uids: &UidSet, order: u64, flags: impl IntoIterator<Item = &'a str>, on: bool) {
         for flag in flags {
             for uid in uids.iter() {
+                self.note(uid, || format!("{} {flag} at {order:#x}", if on { "set" } else { "cleared" }));
                 let last = self.changed.entry((uid, flag.to_lowercase())).or_insert((0, false));
                 if order >= last.0 {
                     *last = (order, on);
@@ -85,8 +100,13 @@ impl Contents {
     /// Takes what the events did not tell. What has a UID below UIDNEXT and is not there is gone, even if the event that it
     /// came is still on its way. What IMAP says has all changes up to the order `base`; 0: nobody knows.
     fn look(&mut self, messages: &BTreeMap<u32, Flags>, uidnext: u32, base: u64) {
-        self.gone.extend((1..uidnext).filter(|uid| !messages.contains_key(uid)));
+        for uid in (1..uidnext).filter(|uid| !messages.contains_key(uid)) {
+            if self.gone.insert(uid) {
+                self.note(uid, || format!("looked: gone; UIDNEXT {uidnext}"));
+            }
+        }
         for (uid, flags) in messages {
+            self.note(*uid, || format!("looked: {flags:?}; UIDNEXT {uidnext}"));
             let came = self.came.entry(*uid).or_insert_with(|| (base, flags.clone()));
             if came.0 < base {
                 *came = (base, flags.clone());
@@ -172,7 +192,11 @@ impl Replica {
         match look_at(imap, name) {
             Some(seen) => {
                 let contents = self.contents.entry(seen.uidvalidity).or_default();
-                contents.look(&seen.messages, seen.uidnext, 0);
+                // In a Maildir the UID of a message that is just being stored may count for UIDNEXT already: another process
+                // has met its file. What was told to be there was there before we looked.
+                let last = |messages: Option<&u32>| messages.map_or(0, |last| last + 1);
+                let below = last(seen.messages.keys().next_back()).max(last(contents.came.keys().next_back()));
+                contents.look(&seen.messages, seen.uidnext.min(below), 0);
                 if event.uidvalidity != Some(seen.uidvalidity) {
                     self.to_look_at.extend(event.uidvalidity);
                 }
@@ -250,7 +274,7 @@ impl Replica {
                 }
                 if matches!(event.kind, EventKind::MessageMove(_)) {
                     let source = self.contents.entry(transfer.old_uidvalidity.unwrap()).or_default();
-                    source.gone.extend(transfer.old_uids.iter());
+                    source.gone(&transfer.old_uids, "moved");
                 }
             }
             EventKind::MessageRead { uids } => contents.change(uids, order(), ["\\Seen"], true),
@@ -261,7 +285,7 @@ impl Replica {
             EventKind::FlagsClear { uids, flags, keywords } => {
                 contents.change(uids, order(), flags.iter().chain(keywords).map(String::as_str), false);
             }
-            EventKind::MessageExpunge { uids } => contents.gone.extend(uids.iter()),
+            EventKind::MessageExpunge { uids } => contents.gone(uids, "expunged"),
             other => panic!("{other:?}"),
         }
     }
@@ -283,11 +307,14 @@ impl Replica {
             if let Some(Some(told)) = self.names.get(name).filter(|told| **told != Some(*uidvalidity)) {
                 differences.push(format!("{name}: UIDVALIDITY {told}, really {uidvalidity}"));
             }
-            let told = self.contents.get(uidvalidity).map(Contents::messages).unwrap_or_default();
+            let contents = self.contents.get(uidvalidity);
+            let history = |uid: &u32| contents.and_then(|contents| contents.history.get(uid));
+            let told = contents.map(Contents::messages).unwrap_or_default();
             for uid in told.keys().chain(messages.keys()).collect::<BTreeSet<_>>() {
                 let (told, really) = (told.get(uid), messages.get(uid));
                 if told != really {
-                    differences.push(format!("{name}: {uid}: {told:?}, really {really:?}"));
+                    let history = history(uid).map(|lines| lines.join("\n    ")).unwrap_or_default();
+                    differences.push(format!("{name}: {uid}: {told:?}, really {really:?}\n    {history}"));
                 }
             }
         }
