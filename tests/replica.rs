@@ -209,17 +209,18 @@ async fn replicate(finds: bool, more: impl FnOnce(DovecotOptions) -> DovecotOpti
         look(user);
     }
     ended.store(true, Ordering::Relaxed);
-    let (mut replicas, mut count, mut resyncs) = (Vec::new(), 0, Vec::new());
+    let (mut replicas, mut count, mut resyncs, mut unseen) = (Vec::new(), 0, Vec::new(), 0);
     for (user, keeper) in USERS.iter().zip(keepers) {
         let Kept { mut replica, events } = keeper.await.unwrap();
         assert!(events.len() > 100, "{} events", events.len());
         count += events.len();
-        replica.look_at_the_rest(&look(user));
+        unseen += replica.look_at_the_rest(&look(user));
         replicas.push(replica);
         resyncs.extend(events.into_iter().filter(|event| matches!(event.kind, EventKind::Resync { .. })));
     }
     let reappeared = scene.site.dovecot.log().matches("reappeared, giving a new UID").count();
     println!("{count} events, {} of them resyncs; {reappeared} messages reappeared", resyncs.len());
+    assert!(unseen <= 1, "{unseen} mailboxes were only looked at when all was over");
     if finds {
         let why = |event: &Arc<Event>| {
             matches!(event.kind, EventKind::Resync { reason: ResyncReason::Other, .. })

@@ -94,11 +94,11 @@ async fn tell_everybody(shared: &Weak<Shared>, events: u64) -> Option<usize> {
     }
 }
 
-/// The outbox, when it has room for a resync. `None`: it is gone.
+/// The outbox, when it has room for resyncs of everybody. `None`: it is gone.
 async fn with_room(shared: &Weak<Shared>) -> Option<Arc<Shared>> {
     loop {
         let shared = shared.upgrade()?;
-        if shared.lock().core.has_room() {
+        if shared.lock().core.has_room_for_all() {
             return Some(shared);
         }
         drop(shared);

@@ -186,34 +186,50 @@ impl Replica {
         tree.iter().for_each(|event| self.apply(event));
     }
 
-    /// Looks again at a mailbox, as a Resync wants it.
+    /// Looks again at a mailbox, as a Resync wants it: under another name, where it has got one meanwhile.
     pub fn look_again(&mut self, imap: &mut ImapClient, event: &Event) {
         let name = &event.mailbox.as_ref().expect("a mailbox").name;
-        match look_at(imap, name) {
-            Some(seen) => {
-                let contents = self.contents.entry(seen.uidvalidity).or_default();
-                // In a Maildir the UID of a message that is just being stored may count for UIDNEXT already: another process
-                // has met its file. What was told to be there was there before we looked.
-                let last = |messages: Option<&u32>| messages.map_or(0, |last| last + 1);
-                let below = last(seen.messages.keys().next_back()).max(last(contents.came.keys().next_back()));
-                contents.look(&seen.messages, seen.uidnext.min(below), 0);
-                if event.uidvalidity != Some(seen.uidvalidity) {
-                    self.to_look_at.extend(event.uidvalidity);
+        let found = look_at(imap, name).and_then(|seen| self.looked_again(&seen));
+        if event.uidvalidity.is_none() || found == event.uidvalidity {
+            return;
+        }
+        for _ in 0..3 {
+            for name in list(imap).unwrap().0 {
+                if let Some(seen) =
+                    look_at(imap, &name).filter(|seen| Some(seen.uidvalidity) == event.uidvalidity)
+                {
+                    self.looked_again(&seen);
+                    return;
                 }
             }
-            None => self.to_look_at.extend(event.uidvalidity),
         }
+        self.to_look_at.extend(event.uidvalidity);
     }
 
-    /// Looks at what was called otherwise when it was to be looked at.
-    pub fn look_at_the_rest(&mut self, truth: &Truth) {
+    /// Gives its UIDVALIDITY.
+    fn looked_again(&mut self, seen: &Seen) -> Option<u32> {
+        let contents = self.contents.entry(seen.uidvalidity).or_default();
+        // In a Maildir the UID of a message that is just being stored may count for UIDNEXT already: another process
+        // has met its file. What was told to be there was there before we looked.
+        let last = |messages: Option<&u32>| messages.map_or(0, |last| last + 1);
+        let below = last(seen.messages.keys().next_back()).max(last(contents.came.keys().next_back()));
+        contents.look(&seen.messages, seen.uidnext.min(below), 0);
+        Some(seen.uidvalidity)
+    }
+
+    /// Looks at what was renamed again and again when it was to be looked at. Says how many these are: what else was missed
+    /// there is not found any more.
+    pub fn look_at_the_rest(&mut self, truth: &Truth) -> usize {
+        let mut count = 0;
         for uidvalidity in std::mem::take(&mut self.to_look_at) {
             if let Some((_, messages)) = truth.mailboxes.values().find(|(known, _)| *known == uidvalidity) {
                 let contents = self.contents.entry(uidvalidity).or_default();
                 let last = contents.came.keys().next_back().copied().unwrap_or(0);
                 contents.look(messages, last + 1, 0);
+                count += 1;
             }
         }
+        count
     }
 
     pub fn apply(&mut self, event: &Event) {

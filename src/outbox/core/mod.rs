@@ -283,7 +283,7 @@ impl Core {
     fn tell_turned_away(&mut self, now: Now) {
         while self.has_room() {
             let Some((cn, missed)) = self.turned_away.pop() else {
-                let everybody = self.turned_away.begin_everybody();
+                let everybody = self.turned_away.begin_everybody(now.at);
                 self.orders.extend(everybody.map(Order::TellEverybody));
                 return;
             };
@@ -296,13 +296,19 @@ impl Core {
 
     /// Everybody was told of those who were turned away.
     pub(super) fn told_everybody(&mut self, now: Now) {
-        self.settled = self.settled.saturating_add(self.turned_away.told_everybody());
+        self.settled = self.settled.saturating_add(self.turned_away.told_everybody(now.at));
         self.pump(now);
     }
 
     /// Whether there is room for a resync.
-    pub(super) fn has_room(&self) -> bool {
+    fn has_room(&self) -> bool {
         self.octets.saturating_add(user::RESYNC_OCTETS) <= self.config.max_octets
+    }
+
+    /// Whether there is room for resyncs of everybody: a quarter stays free for events, which would be refused otherwise and
+    /// make everybody's next round.
+    pub(super) fn has_room_for_all(&self) -> bool {
+        self.octets <= self.config.max_octets / 4 * 3
     }
 
     /// Tells a user's subscribers that something is missing.
@@ -419,7 +425,9 @@ impl Core {
         let probe = probe.map(|outage| outage.retry_at);
         let account = self.drops.due(&self.statistics.dropped);
         let users = timer.into_iter().chain(probe).chain(self.gather_until).chain(self.backoff.next_due());
-        users.chain(account).min()
+        // Without room whatever makes some is due first.
+        let everybody = self.turned_away.due().filter(|_| self.has_room());
+        users.chain(account).chain(everybody).min()
     }
 
     /// What is to be done now.

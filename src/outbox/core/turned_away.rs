@@ -2,11 +2,16 @@
 //! again as soon as there is room for that.
 
 use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, Instant};
 
 use ocbus_resolver::Cn;
 
 /// Users that are remembered by their names, a few hundred octets each. With more, everybody who is registered is told.
 pub(super) const MAX_USERS: usize = 4096;
+
+/// Between the end of one round in which everybody is told, and the next: each makes every Outlook look again, in the very
+/// overload that was the reason.
+pub(super) const PAUSE: Duration = Duration::from_secs(60);
 
 /// Whom to tell, and of how many events.
 #[derive(Debug, Default)]
@@ -18,6 +23,8 @@ pub(super) struct TurnedAway {
     of_others: u64,
     /// Everybody is being told, of so many.
     telling: Option<u64>,
+    /// Not before.
+    next_round: Option<Instant>,
 }
 
 impl TurnedAway {
@@ -41,8 +48,8 @@ impl TurnedAway {
     }
 
     /// Whether everybody is to be told now, and of how many; then [`TurnedAway::told_everybody`] is awaited.
-    pub(super) fn begin_everybody(&mut self) -> Option<u64> {
-        if self.telling.is_some() || self.of_others == 0 {
+    pub(super) fn begin_everybody(&mut self, now: Instant) -> Option<u64> {
+        if self.telling.is_some() || self.of_others == 0 || self.next_round.is_some_and(|at| at > now) {
             return None;
         }
         self.telling = Some(std::mem::take(&mut self.of_others));
@@ -50,7 +57,13 @@ impl TurnedAway {
     }
 
     /// Everybody is told; of how many events.
-    pub(super) fn told_everybody(&mut self) -> u64 {
+    pub(super) fn told_everybody(&mut self, now: Instant) -> u64 {
+        self.next_round = Some(now + PAUSE);
         self.telling.take().unwrap_or(0)
+    }
+
+    /// When the next round may begin, if there is a reason for it.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.next_round.filter(|_| self.telling.is_none() && self.of_others > 0)
     }
 }

@@ -75,6 +75,50 @@ fn of_more_refused_users_than_are_remembered_everybody_is_told() {
 }
 
 #[test]
+fn for_a_silent_subscriber_one_resync_waits_however_often_something_is_missing() {
+    let mut world = World::new(1, config());
+    world.start(&bob(), 0);
+    world.last(&bob(), 0).health = Health::Hangs;
+    for _ in 0..300 {
+        world.core.resync(world.now, &bob(), 2);
+        world.collect();
+        world.pass(SECOND);
+        assert!(world.core.octets <= user::RESYNC_OCTETS, "{}", world.core.octets);
+    }
+    assert_eq!((world.core.statistics().resyncs, world.core.accepted - world.core.settled), (1, 300));
+    world.last(&bob(), 0).health = Health::Alive;
+    world.pass(60 * SECOND);
+    assert!((1..=3).contains(&world.last(&bob(), 0).resyncs), "an answer may be lost");
+    world.check_empty();
+}
+
+#[test]
+fn everybody_is_told_once_in_a_while_whatever_the_load() {
+    let mut world = World::new(1, OutboxConfig { max_octets: 64 << 20, ..config() });
+    let refuse = |world: &mut World, events: u64| {
+        for n in 0..turned_away::MAX_USERS as u64 + events {
+            world.core.turn_away(world.now, &[event(n, &format!("refused{n}"))]);
+        }
+        world.core.pump(world.now);
+        world.collect();
+    };
+    refuse(&mut world, 5);
+    world.pass(SECOND);
+    assert_eq!(world.told_everybody, 5);
+    for second in 0..turned_away::PAUSE.as_secs() - 1 {
+        assert_eq!(world.told_everybody, 5, "{second}");
+        refuse(&mut world, 1);
+        world.pass(SECOND);
+    }
+    world.pass(2 * SECOND);
+    // Some joined a resync of their own that was still to be given.
+    let most = 5 + turned_away::PAUSE.as_secs() - 1;
+    assert!((most - 10..=most).contains(&world.told_everybody), "{}", world.told_everybody);
+    world.pass(1500 * SECOND);
+    world.check_empty();
+}
+
+#[test]
 fn what_is_dropped_and_an_outage_s_end_are_news_but_not_many() {
     let mut world = World::new(1, config());
     world.start(&bob(), 0);

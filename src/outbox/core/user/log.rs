@@ -91,7 +91,8 @@ impl User {
         self.trim(cn, home);
     }
 
-    /// Puts a resync behind what is there.
+    /// Puts a resync behind what is there. One that stands last is moved behind: whoever has had it gets it again. So for
+    /// whom it cannot be said to holds one, however often something is missing.
     pub(in crate::outbox::core) fn push_resync(
         &mut self,
         reason: ResyncReason,
@@ -99,9 +100,18 @@ impl User {
         units: u64,
         home: &mut Home<'_>,
     ) {
+        let until = home.now.at + RESYNC_KEPT;
+        if let Some(Entry { item: Item::Resync { missed: sum, .. }, at, units: all, expires, .. }) =
+            self.log.back_mut()
+        {
+            *sum = sum.saturating_add(missed);
+            *all = all.saturating_add(units);
+            (*at, *expires) = (self.next, until);
+            self.next += 1;
+            return;
+        }
         home.statistics.resyncs += 1;
-        let item = Item::Resync { reason, missed };
-        self.append(item, RESYNC_OCTETS, home.now.at + RESYNC_KEPT, units, home);
+        self.append(Item::Resync { reason, missed }, RESYNC_OCTETS, until, units, home);
     }
 
     /// Adds events that found no room to the resync that stands last, if nobody has been given it yet. Says whether
