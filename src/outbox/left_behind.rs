@@ -1,5 +1,5 @@
-//! Events of whom nobody knows any more: what a killed daemon had accepted and not delivered, and what found no room
-//! of more users than can be remembered. Everybody who is registered is told to look again.
+//! Events of whom nobody knows any more: what a killed daemon had accepted and not delivered, what found no room of more
+//! users than can be remembered, and what was refused unread. Everybody who is registered is told to look again.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Weak};
@@ -54,14 +54,14 @@ pub(super) async fn tell(shared: Weak<Shared>, left: LeftBehind) {
     tracing::info!(event = "left_behind_told", users, "everybody is told");
 }
 
-/// Tells everybody of so many events that found no room.
+/// Tells everybody of so many events that were refused.
 pub(super) async fn tell_turned_away(shared: Weak<Shared>, events: u64) {
     let Some(users) = tell_everybody(&shared, events).await else { return };
     tracing::warn!(
         event = "turned_away_told",
         events,
         users,
-        "the outbox was full for more users than are remembered: everybody is told to look again"
+        "refused unread, or without room for more users than are remembered: everybody is told to look again"
     );
     let Some(shared) = shared.upgrade() else { return };
     let ((), orders) = shared.call(|core, now| core.told_everybody(now));

@@ -137,6 +137,13 @@ impl Outbox {
         accepted
     }
 
+    /// Notes that a request was refused before it was read. It may have been about anybody, and Dovecot's drivers do not ask
+    /// again: everybody who is registered is told to look again, at once and then once a minute while that lasts.
+    pub fn turn_away_unread(&self) {
+        let ((), orders) = self.shared.call(|core, now| core.turn_away_unread(now));
+        self.shared.start(orders);
+    }
+
     /// What it has done so far, and what it holds.
     pub fn statistics(&self) -> Statistics {
         self.shared.lock().core.statistics()

@@ -4,9 +4,12 @@ use std::net::SocketAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use ocbus::EventKind;
+use ocbus::subscriber::SubscriberConfig;
 use tokio::io::AsyncReadExt as _;
 
 use super::client::{Client, NOTIFY, ask, notify, request};
+use super::support::listen;
 use super::{BASIC, House};
 
 #[test]
@@ -161,9 +164,10 @@ fn answers_do_not_wait_for_the_resolver_and_a_full_outbox_is_a_503() {
     assert!(house.daemon.log().contains("status=503"), "{}", house.daemon.log());
 }
 
-#[test]
-fn one_connection_too_many_is_told_so_at_once() {
+#[tokio::test(flavor = "multi_thread")]
+async fn one_connection_too_many_is_told_so_at_once_and_everybody_looks_again() {
     let house = House::with("http.max_connections = 10");
+    let mut native = listen(&house.memcached, SubscriberConfig::default(), "bob").await;
     let port = house.daemon.port();
     let mut clients: Vec<Client> = (0..10).map(|_| Client::connect(port)).collect();
     for client in &mut clients {
@@ -173,6 +177,9 @@ fn one_connection_too_many_is_told_so_at_once() {
     let answer = Client::connect(port).answer();
     assert_eq!(answer.status, 503, "{answer:?}");
     assert!(answer.error().contains("max_connections") && begun.elapsed() < Duration::from_secs(1));
+    // It may have been bob's mail.
+    let told = native.next().await;
+    assert!(matches!(told.kind, EventKind::Resync { .. }), "{told:?}");
     clients.pop();
     super::support::until("room for one more", || {
         let mut client = Client::connect(port);

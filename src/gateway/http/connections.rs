@@ -92,6 +92,9 @@ fn admit(gateway: &Gateway, stream: &TcpStream, peer: SocketAddr) -> Option<Ente
         }
     };
     gateway.count(count);
+    if matches!(count, Count::Crowded) {
+        gateway.outbox().turn_away_unread();
+    }
     if let Some(passed_over) = gateway.may_log(count) {
         tracing::warn!(event = "turned_away", %peer, reason = why, passed_over, "connection refused");
     }

@@ -278,6 +278,13 @@ impl Core {
         }
     }
 
+    /// A request was refused unread: it may have been about anybody.
+    pub(super) fn turn_away_unread(&mut self, now: Now) {
+        self.accepted = self.accepted.saturating_add(1);
+        self.turned_away.add_unread();
+        self.pump(now);
+    }
+
     /// Tells those who were turned away, as far as there is room. Before anybody else gets it: under a load that lasts,
     /// they would never be told.
     fn tell_turned_away(&mut self, now: Now) {

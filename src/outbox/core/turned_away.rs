@@ -19,7 +19,7 @@ pub(super) struct TurnedAway {
     users: HashMap<Cn, u64>,
     /// First come, first told: under a load that lasts nobody waits for ever.
     order: VecDeque<Cn>,
-    /// Events of users beyond [`MAX_USERS`].
+    /// Events of users beyond [`MAX_USERS`], and of users whose names were not read.
     of_others: u64,
     /// Everybody is being told, of so many.
     telling: Option<u64>,
@@ -38,6 +38,11 @@ impl TurnedAway {
         } else {
             self.of_others = self.of_others.saturating_add(events);
         }
+    }
+
+    /// Something was refused before anybody read whose it was.
+    pub(super) fn add_unread(&mut self) {
+        self.of_others = self.of_others.saturating_add(1);
     }
 
     /// Who has waited longest.
