@@ -365,9 +365,9 @@ impl Publisher {
                     "{head}: not sent: a memcached has just taken over, and nobody is registered yet"
                 );
                 lines.extend(say(Level::Debug, text));
-                u64::try_from(missed).unwrap_or(u64::MAX)
+                Some(u64::try_from(missed).unwrap_or(u64::MAX))
             }
-            false => 0,
+            false => None,
         };
         // Nobody listens, most of the time: then there is no need of events.
         let events = match listeners.is_empty() && listeners.ended().next().is_none() {
@@ -455,8 +455,8 @@ impl Publisher {
             let verdict = judge(send, &outcome, cn.as_str(), &self.settings.options);
             verdicts.add(send, verdict);
         }
-        // Nobody is there yet to be told.
-        let owed = if held > 0 { self.outage.take_owed(&cn).unwrap_or(0).saturating_add(held) } else { 0 };
+        // Nobody is there yet to be told, of this nor of what was owed before.
+        let owed = held.map_or(0, |held| self.outage.take_owed(&cn).unwrap_or(0).saturating_add(held));
         let unsettled = self.settle(&cn, &mut verdicts, &leases, deadline + away);
         if owed > 0 {
             self.outage.owe_again(&cn, owed);

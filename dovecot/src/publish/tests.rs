@@ -426,7 +426,7 @@ fn the_holder_of_an_ended_lease_is_told_once_whoever_else_listens() {
 #[test]
 fn what_nobody_could_be_registered_for_yet_is_owed_to_who_comes() {
     let scene = scene(&RawSettings::default());
-    let held = |held| {
+    let held = |held: u64| {
         let mut publisher = scene.user.publisher.lock().unwrap();
         let told = Told {
             cn: scene.user.cn.clone(),
@@ -436,11 +436,14 @@ fn what_nobody_could_be_registered_for_yet_is_owed_to_who_comes() {
             deadline: Instant::now() + BUDGET,
         };
         let run = Run::start(Vec::new(), told.deadline, &mut publisher.kept);
-        let stage = Stage::Sent { plan: Plan::default(), leases: Vec::new(), held, patience: BUDGET };
+        let stage = Stage::Sent { plan: Plan::default(), leases: Vec::new(), held: Some(held), patience: BUDGET };
         publisher.underway = Some(Underway { told, stage, run, left: Instant::now() });
         assert_eq!(publisher.finish(), []);
     };
     held(2);
+    // A session's try to pay, with nothing new.
+    held(0);
+    assert!(scene.user.owes());
     held(3);
     assert!(scene.user.owes());
     let (native, requests) = rep();

@@ -33,7 +33,8 @@ pub(super) struct Told {
 pub(super) enum Stage {
     /// The daemon has not answered yet.
     HandedOver { events: Vec<Event>, owed: Option<u64> },
-    /// The endpoints have not all answered yet. `leases`: whom [`Outage`](super::Outage) may owe something; `held`: what it owes whoever
-    /// registers next. `patience`: how long they have.
-    Sent { plan: Plan, leases: Vec<Lease>, held: u64, patience: Duration },
+    /// The endpoints have not all answered yet. `leases`: whom [`Outage`](super::Outage) may owe something; `held`: a memcached
+    /// has just taken over, and so many events of this are owed to whoever registers next (none: it was a try to pay what is owed).
+    /// `patience`: how long they have.
+    Sent { plan: Plan, leases: Vec<Lease>, held: Option<u64>, patience: Duration },
 }
