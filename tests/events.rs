@@ -125,6 +125,10 @@ async fn imap_actions(site: &Site) -> Table {
     t.imap(&mut imap, &format!("CREATE {umlaut}"), &["MailboxCreate Entwürfe"]).await;
     t.imap(&mut imap, "DELETE Z/B", &["MailboxDelete Z/B"]).await;
     t.imap(&mut imap, "DELETE Z", &["MessageExpunge Z 1:4", "MailboxDelete Z"]).await;
+    imap.append("INBOX", "", mail("me@example.org", "six", "x")).unwrap();
+    t.expect("APPEND", &["MessageAppend INBOX 6"]).await;
+    t.imap(&mut imap, "SELECT INBOX", &[]).await;
+    t.imap(&mut imap, "MOVE 1 INBOX", &["MessageMove INBOX 7 < INBOX 6"]).await;
     imap.logout().unwrap();
     t.expect("LOGOUT", &[]).await;
     table

@@ -170,8 +170,6 @@ impl Outbox {
     /// Turns the copies of what is expunged into moves; they stand where the expunge does.
     fn add_expunge(&mut self, change: Change, now: Instant) {
         let EventKind::MessageExpunge { uids } = &change.kind else { return };
-        // What was copied here and goes on with this: it must have come before.
-        self.release_into(&change.mailbox);
         let mut left: Vec<(u32, u32)> = uids.ranges().to_vec();
         left.sort_unstable();
         let mut moves = Vec::new();
@@ -199,6 +197,9 @@ impl Outbox {
                 self.octets = self.octets + waiting.change.octets() - before;
             }
         }
+        // What was copied here and goes on with this: it must have come before. (Only now: a move within the mailbox is a copy
+        // into it too.)
+        self.release_into(&change.mailbox);
         let paired = !moves.is_empty();
         for moved in moves.into_iter().rev() {
             if !self.extend_last(&moved) {

@@ -145,9 +145,18 @@ fn what_moves_on_has_come_before() {
         ["MessageCopy A 2 < INBOX 1", "MessageMove B 1 < A 1", "MessageExpunge INBOX 1"]
     );
     // Within one mailbox.
+    let within = || copy("A", (2, 2), "A", (1, 1));
+    assert_eq!(told(vec![within(), expunge("A", &[1])]), ["MessageMove A 2 < A 1"]);
+    assert_eq!(told(vec![within(), expunge("A", &[1, 2])]), ["MessageMove A 2 < A 1", "MessageExpunge A 2"]);
+    // The new one goes first: it has come before that.
     assert_eq!(
-        told(vec![copy("A", (2, 2), "A", (1, 1)), expunge("A", &[1, 2])]),
-        ["MessageCopy A 2 < A 1", "MessageExpunge A 1:2"]
+        told(vec![within(), expunge("A", &[2]), expunge("A", &[1])]),
+        ["MessageCopy A 2 < A 1", "MessageExpunge A 2,1"]
+    );
+    // Half of it.
+    assert_eq!(
+        told(vec![copy("A", (4, 6), "A", (1, 3)), expunge("A", &[2, 5])]),
+        ["MessageCopy A 4,6 < A 1,3", "MessageMove A 5 < A 2", "MessageExpunge A 5"]
     );
 }
 

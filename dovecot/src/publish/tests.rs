@@ -436,7 +436,8 @@ fn what_nobody_could_be_registered_for_yet_is_owed_to_who_comes() {
             deadline: Instant::now() + BUDGET,
         };
         let run = Run::start(Vec::new(), told.deadline, &mut publisher.kept);
-        let stage = Stage::Sent { plan: Plan::default(), leases: Vec::new(), held: Some(held), patience: BUDGET };
+        let stage =
+            Stage::Sent { plan: Plan::default(), leases: Vec::new(), held: Some(held), patience: BUDGET };
         publisher.underway = Some(Underway { told, stage, run, left: Instant::now() });
         assert_eq!(publisher.finish(), []);
     };
