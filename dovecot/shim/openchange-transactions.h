@@ -23,6 +23,8 @@ struct openchange_txn {
 	char *source_name;
 	/* whom this is told to does not know it */
 	bool source_unknown;
+	/* how long it took to tell of what came from such ones: their headers may have to be read from the disk */
+	uint64_t described_us;
 	/* copies that Rust has not been told of; their set is the flags of copies */
 	struct openchange_run copied;
 	/* Rust is told at the commit; made by the first one */
@@ -292,7 +294,7 @@ static void tell_expunged(struct openchange_txn *txn)
 		rust->expunge(txn->rust, ranges[i].seq1, ranges[i].seq2);
 }
 
-/* "headers": the mail from which its headers are read. */
+/* "headers": the mail from which its headers are read; NULL: none are told. */
 static void tell_saved(struct openchange_txn *txn, struct mail *mail,
 		       struct mail *headers)
 {
@@ -303,12 +305,15 @@ static void tell_saved(struct openchange_txn *txn, struct mail *mail,
 		want_uids(txn);
 		tell_copied(txn);
 		memset(&one, 0, sizeof(one));
-		one.from = header(headers, "From");
-		one.subject = header(headers, "Subject");
-		one.message_id = header(headers, "Message-ID");
+		if (headers != NULL) {
+			one.from = header(headers, "From");
+			one.subject = header(headers, "Subject");
+			one.message_id = header(headers, "Message-ID");
+		}
 		one.flags = mail_get_flags(mail);
 		one.keywords = mail_get_keywords(mail);
-		one.size = mail_get_physical_size(headers, &size) < 0 ?
+		one.size = headers == NULL ||
+			mail_get_physical_size(headers, &size) < 0 ?
 			UINT64_MAX : size;
 		rust->save(changes(txn), &one);
 	} T_END;
@@ -318,6 +323,19 @@ static void mail_save(void *context, struct mail *mail)
 {
 	if (context != NULL)
 		tell_saved(context, mail, mail);
+}
+
+/* Tells of a copy as of a mail that is saved; of a few, or of 100,000. Headers and size are told for half of the budget; of
+   the others there is the UID. */
+static void tell_copied_as_saved(struct openchange_txn *txn, struct mail *src,
+				 struct mail *dst)
+{
+	uint64_t begun = monotonic_us();
+	bool describe = txn->described_us <
+		rust->budget_us(txn->user->rust) / 2;
+
+	tell_saved(txn, dst, describe ? src : NULL);
+	txn->described_us += monotonic_us() - begun;
 }
 
 /* Whether whom copies to "dest" are told to may not know the mailbox "src", or know it under a name that is not known here:
@@ -364,7 +382,7 @@ static void mail_copy(void *context, struct mail *src, struct mail *dst)
 	same = same_source(txn, src->box);
 	if (txn->source_unknown) {
 		/* a UID there would be another message's here */
-		tell_saved(txn, dst, src);
+		tell_copied_as_saved(txn, src, dst);
 		return;
 	}
 	memset(&one, 0, sizeof(one));

@@ -3,7 +3,8 @@
 
 use super::{Table, deliver, site};
 use crate::support::{Site, shown};
-use ocbus::sandbox::mail;
+use ocbus::EventKind;
+use ocbus::sandbox::{DovecotOptions, mail};
 
 /// `doveadm backup` and `doveadm sync` make a second user of the same login, whose mailboxes are elsewhere.
 #[tokio::test(flavor = "multi_thread")]
@@ -69,11 +70,11 @@ async fn both_addresses_of_a_user_are_told() {
     table.assert_right(&site);
 }
 
-fn shared() -> Site {
+fn shared(more: impl FnOnce(DovecotOptions) -> DovecotOptions) -> Site {
     site(|options| {
         const NAMESPACE: &str = "namespace shared {\n  type = shared\n  separator = /\n  list = children\n  \
              subscriptions = no\n  ";
-        options.extra_by_version(
+        more(options).extra_by_version(
             &format!("mail_shared_explicit_inbox = yes\n{NAMESPACE}prefix = shared/%%u/\n  location = maildir:%%h/Maildir\n}}\n"),
             &format!(
                 "mail_shared_explicit_inbox = yes\n{NAMESPACE}prefix = shared/$user/\n  mail_driver = maildir\n  \
@@ -86,7 +87,7 @@ fn shared() -> Site {
 /// UIDs say nothing without the right name of the mailbox that has them.
 #[tokio::test(flavor = "multi_thread")]
 async fn copies_between_users_name_no_other_message() {
-    let site = shared();
+    let site = shared(|options| options);
     let mut table = Table::new(&site).await;
     let t = &mut table;
     let mut alice = site.native("alice").await;
@@ -118,6 +119,37 @@ async fn copies_between_users_name_no_other_message() {
     t.expect("doveadm copy", &["MessageAppend Projects 3"]).await;
     alice.assert_quiet();
     table.assert_right(&site);
+}
+
+/// Nobody's index has the headers of these mails, so that each must be read: that is not to take longer than a budget.
+#[tokio::test(flavor = "multi_thread")]
+async fn headers_of_a_bulk_copy_into_anothers_mailbox_are_told_while_there_is_time() {
+    const MAILS: u32 = 80;
+    let site = shared(|options| options.setting("openchange_budget", "200"));
+    site.deliver("bob", None, "x");
+    let mut bob = site.native("bob").await;
+    site.deliver("alice", None, "x");
+    // 200,000 lines of header each.
+    let filler = "X: y\r\n".repeat(200_000);
+    for at in 1..MAILS {
+        let path = site.dovecot.maildir("alice").path().join(format!("new/{at}.M1P1.host"));
+        std::fs::write(&path, format!("From: a@example.org\r\nSubject: y\r\n{filler}\r\nx\r\n")).unwrap();
+        std::os::unix::fs::chown(&path, Some(ocbus::sandbox::MAIL_UID), None).unwrap();
+    }
+    let mut imap = site.dovecot.imap("alice").unwrap();
+    imap.command("SELECT INBOX").unwrap();
+    imap.command(&format!("COPY 1:{MAILS} shared/bob/INBOX")).unwrap();
+    let mut subjects = Vec::new();
+    for uid in 2..2 + MAILS {
+        let event = bob.next().await;
+        let EventKind::MessageAppend(message) = &event.kind else { panic!("{event:?}") };
+        assert_eq!((message.uid, message.size.is_some()), (Some(uid), message.subject.is_some()));
+        subjects.push(message.subject.clone());
+    }
+    assert_eq!(subjects.first().unwrap().as_deref(), Some("x"));
+    assert_eq!(subjects.last().unwrap(), &None, "{subjects:?}");
+    bob.assert_quiet();
+    site.assert_sound();
 }
 
 /// One without an owner is told to whoever changes it.
