@@ -97,8 +97,12 @@ impl Outbox {
     }
 
     fn append(&mut self, change: Change, since: Instant, held: bool) {
-        self.octets += self.size(&change);
-        self.queue.push_back(Waiting { change, since, held });
+        self.insert(self.queue.len(), Waiting { change, since, held });
+    }
+
+    fn insert(&mut self, place: usize, waiting: Waiting) {
+        self.octets += self.size(&waiting.change);
+        self.queue.insert(place, waiting);
     }
 
     fn add(&mut self, change: Change, now: Instant) {
@@ -111,13 +115,16 @@ impl Outbox {
             EventKind::MessageCopy(copy) if self.pairs => {
                 // What came here by a copy that may become a move, and goes on: the first is to be told first.
                 self.release_into(&copy.old);
-                self.append(change, now, true);
+                let place = self.place_of(&change);
+                // What has been done to it already must not be told before it: then it is no move.
+                let held = place == self.queue.len();
+                self.insert(place, Waiting { change, since: now, held });
             }
             EventKind::MessageExpunge { .. } => self.add_expunge(change, now),
             _ => {
                 self.release(&change);
-                self.octets += self.size(&change);
-                self.queue.insert(self.place_of(&change), Waiting { change, since: now, held: false });
+                let place = self.place_of(&change);
+                self.insert(place, Waiting { change, since: now, held: false });
             }
         }
     }

@@ -224,9 +224,9 @@ async fn what_a_users_action_files_is_no_new_mail() {
     let site = site(|options| {
         options.protocol_plugins("imap", &["notify", "openchange", "imap_sieve"]).extra_by_version(
             "plugin {\n  sieve_plugins = sieve_imapsieve\n  imapsieve_mailbox1_name = Ham\n  \
-                 imapsieve_mailbox1_causes = APPEND\n  imapsieve_mailbox1_before = file:%h/ham.sieve\n}\n",
+                 imapsieve_mailbox1_causes = APPEND COPY\n  imapsieve_mailbox1_before = file:%h/ham.sieve\n}\n",
             "sieve_plugins = sieve_imapsieve\nmailbox Ham {\n  sieve_script ham {\n    type = before\n    \
-                 cause = append\n    path = %{home}/ham.sieve\n  }\n}\n",
+                 cause = append copy\n    path = %{home}/ham.sieve\n  }\n}\n",
         )
     });
     let mut table = Table::new(&site).await;
@@ -247,5 +247,16 @@ async fn what_a_users_action_files_is_no_new_mail() {
         )
         .await;
     }
+    // What the script does is done within the copy's commit, and comes behind it all the same.
+    t.imap(&mut imap, "SELECT INBOX", &[]).await;
+    let copied = ["MessageAppend INBOX 4", "MessageCopy Ham 3 < INBOX 1", "MessageTrash Ham 3"];
+    t.imap(&mut imap, "COPY 1 Ham", &copied).await;
+    let moved = [
+        "MessageAppend INBOX 5",
+        "MessageCopy Ham 4 < INBOX 2",
+        "MessageTrash Ham 4",
+        "MessageExpunge INBOX 2",
+    ];
+    t.imap(&mut imap, "MOVE 2 Ham", &moved).await;
     table.assert_right(&site);
 }

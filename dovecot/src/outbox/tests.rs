@@ -294,6 +294,17 @@ fn what_was_committed_first_is_told_first_though_it_comes_later() {
         told(vec![at(9, trash("INBOX", 5)), at(7, trash("Ham", 1)), at(8, trash("Ham", 2)), at(6, added())]),
         ["MessageTrash INBOX 5", "MessageAppend Ham", "MessageTrash Ham 1", "MessageTrash Ham 2"]
     );
+    // A copy too; and it is told at once, as the rest is.
+    let copied = || at(6, copy("Ham", (1, 1), "INBOX", (5, 5)));
+    assert_eq!(
+        told(vec![at(7, trash("Ham", 1)), copied(), at(8, expunge("INBOX", &[5]))]),
+        ["MessageCopy Ham 1 < INBOX 5", "MessageTrash Ham 1", "MessageExpunge INBOX 5"]
+    );
+    let (mut outbox, now) = (Outbox::new("bob", true), Instant::now());
+    outbox.push(vec![at(7, trash("Ham", 1))], now);
+    outbox.push(vec![copied()], now);
+    assert_eq!(shown(&outbox.take(now)), ["MessageCopy Ham 1 < INBOX 5", "MessageTrash Ham 1"]);
+    assert!(outbox.is_empty() && outbox.octets == ENVELOPE);
     // Orders of different mailboxes, or of none, say nothing.
     let unknown = Change { order: None, ..added() };
     assert_eq!(
