@@ -21,7 +21,7 @@ use std::fmt::Display;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use ocbus_resolver::delivery::{self, Payload, Plan, Send, Target, Verdicts, judge, plan};
+use ocbus_resolver::delivery::{self, Payload, Plan, Send, Target, Verdict, Verdicts, judge, plan};
 use ocbus_resolver::{BlockingResolver, Cn};
 use ocbus_wire::native::{Ack, Lease};
 use ocbus_wire::{Event, ResyncReason};
@@ -380,9 +380,13 @@ impl Publisher {
             lines.extend(say(Level::Debug, format!("{head}: {url} is left alone for now")));
         }
         let left = deadline.saturating_duration_since(now);
-        let patience = self.silence.patience(now, self.settings.budget).min(left - left / SETTLE_SHARE);
-        let jobs: Vec<Job> = plan.sends.iter().map(|send| self.job(send)).collect();
-        let run = Run::start(jobs, now + patience, &mut self.kept);
+        let most = left - left / SETTLE_SHARE;
+        let patience = |send: &Send| self.silence.patience(now, &send.url, self.settings.budget).min(most);
+        let patience: Vec<Duration> = plan.sends.iter().map(patience).collect();
+        let longest = patience.iter().copied().max().unwrap_or_default();
+        let each = plan.sends.iter().zip(&patience);
+        let jobs: Vec<Job> = each.map(|(send, patience)| self.job(send).within(*patience)).collect();
+        let run = Run::start(jobs, now + longest, &mut self.kept);
         let stage = Stage::Sent { plan, leases: listeners.native, held, patience };
         self.underway = Some(Underway { told, stage, run, left: Instant::now() });
         lines
@@ -438,7 +442,8 @@ impl Publisher {
         let Stage::Sent { plan, leases, held, patience } = stage else { return Vec::new() };
         // What Dovecot did meanwhile was not our time.
         let away = left.elapsed();
-        let again = (Instant::now() + patience).min(deadline + away);
+        let longest = patience.iter().copied().max().unwrap_or_default();
+        let again = (Instant::now() + longest).min(deadline + away);
         let mut outcomes: Vec<delivery::Outcome> = plan
             .sends
             .iter()
@@ -446,15 +451,23 @@ impl Publisher {
             .map(|(send, outcome)| reported(send, outcome))
             .collect();
         self.repeat(&plan, &mut outcomes, again);
-        let silent = plan.sends.iter().zip(&outcomes);
-        let silent = silent.filter(|(_, outcome)| matches!(outcome, delivery::Outcome::Silent));
-        let silent = silent.map(|(send, _)| send.url.as_str());
-        self.silence.waited(Instant::now(), silent, patience, self.settings.budget);
         let mut verdicts = Verdicts::of(&plan);
-        for (send, outcome) in plan.sends.iter().zip(outcomes) {
-            let verdict = judge(send, &outcome, cn.as_str(), &self.settings.options);
+        let mut silent = Vec::new();
+        for ((send, outcome), patience) in plan.sends.iter().zip(outcomes).zip(patience) {
+            let mut verdict = judge(send, &outcome, cn.as_str(), &self.settings.options);
+            match (&outcome, &mut verdict) {
+                (delivery::Outcome::Silent, Verdict::Missed { reason } | Verdict::Dropped { reason }) => {
+                    silent.push((send.url.as_str(), patience));
+                    if let Some(hurried) = silence::hurried(patience, self.settings.budget) {
+                        *reason = hurried;
+                    }
+                }
+                (_, Verdict::Taken { .. }) => self.silence.heard(&send.url),
+                _ => {}
+            }
             verdicts.add(send, verdict);
         }
+        self.silence.waited(Instant::now(), silent, self.settings.budget);
         // Nobody is there yet to be told, of this nor of what was owed before.
         let owed = held.map_or(0, |held| self.outage.take_owed(&cn).unwrap_or(0).saturating_add(held));
         let unsettled = self.settle(&cn, &mut verdicts, &leases, deadline + away);

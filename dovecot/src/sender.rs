@@ -36,6 +36,7 @@ pub const MAX_SOCKETS: usize = 64;
 pub struct Job {
     endpoint: Endpoint,
     exchange: Exchange,
+    patience: Duration,
 }
 
 impl Job {
@@ -44,14 +45,19 @@ impl Job {
         // With the peer's end of stream as a receipt, over tcp too: each transaction has a connection of its own, and
         // a PULL socket that has two of them takes their messages in any order.
         let exchange = Exchange::push_all(transport(&endpoint), payloads).with_receipt(true);
-        Job { endpoint, exchange }
+        Job { endpoint, exchange, patience: Duration::MAX }
     }
 
     /// REQ: messages to the REP socket at `endpoint`, each after the reply to the one before it. The ids of
     /// the requests count up from `first`.
     pub fn request<'a>(endpoint: Endpoint, first: u32, payloads: impl IntoIterator<Item = &'a [u8]>) -> Job {
         let exchange = Exchange::request_all(transport(&endpoint), first, payloads);
-        Job { endpoint, exchange }
+        Job { endpoint, exchange, patience: Duration::MAX }
+    }
+
+    /// At most for so long, whatever the deadline leaves.
+    pub fn within(self, patience: Duration) -> Job {
+        Job { patience, ..self }
     }
 }
 
@@ -179,7 +185,7 @@ impl Run {
     fn dial(&mut self, now: Instant, kept: &mut Kept) {
         while self.active.len() < MAX_SOCKETS && now < self.deadline {
             let Some((index, job)) = self.queue.next() else { break };
-            let until = self.deadline.min(now + self.share);
+            let until = self.deadline.min(now + self.share.min(job.patience));
             match Peer::start(job.endpoint, job.exchange, kept, now, until) {
                 (peer, None) => self.active.push(Active { index, peer, ready: PollFlags::empty() }),
                 (peer, Some(outcome)) => self.end(index, peer, outcome, kept, now),

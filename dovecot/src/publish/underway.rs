@@ -35,6 +35,6 @@ pub(super) enum Stage {
     HandedOver { events: Vec<Event>, owed: Option<u64> },
     /// The endpoints have not all answered yet. `leases`: whom [`Outage`](super::Outage) may owe something; `held`: a memcached
     /// has just taken over, and so many events of this are owed to whoever registers next (none: it was a try to pay what is owed).
-    /// `patience`: how long they have.
-    Sent { plan: Plan, leases: Vec<Lease>, held: Option<u64>, patience: Duration },
+    /// `patience`: how long each has.
+    Sent { plan: Plan, leases: Vec<Lease>, held: Option<u64>, patience: Vec<Duration> },
 }

@@ -245,6 +245,16 @@ fn twenty_blackholes_do_not_delay_a_live_endpoint() {
 }
 
 #[test]
+fn a_job_may_have_less_time_than_the_others() {
+    let hole = Blackhole::new();
+    let begun = Instant::now();
+    let outcome = one(Job::push(hole.endpoint.clone(), [&b"x"[..]]).within(BUDGET / 10), 10 * BUDGET);
+    assert!(matches!(outcome, Outcome::Silent | Outcome::NotReached), "{outcome}");
+    let took = begun.elapsed();
+    assert!(took >= BUDGET / 10 && took < 5 * BUDGET, "{took:?}");
+}
+
+#[test]
 fn more_jobs_than_sockets_share_the_time() {
     let hole = Blackhole::new();
     let (live, got) = serve("127.0.0.1:0", pull);
