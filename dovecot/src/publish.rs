@@ -30,7 +30,7 @@ use uuid::Uuid;
 use crate::filter::{Folders, Kinds};
 use crate::handover::{self, Answer, HandOver};
 use crate::log::{self, Level, Line};
-use crate::sender::{Job, Kept, Outcome, Run};
+use crate::sender::{self, Job, Kept, Outcome, Run};
 use crate::settings::{RawSettings, Settings, SettingsError};
 use crate::transaction::Delivery;
 
@@ -451,9 +451,12 @@ impl Publisher {
             .map(|(send, outcome)| reported(send, outcome))
             .collect();
         self.repeat(&plan, &mut outcomes, again);
+        // Of hundreds each had a part of it.
+        let share = sender::share(plan.sends.len(), longest);
         let mut verdicts = Verdicts::of(&plan);
         let mut silent = Vec::new();
         for ((send, outcome), patience) in plan.sends.iter().zip(outcomes).zip(patience) {
+            let patience = patience.min(share);
             let mut verdict = judge(send, &outcome, cn.as_str(), &self.settings.options);
             match (&outcome, &mut verdict) {
                 (delivery::Outcome::Silent, Verdict::Missed { reason } | Verdict::Dropped { reason }) => {

@@ -222,7 +222,7 @@ impl Run {
 }
 
 /// How long a job may hold its socket, so that all of them have one in time.
-fn share(jobs: usize, budget: Duration) -> Duration {
+pub fn share(jobs: usize, budget: Duration) -> Duration {
     let rounds = u32::try_from(jobs.div_ceil(MAX_SOCKETS)).unwrap_or(u32::MAX);
     budget / rounds.max(1)
 }

@@ -308,6 +308,30 @@ fn many_silent_endpoints_are_waited_for_in_haste() {
     assert!(slow <= 6, "two in a second, and {slow} of 12 were");
 }
 
+/// Each had too small a part of the budget for its silence to say something of it.
+#[test]
+fn of_hundreds_that_are_silent_together_none_is_left_alone() {
+    let mute = TcpListener::bind("0.0.0.0:0").unwrap();
+    let port = mute.local_addr().unwrap().port();
+    let urls = |from: u8| -> Vec<String> {
+        (from..from + 20).flat_map(|a| (1..9).map(move |b| format!("tcp://127.77.{a}.{b}:{port}"))).collect()
+    };
+    let (native, legacy) = (urls(0), urls(20));
+    let (native, legacy): (Vec<&str>, Vec<&str>) =
+        (native.iter().map(String::as_str).collect(), legacy.iter().map(String::as_str).collect());
+    for (native, legacy, alone) in [(&native[..20], &legacy[..20], 40), (&native, &legacy, 0)] {
+        let raw = RawSettings { budget: Some(BUDGET.as_millis().to_string()), ..RawSettings::default() };
+        let mut scene = scene(&raw);
+        scene.user.debug = true;
+        scene.register(native, legacy);
+        let first = scene.texts(&[1]);
+        assert!(first.iter().any(|text| text.contains("no answer within")), "{first:?}");
+        let second = scene.texts(&[2]);
+        let left = second.iter().filter(|text| text.contains("is left alone for now"));
+        assert_eq!(left.count(), alone, "{second:?}");
+    }
+}
+
 #[test]
 fn each_transaction_pushes_over_a_connection_of_its_own_and_waits_until_it_was_read() {
     let scene = scene(&RawSettings { budget: Some("1000".to_owned()), ..RawSettings::default() });
