@@ -31,7 +31,7 @@ struct Table {
 
 impl Table {
     async fn new(site: &Site) -> Table {
-        Table { bob: site.native("bob").await, wrong: Vec::new() }
+        Table { bob: site.calm("bob").await, wrong: Vec::new() }
     }
 
     /// Waits for as many events as are expected, and a little longer for what is too much.
@@ -232,7 +232,7 @@ elsif header :is "subject" "away" { redirect "carol@example.org"; }
 #[tokio::test(flavor = "multi_thread")]
 async fn lmtp_to_three_recipients() {
     let site = site(|options| options);
-    let mut all = [site.native("bob").await, site.native("carol").await, site.native("dave").await];
+    let mut all = [site.calm("bob").await, site.calm("carol").await, site.calm("dave").await];
     let mut lmtp = site.dovecot.lmtp().unwrap();
     for uid in 1..=3 {
         lmtp.deliver("a@example.org", &["bob", "carol", "dave"], mail("a@example.org", "x", "x")).unwrap();
@@ -323,7 +323,7 @@ fn counts(imap: &mut ImapClient, mailbox: &str) -> (Option<u32>, Option<u32>) {
 
 /// Each event of these actions, with the counts that it has and those that another IMAP session is told.
 async fn counted(site: &Site) -> Vec<(String, (Option<u32>, Option<u32>), (Option<u32>, Option<u32>))> {
-    let mut bob = site.native("bob").await;
+    let mut bob = site.calm("bob").await;
     let mut other = site.dovecot.imap("bob").unwrap();
     let mut imap = site.dovecot.imap("bob").unwrap();
     imap.command("CREATE A").unwrap();
@@ -411,7 +411,7 @@ async fn what_is_shared_is_told_to_its_owner() {
     let t = &mut table;
     site.deliver("bob", Some("Projects"), "x");
     t.expect("delivery", &["MailboxCreate Projects", "MessageNew Projects 1"]).await;
-    let mut carol = site.native("carol").await;
+    let mut carol = site.calm("carol").await;
     let mut imap = site.dovecot.imap("carol").unwrap();
     t.imap(&mut imap, "SELECT shared/bob/Projects", &[]).await;
     t.imap(&mut imap, "STORE 1 +FLAGS (\\Flagged)", &["FlagsSet Projects 1 \\Flagged"]).await;

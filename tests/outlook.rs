@@ -14,7 +14,6 @@ use ocbus::emsmdb::{
 };
 use ocbus::resolver::Cn;
 use ocbus::sandbox::{ImapClient, mail};
-use ocbus::subscriber::SubscriberConfig;
 use ocbus::wire::ropnotify::{
     self, FolderId, MessageId, MessageRow, Notification, NotificationTypes, RopNotify, Scope, TableEvent,
 };
@@ -128,7 +127,7 @@ impl Outlook {
     async fn new(site: &Site) -> Outlook {
         let bus = Bus::new();
         let subscriber =
-            Subscriber::start(SubscriberConfig::default(), site.resolver().await, bus.clone()).await.unwrap();
+            Subscriber::start(support::calm(), site.resolver().await, bus.clone()).await.unwrap();
         let emsmdb = Emsmdb::attach(&bus, Some(Arc::new(subscriber)), ids, EmsmdbConfig::default()).unwrap();
         let new = NewSession { guid: Uuid::from_u128(1), cn: Cn::new("bob").unwrap(), index: 7 };
         let session = emsmdb.open_session(new).await.unwrap();

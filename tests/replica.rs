@@ -35,6 +35,9 @@ const SESSIONS: usize = 20;
 /// Renewed at a third of it.
 const LEASE: Duration = Duration::from_secs(6);
 
+/// Where there are faults.
+const HEARTBEAT: Duration = Duration::from_millis(500);
+
 /// No event for this long, with all sessions ended: there is none any more.
 const QUIET: Duration = Duration::from_millis(1500);
 
@@ -49,7 +52,7 @@ struct Scene {
 }
 
 impl Scene {
-    async fn new(more: impl FnOnce(DovecotOptions) -> DovecotOptions) -> Scene {
+    async fn new(heartbeat: Duration, more: impl FnOnce(DovecotOptions) -> DovecotOptions) -> Scene {
         let site = Site::with(|options| {
             // Of several processes with an index of the list of mailboxes one may find a mailbox that another is just making,
             // and put it there: CREATE then makes it, says NO [ALREADYEXISTS], and Dovecot tells its plugins nothing.
@@ -57,7 +60,7 @@ impl Scene {
             more(options.extra("mail_max_userip_connections = 100"))
         });
         let bus = Bus::new();
-        let config = SubscriberConfig { lease: LEASE, ..SubscriberConfig::default() };
+        let config = SubscriberConfig { lease: LEASE, heartbeat, ..SubscriberConfig::default() };
         let subscriber = Subscriber::start(config, site.resolver().await, bus.clone()).await.unwrap();
         let mut events = Vec::new();
         for user in USERS {
@@ -192,7 +195,8 @@ async fn keep(mut subscription: Subscription, mut imap: ImapClient, ended: Arc<A
 
 /// `finds`: Dovecot gives UIDs to what it finds, and tells who keeps a replica to look again.
 async fn replicate(finds: bool, more: impl FnOnce(DovecotOptions) -> DovecotOptions) {
-    let mut scene = Scene::new(more).await;
+    // A memcached that answers late is no fault here.
+    let mut scene = Scene::new(LEASE, more).await;
     let seed = seed();
     let ended = Arc::new(AtomicBool::new(false));
     let keepers: Vec<_> = USERS
@@ -317,8 +321,9 @@ async fn survive(
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replica_is_right_again_after_the_resyncs_that_it_was_told() {
     let budget = BUDGET.as_millis().to_string();
-    let scene =
-        Scene::new(|options| options.setting("openchange_budget", &budget).mail_location("mdbox", "~/mdbox"));
+    let scene = Scene::new(HEARTBEAT, |options| {
+        options.setting("openchange_budget", &budget).mail_location("mdbox", "~/mdbox")
+    });
     let faults = |memcached: &mut Memcached| {
         memcached.stop().unwrap();
         std::thread::sleep(Duration::from_millis(4500));
@@ -342,7 +347,7 @@ async fn a_replica_is_right_whatever_happens_to_the_daemon() {
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
     let bus = format!("ipc://{}/bus.sock", folder.path().display());
     let budget = BUDGET.as_millis().to_string();
-    let scene = Scene::new(|options| {
+    let scene = Scene::new(HEARTBEAT, |options| {
         let options = options.setting("openchange_bus", &bus).setting("openchange_budget", &budget);
         options.mail_location("mdbox", "~/mdbox")
     });

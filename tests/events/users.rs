@@ -90,7 +90,7 @@ async fn copies_between_users_name_no_other_message() {
     let site = shared(|options| options);
     let mut table = Table::new(&site).await;
     let t = &mut table;
-    let mut alice = site.native("alice").await;
+    let mut alice = site.calm("alice").await;
     for _ in 0..2 {
         site.deliver("bob", None, "x");
         site.deliver("alice", None, "x");
@@ -127,7 +127,7 @@ async fn headers_of_a_bulk_copy_into_anothers_mailbox_are_told_while_there_is_ti
     const MAILS: u32 = 80;
     let site = shared(|options| options.setting("openchange_budget", "200"));
     site.deliver("bob", None, "x");
-    let mut bob = site.native("bob").await;
+    let mut bob = site.calm("bob").await;
     site.deliver("alice", None, "x");
     // 200,000 lines of header each.
     let filler = "X: y\r\n".repeat(200_000);
@@ -165,7 +165,7 @@ async fn public_mailboxes_are_told_to_who_changes_them() {
     });
     let mut table = Table::new(&site).await;
     let t = &mut table;
-    let mut carol = site.native("carol").await;
+    let mut carol = site.calm("carol").await;
     let mut imap = site.dovecot.imap("bob").unwrap();
     t.imap(&mut imap, "CREATE Public/P", &["MailboxCreate Public/P"]).await;
     imap.append("Public/P", "", mail("me@example.org", "x", "x")).unwrap();

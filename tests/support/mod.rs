@@ -56,6 +56,11 @@ impl Site {
         self.subscriber(SubscriberConfig::default(), user).await
     }
 
+    /// For who compares all that comes, on a machine that may be busy.
+    pub async fn calm(&self, user: &str) -> Listening {
+        self.subscriber(calm(), user).await
+    }
+
     pub async fn legacy(&self, user: &str) -> Listening {
         self.subscriber(legacy_only(), user).await
     }
@@ -98,6 +103,11 @@ impl Site {
 pub async fn resolver(memcached: &Memcached) -> Resolver {
     let config = Config::parse(&memcached.configuration()).unwrap();
     Resolver::new(&config, DosCharset::default(), Duration::from_secs(1)).await.unwrap()
+}
+
+/// It takes a memcached that answers late for a busy machine's: no resync for that.
+pub fn calm() -> SubscriberConfig {
+    SubscriberConfig { heartbeat: Duration::from_secs(5), ..SubscriberConfig::default() }
 }
 
 /// A subscriber of one user, registered.
