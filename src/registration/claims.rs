@@ -74,27 +74,28 @@ impl Claims {
     /// What stands against tasks: for each the outcome that it has without being done, if it is not to be done.
     pub(super) async fn objections(&self, batch: &[Task]) -> Vec<Option<Outcome>> {
         let mut objections = Vec::with_capacity(batch.len());
-        let mut failure: Option<String> = None;
+        let mut outage: Option<String> = None;
         for task in batch {
             if task.act != Act::Unset && !task.ask_barred {
                 objections.push(None);
                 continue;
             }
-            let found = match &failure {
+            let found = match &outage {
                 // The others would each wait as long.
                 Some(why) => Err(why.clone()),
-                None => self.of(&task.user).await.map_err(|error| error.to_string()),
+                // Another server's users, or this record alone: the others are asked for all the same.
+                None => self.of(&task.user).await.map_err(|error| {
+                    outage = error.is_outage().then(|| error.to_string());
+                    error.to_string()
+                }),
             };
             objections.push(match found {
                 Ok(members) if task.act == Act::Unset => {
                     members.iter().find_map(|member| self.another(member)).map(Outcome::Claimed)
                 }
                 Ok(members) => members.iter().any(|member| member == BARRED).then_some(Outcome::Barred),
-                Err(why) => {
-                    failure = Some(why.clone());
-                    // Better a registration too many than one too few.
-                    (task.act == Act::Unset).then_some(Outcome::Failed(why))
-                }
+                // Better a registration too many than one too few.
+                Err(why) => (task.act == Act::Unset).then_some(Outcome::Failed(why)),
             });
         }
         objections
@@ -121,20 +122,32 @@ impl Claims {
         self.resolver.join(&record, registration).await.map(drop)
     }
 
-    /// Tells of everybody, slowly, and says when to do so again. A failure ends it: the resolver is asked again then.
-    pub(super) async fn tell_all(&self, core: &Mutex<Core>) -> Instant {
-        let mut after: Option<Cn> = None;
+    /// Tells of everybody, slowly, and says when to do so again. Where one server is out of reach, or one record
+    /// cannot be written, the others are told all the same; an outage of all of them ends it, and the next call
+    /// begins behind `told`, who was told last.
+    pub(super) async fn tell_all(&self, core: &Mutex<Core>, told: &mut Option<Cn>) -> Instant {
+        let (mut failed, mut reason) = (0u64, None);
         loop {
-            let claims = lock(core).claims(after.as_ref(), AT_ONCE);
-            let Some((last, _)) = claims.last() else { break };
-            after = Some(last.clone());
+            let claims = lock(core).claims(told.as_ref(), AT_ONCE);
+            if claims.is_empty() {
+                break;
+            }
             for (cn, claim) in claims {
                 if let Err(error) = self.tell(&cn, claim).await {
-                    tracing::debug!(event = "claim_failed", user = %cn, reason = %error, "told again later");
-                    return Instant::now() + RENEW_EVERY / 12;
+                    if error.is_outage() {
+                        tracing::debug!(event = "claim_failed", user = %cn, reason = %error, "told again later");
+                        return Instant::now() + RENEW_EVERY / 12;
+                    }
+                    failed += 1;
+                    reason.get_or_insert(error);
                 }
+                *told = Some(cn);
                 sleep(SPACING).await;
             }
+        }
+        *told = None;
+        if let Some(reason) = reason {
+            tracing::debug!(event = "claim_failed", users = failed, %reason, "told again later");
         }
         Instant::now() + RENEW_EVERY
     }
@@ -142,10 +155,19 @@ impl Claims {
     /// Gives up what the core has let go of. What fails is given up the next time.
     pub(super) async fn give_up_released(&self, core: &Mutex<Core>) {
         let released = lock(core).released();
-        let mut failed = false;
+        let mut outage = false;
         for (cn, claim) in released {
             let Some(record) = self.record(&cn) else { continue };
-            failed = failed || self.resolver.resign(&record, &self.member(claim), HOLDER).await.is_err();
+            let failed = match outage {
+                true => true,
+                false => match self.resolver.resign(&record, &self.member(claim), HOLDER).await {
+                    Ok(_) => false,
+                    Err(error) => {
+                        outage = error.is_outage();
+                        true
+                    }
+                },
+            };
             if failed {
                 lock(core).release(cn, claim);
             }
@@ -156,3 +178,6 @@ impl Claims {
 fn lock(core: &Mutex<Core>) -> MutexGuard<'_, Core> {
     core.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests;

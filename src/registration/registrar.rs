@@ -456,8 +456,9 @@ impl Shared {
     /// Tells other daemons what was done by hand here, again and again: a memcached forgets.
     async fn keep_claims(self: Arc<Shared>) {
         let Some(claims) = &self.claims else { return };
+        let mut told = None;
         loop {
-            let next = claims.tell_all(&self.core).await;
+            let next = claims.tell_all(&self.core, &mut told).await;
             loop {
                 claims.give_up_released(&self.core).await;
                 tokio::select! {

@@ -1,0 +1,117 @@
+//! Claims in real memcacheds, some of which fail.
+
+use super::super::core::{Now, Pace, Why};
+use super::*;
+use crate::now_us;
+use crate::sandbox::{Memcached, Sandbox};
+use ocbus_resolver::Config;
+use ocbus_wire::openchange::DosCharset;
+
+const PACE: Pace = Pace {
+    reconcile: Duration::from_secs(600),
+    reconcile_per_s: 10,
+    grace: Duration::from_secs(60),
+    retry: Duration::from_secs(5),
+};
+
+fn now() -> Now {
+    Now { at: Instant::now().into_std(), unix_us: now_us() }
+}
+
+async fn claims(options: &str) -> Claims {
+    let config = Config::parse(options).unwrap();
+    let resolver = Resolver::new(&config, DosCharset::default(), Duration::from_secs(1)).await.unwrap();
+    Claims::new(&Cn::new("dovecot").unwrap(), "mail1", resolver)
+}
+
+/// Two memcacheds, of which one is dead, and users by turns: the first one's claims are there, and so on.
+async fn one_of_two(sandbox: &Sandbox) -> (Claims, [Memcached; 2], Vec<Cn>) {
+    let mut servers = [sandbox.memcached().unwrap(), sandbox.memcached().unwrap()];
+    let [one, two] = &mut servers;
+    let claims = claims(&format!("{} {}", one.configuration(), two.configuration())).await;
+    two.kill();
+    let (mut dead, mut live) = (Vec::new(), Vec::new());
+    for number in 0..40 {
+        let cn = Cn::new(&format!("user{number:02}")).unwrap();
+        match claims.of(&cn).await {
+            Ok(_) => live.push(cn),
+            Err(_) => dead.push(cn),
+        }
+    }
+    // By name: so claims are told and given up.
+    let mut users = Vec::new();
+    for dead in dead {
+        let behind =
+            live.iter().position(|live| *live > dead && users.last().is_none_or(|last| dead > *last));
+        if let Some(behind) = behind {
+            users.extend([dead, live.remove(behind)]);
+        }
+    }
+    assert!(users.len() >= 4, "{users:?}");
+    (claims, servers, users)
+}
+
+/// The claims to each of the users whose server lives.
+async fn of_the_living(claims: &Claims, users: &[Cn]) -> Vec<Vec<String>> {
+    let mut found = Vec::new();
+    for cn in users.iter().skip(1).step_by(2) {
+        found.push(claims.of(cn).await.unwrap());
+    }
+    found
+}
+
+#[tokio::test]
+async fn one_of_several_memcacheds_that_is_away_is_nobody_elses_trouble() {
+    let sandbox = Sandbox::new().unwrap();
+    let (claims, _servers, users) = one_of_two(&sandbox).await;
+    let half = users.len() / 2;
+    let mut core = Core::new("mail1", PACE);
+    users.iter().for_each(|cn| core.recall(now(), cn, Why::Barred, None));
+    let core = Mutex::new(core);
+    let mut told = None;
+    let again = claims.tell_all(&core, &mut told).await;
+    assert!(told.is_none() && again > Instant::now() + RENEW_EVERY / 2, "a round, and not again at once");
+    assert_eq!(of_the_living(&claims, &users).await, vec![[BARRED]; half]);
+
+    let task = |act, cn: &Cn| Task { user: cn.clone(), act, alone: false, ask_barred: act == Act::Look };
+    let batch: Vec<Task> = users.iter().map(|cn| task(Act::Look, cn)).collect();
+    for objections in claims.objections(&batch).await.chunks(2) {
+        assert_eq!(objections, [None, Some(Outcome::Barred)]);
+    }
+    let batch: Vec<Task> = users.iter().map(|cn| task(Act::Unset, cn)).collect();
+    for objections in claims.objections(&batch).await.chunks(2) {
+        assert!(matches!(objections, [Some(Outcome::Failed(_)), None]), "{objections:?}");
+    }
+
+    // Their sessions end.
+    for _ in 0..2 {
+        lock(&core).sessions(now(), &std::collections::HashSet::new(), true);
+    }
+    claims.give_up_released(&core).await;
+    assert_eq!(of_the_living(&claims, &users).await, vec![Vec::<String>::new(); half]);
+    let left: Vec<(Cn, Claim)> = lock(&core).released().into_iter().collect();
+    let dead: Vec<(Cn, Claim)> = users.iter().step_by(2).map(|cn| (cn.clone(), Claim::Barred)).collect();
+    assert_eq!(left, dead, "to be given up when their server is back");
+}
+
+#[tokio::test]
+async fn behind_an_outage_of_all_it_goes_on_where_it_was() {
+    let sandbox = Sandbox::new().unwrap();
+    let mut server = sandbox.memcached().unwrap();
+    let claims = claims(&server.configuration()).await;
+    let users: Vec<Cn> = (0..3).map(|number| Cn::new(&format!("user{number}")).unwrap()).collect();
+    let mut core = Core::new("mail1", PACE);
+    users.iter().for_each(|cn| core.recall(now(), cn, Why::Added, None));
+    let core = Mutex::new(core);
+    server.kill();
+    let mut told = users.first().cloned();
+    let again = claims.tell_all(&core, &mut told).await;
+    assert_eq!(told.as_ref(), users.first());
+    assert!(again < Instant::now() + RENEW_EVERY / 2, "soon");
+    server.restart().unwrap();
+    claims.tell_all(&core, &mut told).await;
+    assert_eq!(told, None);
+    for (cn, expected) in users.iter().zip([&[][..], &["added:mail1"], &["added:mail1"]]) {
+        assert_eq!(claims.of(cn).await.unwrap(), expected, "{cn}");
+    }
+}
