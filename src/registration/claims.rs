@@ -46,7 +46,8 @@ impl Claims {
 
     /// The record of a user. `None`: its name is too long for one, and so there are no claims to it.
     fn record(&self, cn: &Cn) -> Option<Cn> {
-        Cn::new(&format!("{}/{cn}", self.group)).ok()
+        let record = Cn::new(&format!("{}/{cn}", self.group)).ok()?;
+        (record.as_str().len() <= self.resolver.longest_group()).then_some(record)
     }
 
     fn member(&self, claim: Claim) -> String {

@@ -115,3 +115,25 @@ async fn behind_an_outage_of_all_it_goes_on_where_it_was() {
         assert_eq!(claims.of(cn).await.unwrap(), expected, "{cn}");
     }
 }
+
+#[tokio::test]
+async fn a_name_that_has_no_room_in_the_key_is_claimed_by_nobody() {
+    let sandbox = Sandbox::new().unwrap();
+    let server = sandbox.memcached().unwrap();
+    // memcached's 250 less `ocbus-daemons:dovecot/`, and less the namespace.
+    for (options, longest) in [("", 228), (" --NAMESPACE=\"site1.\"", 222)] {
+        let claims = claims(&(server.configuration() + options)).await;
+        for octets in longest - 1..Cn::MAX_OCTETS {
+            let cn = Cn::new(&"c".repeat(octets)).unwrap();
+            claims.tell(&cn, Claim::Added).await.unwrap();
+            let expected = if octets > longest { &[][..] } else { &["added:mail1"] };
+            assert_eq!(claims.of(&cn).await.unwrap(), expected, "{octets}");
+            let task = Task { user: cn.clone(), act: Act::Unset, alone: false, ask_barred: false };
+            assert_eq!(claims.objections(&[task]).await, [None], "{octets}");
+            let core = Mutex::new(Core::new("mail1", PACE));
+            lock(&core).release(cn, Claim::Added);
+            claims.give_up_released(&core).await;
+            assert!(lock(&core).released().is_empty(), "{octets}");
+        }
+    }
+}
