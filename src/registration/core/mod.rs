@@ -369,11 +369,21 @@ impl Core {
     }
 
     fn note_outage(&mut self, now: Instant, outcome: &Outcome) {
-        let Outcome::Away(why) = outcome else {
-            if self.outage.take().is_some() {
-                tracing::info!(event = "dovecot_back", "registrations go on");
+        let why = match outcome {
+            Outcome::Away(why) => why,
+            // Dovecot was not asked: another user's task is to find out.
+            Outcome::Claimed(_) | Outcome::Barred => {
+                if let Some(outage) = &mut self.outage {
+                    outage.probing = false;
+                }
+                return;
             }
-            return;
+            _ => {
+                if self.outage.take().is_some() {
+                    tracing::info!(event = "dovecot_back", "registrations go on");
+                }
+                return;
+            }
         };
         let retry = self.pace.retry;
         match &mut self.outage {

@@ -178,6 +178,30 @@ fn while_dovecot_is_away_one_asks_for_all() {
     assert_eq!(core.counts().outages, 1);
 }
 
+/// ann's look has found Dovecot away, and is to be tried again behind bob, who is to be taken back.
+fn away_while_bob_goes() -> (Core, Clock) {
+    let (mut core, mut clock) = start();
+    census(&mut core, clock.now(), &["bob"]);
+    expect(&mut core, clock.now(), "bob", Act::Look, OURS);
+    census(&mut core, clock.now(), &[]);
+    core.set_listed(clock.pass(59.0), &set(&["ann"]));
+    let task = only(&mut core, clock.now());
+    core.done(clock.pass(2.0), &task.user, Outcome::Away("refused".to_owned()));
+    clock.pass(5.0);
+    (core, clock)
+}
+
+#[test]
+fn what_was_not_asked_of_dovecot_says_nothing_of_its_outage() {
+    let (mut core, mut clock) = away_while_bob_goes();
+    expect(&mut core, clock.now(), "bob", Act::Unset, Outcome::Claimed("mail2".to_owned()));
+    let task = only(&mut core, clock.now());
+    assert!(core.next(clock.now(), 100).is_empty(), "only one asks");
+    core.done(clock.now(), &task.user, Outcome::Away("refused".to_owned()));
+    assert!(core.next(clock.pass(9.9), 100).is_empty(), "the back-off goes on");
+    assert_eq!((core.next(clock.pass(0.1), 100).len(), core.counts().outages), (1, 1));
+}
+
 #[test]
 fn a_user_whom_dovecot_does_not_know_is_tried_in_each_period_only() {
     let (mut core, mut clock) = start();
