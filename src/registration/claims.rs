@@ -96,7 +96,7 @@ impl Claims {
                 }
                 Ok(members) => members.iter().any(|member| member == BARRED).then_some(Outcome::Barred),
                 // Better a registration too many than one too few.
-                Err(why) => (task.act == Act::Unset).then_some(Outcome::Failed(why)),
+                Err(why) => (task.act == Act::Unset).then_some(Outcome::Unasked(why)),
             });
         }
         objections

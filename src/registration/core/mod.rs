@@ -86,6 +86,8 @@ pub(super) enum Outcome {
     Claimed(String),
     /// Nothing was done: it was unregistered by hand, until its session ends.
     Barred,
+    /// Nothing was done: whether another daemon claims it could not be asked.
+    Unasked(String),
     /// Dovecot has no such user.
     UnknownUser,
     /// This user's did not work.
@@ -294,10 +296,11 @@ impl Core {
         let Some(user) = self.users.get_mut(cn) else { return };
         let Some(act) = user.in_flight.take() else { return };
         let was = user.known;
-        if !matches!(outcome, Outcome::Failed(_) | Outcome::Away(_)) {
+        if !matches!(outcome, Outcome::Failed(_) | Outcome::Away(_) | Outcome::Unasked(_)) {
             user.failures = 0;
             user.fault = None;
         }
+        let was_unasked = std::mem::take(&mut user.unasked);
         match outcome {
             Outcome::Found { ours: true } => {
                 // What outlives us has it now.
@@ -344,6 +347,15 @@ impl Core {
                 user.fault = Some("Dovecot knows no such user".to_owned());
                 self.counts.unknown += 1;
             }
+            Outcome::Unasked(why) => {
+                if !was_unasked {
+                    tracing::warn!(event = "claims_unread", user = %cn, reason = %why, "not taken back until they can be");
+                }
+                // It is the resolver that is away, for whoever it is, and none of this user's failures.
+                user.unasked = true;
+                user.fault = Some(why);
+                user.not_before = Some(now.at + pace.retry.mul_f64(jitter));
+            }
             Outcome::Failed(why) => {
                 self.counts.failed += 1;
                 if user.fault.as_ref() != Some(&why) {
@@ -372,7 +384,7 @@ impl Core {
         let why = match outcome {
             Outcome::Away(why) => why,
             // Dovecot was not asked: another user's task is to find out.
-            Outcome::Claimed(_) | Outcome::Barred => {
+            Outcome::Claimed(_) | Outcome::Barred | Outcome::Unasked(_) => {
                 if let Some(outage) = &mut self.outage {
                     outage.probing = false;
                 }
@@ -421,8 +433,12 @@ impl Core {
             return self.recount(cn, now);
         }
         let wanted = user.wanted(now.at, pace.grace);
+        if wanted && std::mem::take(&mut user.unasked) {
+            user.fault = None;
+        }
+        let waits = wanted || user.failures > 0 || user.unasked;
         let at = match user.act(wanted) {
-            Some(_) => user.not_before.filter(|_| wanted || user.failures > 0).unwrap_or(now.at).max(now.at),
+            Some(_) => user.not_before.filter(|_| waits).unwrap_or(now.at).max(now.at),
             None if user.is_over(now.at, pace.grace) => return self.remove(cn),
             // Barred: until its session ends.
             None => return self.recount(cn, now),

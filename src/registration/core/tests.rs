@@ -193,13 +193,42 @@ fn away_while_bob_goes() -> (Core, Clock) {
 
 #[test]
 fn what_was_not_asked_of_dovecot_says_nothing_of_its_outage() {
-    let (mut core, mut clock) = away_while_bob_goes();
-    expect(&mut core, clock.now(), "bob", Act::Unset, Outcome::Claimed("mail2".to_owned()));
-    let task = only(&mut core, clock.now());
-    assert!(core.next(clock.now(), 100).is_empty(), "only one asks");
-    core.done(clock.now(), &task.user, Outcome::Away("refused".to_owned()));
-    assert!(core.next(clock.pass(9.9), 100).is_empty(), "the back-off goes on");
-    assert_eq!((core.next(clock.pass(0.1), 100).len(), core.counts().outages), (1, 1));
+    for outcome in [Outcome::Claimed("mail2".to_owned()), Outcome::Unasked("memcached is away".to_owned())] {
+        let (mut core, mut clock) = away_while_bob_goes();
+        expect(&mut core, clock.now(), "bob", Act::Unset, outcome);
+        let task = only(&mut core, clock.now());
+        assert!(core.next(clock.now(), 100).is_empty(), "only one asks");
+        core.done(clock.now(), &task.user, Outcome::Away("refused".to_owned()));
+        assert!(core.next(clock.pass(9.9), 100).is_empty(), "the back-off goes on");
+        assert_eq!((core.next(clock.pass(0.1), 100).len(), core.counts().outages), (1, 1));
+    }
+}
+
+#[test]
+fn while_claims_cannot_be_read_nobody_is_taken_back_and_dovecot_is_not_blamed() {
+    let (mut core, mut clock) = start();
+    census(&mut core, clock.now(), &["ann", "bob"]);
+    core.next(clock.now(), 100).iter().for_each(|task| core.done(clock.now(), &task.user, OURS));
+    census(&mut core, clock.now(), &[]);
+    clock.pass(60.0);
+    for _ in 0..20 {
+        let tasks = core.next(clock.now(), 100);
+        assert!(tasks.iter().all(|task| task.act == Act::Unset && !task.alone), "{tasks:?}");
+        for task in &tasks {
+            core.done(clock.now(), &task.user, Outcome::Unasked("memcached is away".to_owned()));
+        }
+        assert!(core.next(clock.pass(2.4), 100).is_empty(), "not at once");
+        clock.pass(2.6);
+    }
+    assert_eq!((core.counts().failed, core.tally().failing), (0, 0));
+    assert_eq!(core.find(clock.now(), &cn("bob")).unwrap().fault.as_deref(), Some("memcached is away"));
+    // One of them has a session again.
+    census(&mut core, clock.now(), &["ann"]);
+    assert_eq!((state(&core, clock.now(), "ann"), core.tally().failing), (Some(State::Registered), 0));
+    let bob = core.next(clock.now(), 100).into_iter().find(|task| task.user == cn("bob")).unwrap();
+    assert_eq!(bob.act, Act::Unset, "within the time of one retry behind its return");
+    core.done(clock.now(), &bob.user, Outcome::Done);
+    assert_eq!(state(&core, clock.now(), "bob"), None);
 }
 
 #[test]
