@@ -69,7 +69,7 @@ async fn one_of_several_memcacheds_that_is_away_is_nobody_elses_trouble() {
     users.iter().for_each(|cn| core.recall(now(), cn, Why::Barred, None));
     let core = Mutex::new(core);
     let mut told = None;
-    let again = claims.tell_all(&core, &mut told).await;
+    let again = claims.tell_all(&core, &mut told, &Notify::new()).await;
     assert!(told.is_none() && again > Instant::now() + RENEW_EVERY / 2, "a round, and not again at once");
     assert_eq!(of_the_living(&claims, &users).await, vec![[BARRED]; half]);
 
@@ -105,11 +105,11 @@ async fn behind_an_outage_of_all_it_goes_on_where_it_was() {
     let core = Mutex::new(core);
     server.kill();
     let mut told = users.first().cloned();
-    let again = claims.tell_all(&core, &mut told).await;
+    let again = claims.tell_all(&core, &mut told, &Notify::new()).await;
     assert_eq!(told.as_ref(), users.first());
     assert!(again < Instant::now() + RENEW_EVERY / 2, "soon");
     server.restart().unwrap();
-    claims.tell_all(&core, &mut told).await;
+    claims.tell_all(&core, &mut told, &Notify::new()).await;
     assert_eq!(told, None);
     for (cn, expected) in users.iter().zip([&[][..], &["added:mail1"], &["added:mail1"]]) {
         assert_eq!(claims.of(cn).await.unwrap(), expected, "{cn}");
@@ -136,4 +136,65 @@ async fn a_name_that_has_no_room_in_the_key_is_claimed_by_nobody() {
             assert!(lock(&core).released().is_empty(), "{octets}");
         }
     }
+}
+
+/// Polled once, it waits for memcached.
+async fn begun<F: Future>(mut doing: std::pin::Pin<&mut F>) {
+    tokio::select! {
+        biased;
+        _ = &mut doing => panic!("over"),
+        () = std::future::ready(()) => {}
+    }
+}
+
+#[tokio::test]
+async fn nobody_who_is_given_up_waits_for_a_round_of_renewals() {
+    let sandbox = Sandbox::new().unwrap();
+    let server = sandbox.memcached().unwrap();
+    let claims = claims(&server.configuration()).await;
+    let [ann, bob, eve] = ["ann", "bob", "eve"].map(|name| Cn::new(name).unwrap());
+    let mut core = Core::new("mail1", PACE);
+    for cn in [&ann, &bob, &eve] {
+        core.recall(now(), cn, Why::Added, None);
+        claims.tell(cn, Claim::Added).await.unwrap();
+    }
+    core.unregister(now(), &ann).unwrap();
+    let (core, released) = (Mutex::new(core), Notify::new());
+    released.notify_one();
+    let mut told = None;
+    {
+        let mut telling = std::pin::pin!(claims.tell_all(&core, &mut told, &released));
+        begun(telling.as_mut()).await;
+        // It is among those who are told of next.
+        lock(&core).unregister(now(), &eve).unwrap();
+        released.notify_one();
+        telling.await;
+    }
+    for (cn, expected) in [(&ann, &[][..]), (&bob, &["added:mail1"]), (&eve, &[])] {
+        assert_eq!(claims.of(cn).await.unwrap(), expected, "{cn}");
+    }
+    assert!(lock(&core).released().is_empty());
+}
+
+#[tokio::test]
+async fn what_was_not_given_up_in_time_is_so_at_the_end() {
+    let sandbox = Sandbox::new().unwrap();
+    let server = sandbox.memcached().unwrap();
+    let claims = claims(&server.configuration()).await;
+    let ann = Cn::new("ann").unwrap();
+    claims.tell(&ann, Claim::Added).await.unwrap();
+    let mut core = Core::new("mail1", PACE);
+    core.release(ann.clone(), Claim::Added);
+    let core = Mutex::new(core);
+    server.stop().unwrap();
+    {
+        let mut giving_up = std::pin::pin!(claims.give_up_released(&core));
+        begun(giving_up.as_mut()).await;
+        assert!(lock(&core).released().is_empty(), "under way");
+        // The task is ended in the middle.
+    }
+    server.cont().unwrap();
+    claims.give_up_at_the_end(&core).await;
+    assert_eq!(claims.of(&ann).await.unwrap(), [""; 0]);
+    assert!(lock(&core).released().is_empty());
 }
