@@ -441,6 +441,33 @@ fn who_is_unregistered_by_hand_stays_so_behind_a_restart_and_at_another_daemon()
     assert_eq!(core.claims(None, 10), [(cn("bob"), Claim::Barred)]);
 }
 
+/// Another daemon had it registered by hand meanwhile, and cannot take it back while it has a session.
+#[test]
+fn who_is_unregistered_by_hand_once_more_is_looked_at_once_more() {
+    let (mut core, mut clock) = start();
+    census(&mut core, clock.now(), &["bob"]);
+    expect(&mut core, clock.now(), "bob", Act::Look, OURS);
+    core.unregister(clock.now(), &cn("bob")).unwrap();
+    expect(&mut core, clock.now(), "bob", Act::Unset, Outcome::Done);
+    for (found, last) in [(OURS, Act::Unset), (FOREIGN, Act::Look)] {
+        core.unregister(clock.pass(10.0), &cn("bob")).unwrap();
+        assert_eq!(state(&core, clock.now(), "bob"), Some(State::Leaving), "not done yet");
+        expect(&mut core, clock.now(), "bob", Act::Look, found);
+        if last == Act::Unset {
+            expect(&mut core, clock.now(), "bob", Act::Unset, Outcome::Done);
+        }
+        assert!(core.next(clock.pass(100.0), 10).is_empty());
+        assert_eq!(state(&core, clock.now(), "bob"), Some(State::Barred));
+        assert_eq!(core.claims(None, 10), [(cn("bob"), Claim::Barred)]);
+    }
+    // Its session has ended in the middle of that.
+    core.unregister(clock.now(), &cn("bob")).unwrap();
+    census(&mut core, clock.now(), &[]);
+    expect(&mut core, clock.now(), "bob", Act::Look, OURS);
+    expect(&mut core, clock.now(), "bob", Act::Unset, Outcome::Done);
+    assert_eq!(state(&core, clock.now(), "bob"), None);
+}
+
 /// Two daemons, and a user whom mail2 looks after.
 fn of_mail2() -> (Core, Clock, String) {
     let (mut core, clock) = start();
