@@ -325,7 +325,8 @@ impl Core {
                 }
             }
             Outcome::Barred => {
-                user.barred = true;
+                // Who has become permanent meanwhile is so in spite of it.
+                user.barred = !user.is_permanent();
                 self.generation += 1;
             }
             Outcome::Done if act == Act::Unset => {

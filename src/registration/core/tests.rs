@@ -468,6 +468,22 @@ fn who_is_unregistered_by_hand_once_more_is_looked_at_once_more() {
     assert_eq!(state(&core, clock.now(), "bob"), None);
 }
 
+#[test]
+fn who_becomes_permanent_while_others_bar_it_is_registered() {
+    let (mut core, clock) = start();
+    census(&mut core, clock.now(), &["ann", "bob"]);
+    let looks = core.next(clock.now(), 10);
+    assert!(looks.len() == 2 && looks.iter().all(|task| task.ask_barred));
+    core.set_listed(clock.now(), &set(&["ann"]));
+    core.register(clock.now(), &cn("bob")).unwrap();
+    looks.iter().for_each(|task| core.done(clock.now(), &task.user, Outcome::Barred));
+    core.next(clock.now(), 10).iter().for_each(|task| core.done(clock.now(), &task.user, OURS));
+    for name in ["ann", "bob"] {
+        assert_eq!(state(&core, clock.now(), name), Some(State::Registered));
+    }
+    assert_eq!(core.claims(None, 10), [(cn("bob"), Claim::Added)], "and nobody else bars ann for us");
+}
+
 /// Two daemons, and a user whom mail2 looks after.
 fn of_mail2() -> (Core, Clock, String) {
     let (mut core, clock) = start();
