@@ -38,14 +38,31 @@ pub(crate) enum Request {
 impl Request {
     /// The key that decides on the server: the first. Those of one `Get` are of one user, and in one place.
     pub(crate) fn key(&self) -> &str {
+        self.keys().first().map_or("", String::as_str)
+    }
+
+    /// All of its keys.
+    pub(crate) fn keys(&self) -> &[String] {
         match self {
-            Request::Get { keys, .. } => keys.first().map_or("", String::as_str),
+            Request::Get { keys, .. } => keys,
             Request::Size { key }
             | Request::Put { key, .. }
             | Request::Append { key, .. }
             | Request::Delete { key, .. }
             | Request::Touch { key, .. }
-            | Request::Copy { key, .. } => key,
+            | Request::Copy { key, .. } => std::slice::from_ref(key),
+        }
+    }
+
+    pub(crate) fn keys_mut(&mut self) -> &mut [String] {
+        match self {
+            Request::Get { keys, .. } => keys,
+            Request::Size { key }
+            | Request::Put { key, .. }
+            | Request::Append { key, .. }
+            | Request::Delete { key, .. }
+            | Request::Touch { key, .. }
+            | Request::Copy { key, .. } => std::slice::from_mut(key),
         }
     }
 

@@ -227,6 +227,9 @@ impl Registrar {
         if let Err(error) = shared.resolver.resign(&config.group, &config.daemon, shared.id).await {
             tracing::warn!(event = "resign_failed", reason = %error, "others wait until the lease is over");
         }
+        if let Some(claims) = &shared.claims {
+            claims.give_up_at_the_end(&shared.core).await;
+        }
     }
 
     /// Everybody of whom this daemon knows. Of many users it takes long.
@@ -456,8 +459,9 @@ impl Shared {
     /// Tells other daemons what was done by hand here, again and again: a memcached forgets.
     async fn keep_claims(self: Arc<Shared>) {
         let Some(claims) = &self.claims else { return };
+        let mut told = None;
         loop {
-            let next = claims.tell_all(&self.core).await;
+            let next = claims.tell_all(&self.core, &mut told, &self.released).await;
             loop {
                 claims.give_up_released(&self.core).await;
                 tokio::select! {

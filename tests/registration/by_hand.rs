@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use ocbus::registration::{Refusal, Registrar, State};
 use ocbus::resolver::Registration;
-use ocbus::sandbox::Sandbox;
+use ocbus::sandbox::{Sandbox, free_port};
 use uuid::Uuid;
 
 use super::{LIMIT, SECOND, cn, doveadm, entry, of_memcached, options, start, until, value};
@@ -92,4 +92,28 @@ async fn what_one_daemon_does_the_others_leave_alone() {
     assert_eq!(entry(&one, &since.user).unwrap().since_us, since.since_us);
     one.stop().await;
     two.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_daemon_gives_up_while_memcached_hangs_is_given_up_at_its_end() {
+    let sandbox = Sandbox::new().unwrap();
+    let memcached = sandbox.memcached().unwrap();
+    let (resolver, sessions) = of_memcached(&memcached).await;
+    // There is no Dovecot, and no need of one.
+    let nobody = free_port().unwrap();
+    let toml = format!(
+        "by = 'doveadm'\nendpoints = ['http://127.0.0.1:{nobody}']\napi_key = 's3cr3t'\n\
+         group = 'site'\ndaemon = 'mail1'\n"
+    );
+    let claimed = async || {
+        let members = resolver.members(&cn("site/ann")).await.unwrap();
+        members.into_iter().map(|lease| lease.endpoint).collect::<Vec<_>>()
+    };
+    let one = start(&toml, resolver.clone(), sessions).await;
+    one.register(&cn("ann"), LIMIT).await.unwrap();
+    assert_eq!(claimed().await, ["added:mail1"]);
+    memcached.stop().unwrap();
+    one.unregister(&cn("ann"), LIMIT).await.unwrap();
+    tokio::join!(one.stop(), async { memcached.cont().unwrap() });
+    assert_eq!(claimed().await, [""; 0]);
 }

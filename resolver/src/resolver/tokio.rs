@@ -196,6 +196,15 @@ impl Resolver {
         }
     }
 
+    /// The octets that a group's name may have: with one more memcached has no key for it, and every call on that group
+    /// fails.
+    pub fn longest_group(&self) -> usize {
+        match &self.home {
+            Home::Memcached(memcached, _) => memcached.longest_key().saturating_sub(MEMBERS.len()),
+            Home::Memory(_) => Cn::MAX_OCTETS,
+        }
+    }
+
     /// Registers an endpoint in OpenChange's record. Says whether it was absent.
     pub async fn register_legacy(&self, cn: &Cn, endpoint: &str) -> Result<bool, ResolverError> {
         let charset = self.charset;
@@ -411,7 +420,9 @@ fn register(key: String, registration: Registration<'_>) -> Result<Register<'_>,
     Ok(Register { key, registration, now_ms: now_ms(), found: Registered::default() })
 }
 
-/// Not below `ocbus:`, where a user may be called anything.
+/// What stands in front of a group's name. Not below `ocbus:`, where a user may be called anything.
+const MEMBERS: &str = "ocbus-daemons:";
+
 fn members_key(group: &Cn) -> String {
-    format!("ocbus-daemons:{group}")
+    format!("{MEMBERS}{group}")
 }

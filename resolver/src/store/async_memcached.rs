@@ -79,6 +79,11 @@ impl AsyncMemcached {
         self.shared.pool.is_unsettled(&cn.resolver_key(), Instant::now())
     }
 
+    /// Octets that a key may have behind the namespace.
+    pub(crate) fn longest_key(&self) -> usize {
+        self.shared.pool.longest_key()
+    }
+
     /// Users by the index of the server that has their records.
     pub(crate) fn by_server(&self, cns: Vec<Cn>) -> Vec<Vec<Cn>> {
         let now = Instant::now();

@@ -86,6 +86,8 @@ pub(super) enum Outcome {
     Claimed(String),
     /// Nothing was done: it was unregistered by hand, until its session ends.
     Barred,
+    /// Nothing was done: whether another daemon claims it could not be asked.
+    Unasked(String),
     /// Dovecot has no such user.
     UnknownUser,
     /// This user's did not work.
@@ -294,10 +296,11 @@ impl Core {
         let Some(user) = self.users.get_mut(cn) else { return };
         let Some(act) = user.in_flight.take() else { return };
         let was = user.known;
-        if !matches!(outcome, Outcome::Failed(_) | Outcome::Away(_)) {
+        if !matches!(outcome, Outcome::Failed(_) | Outcome::Away(_) | Outcome::Unasked(_)) {
             user.failures = 0;
             user.fault = None;
         }
+        let was_unasked = std::mem::take(&mut user.unasked);
         match outcome {
             Outcome::Found { ours: true } => {
                 // What outlives us has it now.
@@ -322,7 +325,8 @@ impl Core {
                 }
             }
             Outcome::Barred => {
-                user.barred = true;
+                // Who has become permanent meanwhile is so in spite of it.
+                user.barred = !user.is_permanent();
                 self.generation += 1;
             }
             Outcome::Done if act == Act::Unset => {
@@ -343,6 +347,15 @@ impl Core {
                 user.not_before = Some(now.at + pace.reconcile.mul_f64(jitter));
                 user.fault = Some("Dovecot knows no such user".to_owned());
                 self.counts.unknown += 1;
+            }
+            Outcome::Unasked(why) => {
+                if !was_unasked {
+                    tracing::warn!(event = "claims_unread", user = %cn, reason = %why, "not taken back until they can be");
+                }
+                // It is the resolver that is away, for whoever it is, and none of this user's failures.
+                user.unasked = true;
+                user.fault = Some(why);
+                user.not_before = Some(now.at + pace.retry.mul_f64(jitter));
             }
             Outcome::Failed(why) => {
                 self.counts.failed += 1;
@@ -369,11 +382,21 @@ impl Core {
     }
 
     fn note_outage(&mut self, now: Instant, outcome: &Outcome) {
-        let Outcome::Away(why) = outcome else {
-            if self.outage.take().is_some() {
-                tracing::info!(event = "dovecot_back", "registrations go on");
+        let why = match outcome {
+            Outcome::Away(why) => why,
+            // Dovecot was not asked: another user's task is to find out.
+            Outcome::Claimed(_) | Outcome::Barred | Outcome::Unasked(_) => {
+                if let Some(outage) = &mut self.outage {
+                    outage.probing = false;
+                }
+                return;
             }
-            return;
+            _ => {
+                if self.outage.take().is_some() {
+                    tracing::info!(event = "dovecot_back", "registrations go on");
+                }
+                return;
+            }
         };
         let retry = self.pace.retry;
         match &mut self.outage {
@@ -411,8 +434,12 @@ impl Core {
             return self.recount(cn, now);
         }
         let wanted = user.wanted(now.at, pace.grace);
+        if wanted && std::mem::take(&mut user.unasked) {
+            user.fault = None;
+        }
+        let waits = wanted || user.failures > 0 || user.unasked;
         let at = match user.act(wanted) {
-            Some(_) => user.not_before.filter(|_| wanted || user.failures > 0).unwrap_or(now.at).max(now.at),
+            Some(_) => user.not_before.filter(|_| waits).unwrap_or(now.at).max(now.at),
             None if user.is_over(now.at, pace.grace) => return self.remove(cn),
             // Barred: until its session ends.
             None => return self.recount(cn, now),

@@ -43,6 +43,9 @@ enum Fate {
     DoneAndFailed,
     Failed,
     Away,
+    /// What claims say, where they are asked: nobody knows, or another daemon has it by hand, set or unset.
+    Unasked,
+    ByHand,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,7 +125,11 @@ impl World {
 
     fn end(&mut self, task: &Task, fate: Fate) {
         let found = self.dovecot.get(&task.user).copied();
-        if matches!(fate, Fate::Well | Fate::DoneAndFailed) {
+        if let Some(outcome) = self.objection(task, fate) {
+            return self.core.done(self.now, &task.user, outcome);
+        }
+        // Where claims are not asked it goes well.
+        if !matches!(fate, Fate::Failed | Fate::Away) {
             match task.act {
                 Act::Look => {}
                 Act::Set => drop(self.dovecot.insert(task.user.clone(), Value::Ours)),
@@ -130,12 +137,28 @@ impl World {
             }
         }
         let outcome = match (fate, task.act) {
-            (Fate::Well, Act::Look) => Outcome::Found { ours: found == Some(Value::Ours) },
-            (Fate::Well, _) => Outcome::Done,
+            (Fate::Well | Fate::Unasked | Fate::ByHand, Act::Look) => {
+                Outcome::Found { ours: found == Some(Value::Ours) }
+            }
+            (Fate::Well | Fate::Unasked | Fate::ByHand, _) => Outcome::Done,
             (Fate::DoneAndFailed | Fate::Failed, _) => Outcome::Failed("failed".to_owned()),
             (Fate::Away, _) => Outcome::Away("away".to_owned()),
         };
         self.core.done(self.now, &task.user, outcome);
+    }
+
+    /// The outcome of a task that is not done.
+    fn objection(&mut self, task: &Task, fate: Fate) -> Option<Outcome> {
+        match (fate, task.act) {
+            (Fate::Unasked, Act::Unset) => Some(Outcome::Unasked("unasked".to_owned())),
+            (Fate::ByHand, Act::Unset) => {
+                // From here on it is that daemon's.
+                self.dovecot.insert(task.user.clone(), Value::Foreign);
+                Some(Outcome::Claimed("mail9".to_owned()))
+            }
+            (Fate::ByHand, Act::Look) if task.ask_barred => Some(Outcome::Barred),
+            _ => None,
+        }
     }
 
     /// Everything works from here on, for this long.
@@ -151,7 +174,7 @@ impl World {
             }
             match self.core.wake_at().filter(|at| *at <= end) {
                 Some(at) => {
-                    assert!(at > self.now.at || self.core.wake_at() != Some(at), "awake for nothing");
+                    assert!(at > self.now.at, "awake for nothing");
                     self.now.at = at;
                 }
                 None => break,

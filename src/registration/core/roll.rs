@@ -220,11 +220,16 @@ impl Core {
             self.released.insert((cn.clone(), Claim::Added));
         }
         self.released.remove(&(cn.clone(), Claim::Barred));
+        let was_barred = user.barred;
         self.change(now, cn, |user| {
             user.added = false;
             user.barred = user.has_session() && !others;
             user.gone_at = None;
             user.not_before = None;
+            if was_barred {
+                // Another daemon may have set it since, if it was registered there by hand.
+                user.known = Known::Unknown;
+            }
             user.leaving = !others && (user.known != Known::Absent || user.in_flight.is_some());
         });
         self.plan(cn, now);

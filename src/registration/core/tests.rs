@@ -178,6 +178,59 @@ fn while_dovecot_is_away_one_asks_for_all() {
     assert_eq!(core.counts().outages, 1);
 }
 
+/// ann's look has found Dovecot away, and is to be tried again behind bob, who is to be taken back.
+fn away_while_bob_goes() -> (Core, Clock) {
+    let (mut core, mut clock) = start();
+    census(&mut core, clock.now(), &["bob"]);
+    expect(&mut core, clock.now(), "bob", Act::Look, OURS);
+    census(&mut core, clock.now(), &[]);
+    core.set_listed(clock.pass(59.0), &set(&["ann"]));
+    let task = only(&mut core, clock.now());
+    core.done(clock.pass(2.0), &task.user, Outcome::Away("refused".to_owned()));
+    clock.pass(5.0);
+    (core, clock)
+}
+
+#[test]
+fn what_was_not_asked_of_dovecot_says_nothing_of_its_outage() {
+    for outcome in [Outcome::Claimed("mail2".to_owned()), Outcome::Unasked("memcached is away".to_owned())] {
+        let (mut core, mut clock) = away_while_bob_goes();
+        expect(&mut core, clock.now(), "bob", Act::Unset, outcome);
+        let task = only(&mut core, clock.now());
+        assert!(core.next(clock.now(), 100).is_empty(), "only one asks");
+        core.done(clock.now(), &task.user, Outcome::Away("refused".to_owned()));
+        assert!(core.next(clock.pass(9.9), 100).is_empty(), "the back-off goes on");
+        assert_eq!((core.next(clock.pass(0.1), 100).len(), core.counts().outages), (1, 1));
+    }
+}
+
+#[test]
+fn while_claims_cannot_be_read_nobody_is_taken_back_and_dovecot_is_not_blamed() {
+    let (mut core, mut clock) = start();
+    census(&mut core, clock.now(), &["ann", "bob"]);
+    core.next(clock.now(), 100).iter().for_each(|task| core.done(clock.now(), &task.user, OURS));
+    census(&mut core, clock.now(), &[]);
+    clock.pass(60.0);
+    for _ in 0..20 {
+        let tasks = core.next(clock.now(), 100);
+        assert!(tasks.iter().all(|task| task.act == Act::Unset && !task.alone), "{tasks:?}");
+        for task in &tasks {
+            core.done(clock.now(), &task.user, Outcome::Unasked("memcached is away".to_owned()));
+        }
+        assert!(core.next(clock.pass(2.4), 100).is_empty(), "not at once");
+        clock.pass(2.6);
+    }
+    assert_eq!((core.counts().failed, core.tally().failing), (0, 0));
+    assert_eq!(core.find(clock.now(), &cn("bob")).unwrap().fault.as_deref(), Some("memcached is away"));
+    // One of them has a session again.
+    census(&mut core, clock.now(), &["ann"]);
+    assert_eq!((state(&core, clock.now(), "ann"), core.tally().failing), (Some(State::Registered), 0));
+    let bob = core.next(clock.now(), 100).into_iter().find(|task| task.user == cn("bob")).unwrap();
+    assert_eq!(bob.act, Act::Unset, "within the time of one retry behind its return");
+    core.done(clock.now(), &bob.user, Outcome::Done);
+    assert_eq!(state(&core, clock.now(), "bob"), None);
+}
+
 #[test]
 fn a_user_whom_dovecot_does_not_know_is_tried_in_each_period_only() {
     let (mut core, mut clock) = start();
@@ -386,6 +439,49 @@ fn who_is_unregistered_by_hand_stays_so_behind_a_restart_and_at_another_daemon()
     expect(&mut core, clock.now(), "bob", Act::Unset, Outcome::Done);
     assert_eq!(state(&core, clock.now(), "bob"), Some(State::Barred));
     assert_eq!(core.claims(None, 10), [(cn("bob"), Claim::Barred)]);
+}
+
+/// Another daemon had it registered by hand meanwhile, and cannot take it back while it has a session.
+#[test]
+fn who_is_unregistered_by_hand_once_more_is_looked_at_once_more() {
+    let (mut core, mut clock) = start();
+    census(&mut core, clock.now(), &["bob"]);
+    expect(&mut core, clock.now(), "bob", Act::Look, OURS);
+    core.unregister(clock.now(), &cn("bob")).unwrap();
+    expect(&mut core, clock.now(), "bob", Act::Unset, Outcome::Done);
+    for (found, last) in [(OURS, Act::Unset), (FOREIGN, Act::Look)] {
+        core.unregister(clock.pass(10.0), &cn("bob")).unwrap();
+        assert_eq!(state(&core, clock.now(), "bob"), Some(State::Leaving), "not done yet");
+        expect(&mut core, clock.now(), "bob", Act::Look, found);
+        if last == Act::Unset {
+            expect(&mut core, clock.now(), "bob", Act::Unset, Outcome::Done);
+        }
+        assert!(core.next(clock.pass(100.0), 10).is_empty());
+        assert_eq!(state(&core, clock.now(), "bob"), Some(State::Barred));
+        assert_eq!(core.claims(None, 10), [(cn("bob"), Claim::Barred)]);
+    }
+    // Its session has ended in the middle of that.
+    core.unregister(clock.now(), &cn("bob")).unwrap();
+    census(&mut core, clock.now(), &[]);
+    expect(&mut core, clock.now(), "bob", Act::Look, OURS);
+    expect(&mut core, clock.now(), "bob", Act::Unset, Outcome::Done);
+    assert_eq!(state(&core, clock.now(), "bob"), None);
+}
+
+#[test]
+fn who_becomes_permanent_while_others_bar_it_is_registered() {
+    let (mut core, clock) = start();
+    census(&mut core, clock.now(), &["ann", "bob"]);
+    let looks = core.next(clock.now(), 10);
+    assert!(looks.len() == 2 && looks.iter().all(|task| task.ask_barred));
+    core.set_listed(clock.now(), &set(&["ann"]));
+    core.register(clock.now(), &cn("bob")).unwrap();
+    looks.iter().for_each(|task| core.done(clock.now(), &task.user, Outcome::Barred));
+    core.next(clock.now(), 10).iter().for_each(|task| core.done(clock.now(), &task.user, OURS));
+    for name in ["ann", "bob"] {
+        assert_eq!(state(&core, clock.now(), name), Some(State::Registered));
+    }
+    assert_eq!(core.claims(None, 10), [(cn("bob"), Claim::Added)], "and nobody else bars ann for us");
 }
 
 /// Two daemons, and a user whom mail2 looks after.

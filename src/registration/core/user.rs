@@ -49,6 +49,8 @@ pub(super) struct User {
     pub(super) again: Option<Instant>,
     /// A slot for its routine look is booked at `due`.
     pub(super) slot: bool,
+    /// Not taken back, since nobody could say whether another daemon claims it.
+    pub(super) unasked: bool,
     pub(super) failures: u32,
     pub(super) fault: Option<String>,
     /// Who looks after it unless it is pinned: a place among [`super::Core`]'s daemons.
