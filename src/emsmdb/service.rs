@@ -107,7 +107,7 @@ impl Emsmdb {
 
     /// Likewise, and shares the sessions through memcached as OpenChange does. As
     /// [`Part::Emsmdb`](super::Part::Emsmdb) nothing is fed, and the subscriber only tells when memcached has forgotten:
-    /// then the sessions' records are written again. Without one that is seen when a client comes and finds nothing.
+    /// then the sessions' records are written again. Without one that is seen behind a client's next call.
     ///
     /// Must be called within a tokio runtime, which runs three tasks, and takes from memcached.
     pub fn attach_shared(

@@ -1,5 +1,6 @@
 //! What becomes of shared sessions when memcached restarts, hangs or forgets: both parts, each as a server of its own.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,12 +11,12 @@ use ocbus::emsmdb::{
 use ocbus::resolver::{Cn, Config, Resolver, SessionRecords};
 use ocbus::subscriber::SubscriberConfig;
 use ocbus::wire::ResyncReason;
-use ocbus::wire::openchange::DosCharset;
-use ocbus::wire::ropnotify::{Notification, Scope};
+use ocbus::wire::openchange::{DosCharset, SessionRecord, Subscription as Entry};
+use ocbus::wire::ropnotify::{self, Notification, NotificationTypes, Scope};
 use ocbus::{Event, Subscriber};
 use uuid::Uuid;
 
-use super::rig::{ALL, SUBSCRIPTION, cn, created, fid, folder_modified, popped_up};
+use super::rig::{ALL, CONTENTS, SUBSCRIPTION, cn, created, fid, folder_modified, popped_up};
 use super::service::{LIMIT, knows, mail, until};
 use super::sharing::{ASYNC, GUID, Scene, fetch, foreign, looks_again, of_mail, open, outcome, told};
 
@@ -180,6 +181,70 @@ async fn a_single_record_that_was_evicted_is_written_again() {
     .await;
 }
 
+/// However soon behind the last look at the records: a client that is not woken any more does not call again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_eviction_just_behind_a_look_is_seen_without_another_call() {
+    let scene = Scene::new();
+    let (_, emsmdb) = scene.server(Part::Emsmdb).await;
+    let session = open(&emsmdb).await;
+    let records = scene.records().await;
+    until("written", async || records.subscriptions(&GUID).await.is_ok()).await;
+    assert_eq!(told(&session).await, []);
+    // It returns when all is done that was due, the look among it.
+    session.connect_async(ASYNC).await.unwrap();
+    records.unsubscribe_all(&GUID).await.unwrap();
+    records.append(&GUID, &foreign(1), b"").await.unwrap();
+    assert_eq!(told(&session).await.len(), 1);
+    until("written again", async || records.subscriptions(&GUID).await.is_ok()).await;
+}
+
+/// One whose opener does not write it again, or not yet.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn before_nothing_is_told_any_more_all_is() {
+    let scene = Scene::new();
+    let (bus, asyncemsmdb) = scene.server(Part::AsyncEmsmdb).await;
+    let records = scene.records().await;
+    let record = SessionRecord { session: GUID, cn: cn().to_string() };
+    records.register(&ASYNC, &record).await.unwrap();
+    let contents = NotificationTypes::TABLE_MODIFIED.bits();
+    let entries = [(CONTENTS, contents, fid("INBOX")), (SUBSCRIPTION, ALL.bits(), fid("Sent"))]
+        .map(|(handle, flags, fid)| Entry { handle, flags, fid: fid.as_u64(), mid: 0, properties: vec![] });
+    records.replace_subscriptions(&GUID, &entries).await.unwrap();
+    asyncemsmdb.join_session(ASYNC).await.unwrap();
+    let both = BTreeSet::from([CONTENTS, SUBSCRIPTION]);
+    // Which handles are told of something until these are.
+    let told_to = async |wanted: &BTreeSet<u32>| {
+        let mut handles = BTreeSet::new();
+        until("told", async || {
+            let taken = records.take(&GUID).await.unwrap().replies;
+            handles.extend(ropnotify::split(&taken).map(|reply| reply.unwrap().handle));
+            handles.is_superset(wanted)
+        })
+        .await;
+    };
+    told_to(&both).await;
+    records.unsubscribe_all(&GUID).await.unwrap();
+    bus.publish(mail(1));
+    told_to(&BTreeSet::from([CONTENTS])).await;
+    bus.publish(mail(2));
+    told_to(&both).await;
+    let heard = async |events| {
+        until("heard", async || {
+            let statistics = asyncemsmdb.statistics();
+            (statistics.events, statistics.pending) == (events, 0)
+        })
+        .await;
+        asyncemsmdb.statistics().queued
+    };
+    let queued = heard(2).await;
+    bus.publish(mail(3));
+    assert_eq!(heard(3).await, queued, "it is taken for released");
+    // And all once more when it is there again: something has happened meanwhile.
+    records.replace_subscriptions(&GUID, &entries).await.unwrap();
+    bus.publish(mail(4));
+    told_to(&both).await;
+}
+
 /// Released, the last subscription takes the record along: that is not to be taken for an eviction for ever.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_has_released_everything_is_told_of_nothing() {
@@ -194,7 +259,7 @@ async fn who_has_released_everything_is_told_of_nothing() {
     session.unsubscribe(SUBSCRIPTION).unwrap();
     let records = scene.records().await;
     until("released", async || records.subscriptions(&GUID).await.is_err()).await;
-    // Once it may be an eviction.
+    // Once it may be an eviction, and once all is told.
     for uid in 2..=3 {
         bus.publish(mail(uid));
         until("heard", async || asyncemsmdb.statistics().events == u64::from(uid)).await;

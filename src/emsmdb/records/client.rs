@@ -1,7 +1,6 @@
 //! What a client comes for: its wait, and its replies.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use ocbus_resolver::SessionsError;
 use ocbus_wire::ropnotify::RopPending;
@@ -15,10 +14,6 @@ use super::keeper::{Keeper, wide};
 use super::shared::Shared;
 use crate::emsmdb::engine::{Taken, UnknownSession};
 use crate::emsmdb::service::Inner;
-
-/// How often it is looked whether what others need to know is there still, when a client finds nothing: one record may
-/// be evicted, and then its wait is answered that it is unknown, again and again.
-const CHECK: Duration = Duration::from_secs(2);
 
 impl Keeper {
     /// A wait is parked: ended if something can be fetched, or if there is no such session any more.
@@ -106,9 +101,8 @@ impl Keeper {
             Ok(index) => index,
             Err(unknown) => return Some(Err(unknown)),
         };
+        self.check_now_and_then(inner, guid);
         if front.left() == 0 {
-            drop(front);
-            self.check_now_and_then(guid);
             return Some(Ok(Taken { pending, ..Taken::default() }));
         }
         let open = inner.with(|engine, _| engine.open_handles(guid));
@@ -226,15 +220,25 @@ impl Keeper {
         self.due(guid, Shared::rewrite);
     }
 
-    /// A client has found nothing: perhaps as its session is not known any more where it waits.
-    fn check_now_and_then(&self, guid: Uuid) {
+    /// A client has called: perhaps as its session is not known any more where it waits.
+    fn check_now_and_then(&self, inner: &Arc<Inner>, guid: Uuid) {
         let now = Instant::now();
-        let is_due = self.lock().sessions.get(&guid).is_some_and(|shared| {
-            !shared.failing && shared.checked.is_none_or(|checked| checked + CHECK <= now)
-        });
-        if is_due {
-            self.due(guid, |shared| (shared.check, shared.checked) = (true, Some(now)));
+        let at = {
+            let mut state = self.lock();
+            let shared = state.sessions.get_mut(&guid).filter(|shared| !shared.failing);
+            shared.and_then(|shared| shared.next_check(now))
+        };
+        let Some(at) = at else { return };
+        if at <= now {
+            return self.due(guid, |shared| shared.check = true);
         }
+        let inner = Arc::downgrade(inner);
+        self.runtime.spawn(async move {
+            tokio::time::sleep_until(at).await;
+            if let Some(inner) = inner.upgrade() {
+                inner.keeper.due(guid, |shared| shared.check = true);
+            }
+        });
     }
 
     fn fetch_failed(&self, guid: Uuid, error: &SessionsError) {

@@ -215,18 +215,35 @@ impl Keeper {
                 return Ok(());
             }
         }
-        {
+        let absent = {
             let mut state = self.lock();
             let Some(shared) = state.sessions.get_mut(&guid) else { return Ok(()) };
-            let first = !std::mem::replace(&mut shared.absent, entries.is_none());
-            // Everything was released, or the record was evicted. Told once too often, the client finds nothing; and
-            // whoever has opened the session sees that the record is not there.
-            if entries.is_none() && (first || shared.is_perhaps_forgotten(Instant::now())) {
-                return Ok(());
+            match entries {
+                Some(_) => std::mem::take(&mut shared.absent),
+                None if shared.is_perhaps_forgotten(Instant::now()) => return Ok(()),
+                None => {
+                    shared.absent = shared.absent.saturating_add(1);
+                    shared.absent
+                }
             }
-        }
+        };
+        let is_there = entries.is_some();
         let handles = entries::from_record(&entries.unwrap_or_default());
-        inner.with(|engine, _| engine.replace_handles(guid, handles));
+        inner.with(|engine, now| match (is_there, absent) {
+            // Everything was released, or the record was evicted. Told once too often, the client finds nothing; and
+            // with its call whoever has opened the session sees that the record is not there.
+            (false, ..=1) => {}
+            // It may be the last that it is told.
+            (false, 2) => engine.resync(guid, now),
+            (false, _) => engine.replace_handles(guid, handles),
+            (true, _) => {
+                engine.replace_handles(guid, handles);
+                if absent > 2 {
+                    // Written again behind an eviction: what has happened meanwhile was told to nothing.
+                    engine.resync(guid, now);
+                }
+            }
+        });
         Ok(())
     }
 }

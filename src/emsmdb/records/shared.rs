@@ -19,6 +19,10 @@ const MAX_ASYNCS: usize = 16;
 /// that at its next heartbeat.
 const FORGETS: Duration = Duration::from_secs(10);
 
+/// How often it is looked whether what others need to know is there still, when a client calls: one record may be
+/// evicted, and then its wait is answered that it is unknown, again and again.
+const CHECK: Duration = Duration::from_secs(2);
+
 /// One session that is shared.
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -51,14 +55,14 @@ pub(super) struct Shared {
     pub(super) look: bool,
     /// It is to be looked whether its records are there.
     pub(super) check: bool,
-    /// When it was last.
-    pub(super) checked: Option<Instant>,
+    /// When it was last, or will be next.
+    checked: Option<Instant>,
     /// Of one that is not ours: until when absent records need not mean that it is closed.
     perhaps_forgotten: Option<Instant>,
     /// It is looked at when that is over.
     pub(super) looks_once_more: bool,
-    /// Of one that is not ours: `subscription:` was not there the last time.
-    pub(super) absent: bool,
+    /// Of one that is not ours: how many times in a row `subscription:` was not there.
+    pub(super) absent: u32,
     /// It is over: the records are to be removed.
     pub(super) ended: bool,
     /// Somebody works for it, or will.
@@ -124,7 +128,7 @@ impl Shared {
             checked: None,
             perhaps_forgotten: None,
             looks_once_more: false,
-            absent: false,
+            absent: 0,
             ended: false,
             busy: false,
             failing: false,
@@ -232,6 +236,17 @@ impl Shared {
         (!std::mem::replace(&mut self.looks_once_more, true)).then_some(until)
     }
 
+    /// When to look whether its records are there, as its client has called; `None`: that is planned already. It is put
+    /// off, and never left out: a client that is not woken any more does not call again.
+    pub(super) fn next_check(&mut self, now: Instant) -> Option<Instant> {
+        let at = self.checked.map_or(now, |checked| (checked + CHECK).max(now));
+        if self.checked.is_some_and(|planned| now < planned) {
+            return None;
+        }
+        self.checked = Some(at);
+        Some(at)
+    }
+
     /// memcached may have forgotten what we have written.
     pub(super) fn rewrite(&mut self) {
         if self.owner && !self.ended {
@@ -305,6 +320,17 @@ mod tests {
         );
         shared.ended = true;
         assert!(matches!(shared.next(), Some(Job::Remove { asyncs }) if asyncs.len() == MAX_ASYNCS + 3));
+    }
+
+    #[test]
+    fn every_call_of_a_client_is_followed_by_a_check() {
+        let (mut shared, begin) = (shared(true), Instant::now());
+        let after = |millis| begin + Duration::from_millis(millis);
+        assert_eq!(shared.next_check(begin), Some(begin));
+        assert_eq!(shared.next_check(after(100)), Some(begin + CHECK), "put off");
+        assert_eq!(shared.next_check(after(1_900)), None, "that one is behind this call as well");
+        assert_eq!(shared.next_check(after(2_000)), Some(begin + 2 * CHECK));
+        assert_eq!(shared.next_check(after(9_000)), Some(after(9_000)));
     }
 
     #[test]
