@@ -190,6 +190,7 @@ impl Emsmdb {
     pub async fn join_session(&self, async_session: Uuid) -> Result<Session, JoinError> {
         let (guid, cn) = self.inner.keeper.join_in_place(&self.inner, async_session).await?;
         self.inner.members.settled(&cn).await;
+        self.inner.keeper.is_heard(&self.inner, guid);
         Ok(Session::new(self.clone(), guid))
     }
 

@@ -1,7 +1,10 @@
 //! What becomes of shared sessions when memcached restarts, hangs or forgets: both parts, each as a server of its own.
 
 use std::collections::BTreeSet;
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use ocbus::bus::Bus;
@@ -179,6 +182,45 @@ async fn a_single_record_that_was_evicted_is_written_again() {
         came.contains(&inbox)
     })
     .await;
+}
+
+/// A mail before that would be told to nobody.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_joined_is_told_to_look_when_its_user_is_registered_and_not_before() {
+    let scene = Scene::new();
+    let (_, emsmdb) = scene.server(Part::Emsmdb).await;
+    let session = open(&emsmdb).await;
+    // Registrations are held up, and OpenChange's records are not.
+    let registry = Scene::new();
+    let config: Config = registry.memcached.configuration().parse().unwrap();
+    let resolver = Resolver::new(&config, DosCharset::default(), LIMIT).await.unwrap();
+    let bus = Bus::new();
+    let subscriber = Subscriber::start(SubscriberConfig::default(), resolver, bus.clone()).await.unwrap();
+    let sharing = Sharing { records: scene.records().await, part: Part::AsyncEmsmdb };
+    let subscriber = Some(Arc::new(subscriber));
+    let asyncemsmdb =
+        Emsmdb::attach_shared(&bus, subscriber, knows, sharing, EmsmdbConfig::default()).unwrap();
+    registry.memcached.stop().unwrap();
+    // One that goes before it is told leaves that to the next.
+    {
+        let mut gone = pin!(asyncemsmdb.join_session(ASYNC));
+        until("joined", async || {
+            // Polled once.
+            let polled = poll_fn(|context| Poll::Ready(gone.as_mut().poll(context).is_ready())).await;
+            assert!(!polled);
+            asyncemsmdb.statistics().sessions == 1
+        })
+        .await;
+    }
+    let joining = {
+        let asyncemsmdb = asyncemsmdb.clone();
+        tokio::spawn(async move { asyncemsmdb.join_session(ASYNC).await.is_ok() })
+    };
+    assert_eq!(asyncemsmdb.statistics().resyncs, 0);
+    registry.memcached.cont().unwrap();
+    assert!(joining.await.unwrap());
+    assert_eq!(asyncemsmdb.statistics().resyncs, 1);
+    looks_again(&session).await;
 }
 
 /// However soon behind the last look at the records: a client that is not woken any more does not call again.

@@ -124,15 +124,22 @@ impl Keeper {
                     shared.asyncs.push(async_session);
                 }
                 state.by_async.insert(async_session, guid);
-                drop(state);
-                if is_new {
-                    // Nobody has listened for it until now.
-                    engine.resync(guid, now);
-                }
                 Ok(())
             })
             .map_err(JoinError::Open)?;
         Ok((guid, cn))
+    }
+
+    /// The user of a session that was joined is registered: now, and not earlier, its client is told to look at what it
+    /// has open. What came before that is seen by it. Who is not there any more to say so leaves it to the next wait.
+    pub(in crate::emsmdb) fn is_heard(&self, inner: &Arc<Inner>, guid: Uuid) {
+        inner.with(|engine, now| {
+            let unheard = |shared: &mut Shared| std::mem::take(&mut shared.unheard);
+            let first = self.lock().sessions.get_mut(&guid).is_some_and(unheard);
+            if first {
+                engine.resync(guid, now);
+            }
+        });
     }
 
     /// Reads again what is open in the sessions of the users of these events, where it was not opened here. An event of

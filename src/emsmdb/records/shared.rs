@@ -61,6 +61,8 @@ pub(super) struct Shared {
     perhaps_forgotten: Option<Instant>,
     /// It is looked at when that is over.
     pub(super) looks_once_more: bool,
+    /// Of one that is not ours: nobody has listened for it until now, and its client is to be told so.
+    pub(super) unheard: bool,
     /// Of one that is not ours: how many times in a row `subscription:` was not there.
     pub(super) absent: u32,
     /// It is over: the records are to be removed.
@@ -128,6 +130,7 @@ impl Shared {
             checked: None,
             perhaps_forgotten: None,
             looks_once_more: false,
+            unheard: !owner,
             absent: 0,
             ended: false,
             busy: false,
