@@ -1,6 +1,7 @@
 //! Tables: when they are told, rows that the host makes, and what takes their place.
 
 use ocbus::EventKind;
+use ocbus::emsmdb::engine::Handles;
 use ocbus::emsmdb::{Answer, HandleError, NotifyError, Query, TableKind, TableRow, What};
 use ocbus::wire::ropnotify::{FolderRow, MessageRow, Notification, Scope, TableEvent, Tags};
 
@@ -37,6 +38,30 @@ fn inbox() -> Rig {
     let mut rig = Rig::new();
     rig.open_table(table(CONTENTS, TableKind::Contents, "INBOX"));
     rig
+}
+
+/// What another process has written down is read again at each event.
+#[test]
+fn rows_that_wait_become_one_changed_table_when_their_columns_are_others() {
+    let mut rig = inbox();
+    rig.engine.set_columns(rig.session, CONTENTS, &COLUMNS, rig.now).unwrap();
+    rig.engine.open_view(rig.session, CONTENTS, rig.now).unwrap();
+    let open = rig.engine.handles(rig.session).unwrap();
+    let mut other = open.clone();
+    other.tables[0].1 = vec![COLUMNS[1]];
+    for (uid, handles, is_changed) in [(1, &open, false), (2, &other, true), (4, &Handles::default(), false)]
+    {
+        rig.engine.replace_handles(rig.session, open.clone(), rig.now);
+        happens(&mut rig, "INBOX", new_mail(uid));
+        rig.engine.replace_handles(rig.session, handles.clone(), rig.now);
+        let told = rig.told();
+        assert_eq!(changed(&told), is_changed, "{told:?}");
+        assert_eq!(told.is_empty(), handles.tables.is_empty());
+    }
+    // Nothing waits: there is nothing to make good.
+    rig.engine.replace_handles(rig.session, open, rig.now);
+    rig.engine.replace_handles(rig.session, other, rig.now);
+    assert_eq!(rig.told(), []);
 }
 
 #[test]

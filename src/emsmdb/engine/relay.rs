@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::handles::OpenTable;
 use super::queue::Bounds;
-use super::session::{Session, Tally};
+use super::session::{Session, Tally, table_changed};
 use super::{Engine, Subscription, Table, TableKind, UnknownSession};
 
 /// The octets of a resync that stands in for a full record, at most.
@@ -157,9 +157,11 @@ impl Engine {
     }
 
     /// Makes this what a session has open, as another process has written it down. A table that stays as it is keeps what
-    /// was asked for it. More than [`handles_per_session`](super::EngineConfig::handles_per_session) are left out.
-    pub fn replace_handles(&mut self, session: Uuid, handles: Handles) {
+    /// was asked for it; of one that is another, or has other columns, what waits becomes one TableChanged. More than
+    /// [`handles_per_session`](super::EngineConfig::handles_per_session) are left out.
+    pub fn replace_handles(&mut self, session: Uuid, handles: Handles, now: Duration) {
         let max = self.config.handles_per_session;
+        let bounds = Bounds::from(&self.config);
         let mut serial = self.last_serial;
         let Some(found) = self.sessions.get_mut(session) else { return };
         let mut before = std::mem::take(&mut found.tables);
@@ -177,10 +179,18 @@ impl Engine {
             };
             found.tables.push(open);
         }
-        for gone in before {
-            found.queue.release(gone.table.handle);
-        }
         self.last_serial = serial;
+        if before.is_empty() {
+            return;
+        }
+        self.sessions.tell(session, now, |session, tally| {
+            for handle in before.into_iter().map(|gone| gone.table.handle) {
+                let lost = session.queue.release(handle);
+                if let Some(kind) = session.table(handle).filter(|_| lost).map(|open| open.table.kind) {
+                    session.tell_table(handle, table_changed(kind), &bounds, tally);
+                }
+            }
+        });
     }
 
     /// The next relayed session that has ended, by [`Engine::close`] or because nobody called it.

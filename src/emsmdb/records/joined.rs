@@ -112,7 +112,7 @@ impl Keeper {
                 if is_new {
                     engine.open(new, now)?;
                     engine.relay(guid);
-                    engine.replace_handles(guid, handles);
+                    engine.replace_handles(guid, handles, now);
                 }
                 let mut state = self.lock();
                 if is_new {
@@ -242,9 +242,9 @@ impl Keeper {
             (false, ..=1) => {}
             // It may be the last that it is told.
             (false, 2) => engine.resync(guid, now),
-            (false, _) => engine.replace_handles(guid, handles),
+            (false, _) => engine.replace_handles(guid, handles, now),
             (true, _) => {
-                engine.replace_handles(guid, handles);
+                engine.replace_handles(guid, handles, now);
                 if absent > 2 {
                     // Written again behind an eviction: what has happened meanwhile was told to nothing.
                     engine.resync(guid, now);
