@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use ocbus::bus::Bus;
 use ocbus::emsmdb::{
-    Emsmdb, EmsmdbConfig, EngineConfig, NewSession, Parked, Part, Session, Sharing, Subscription, WaitOutcome,
+    Emsmdb, EmsmdbConfig, EngineConfig, JoinError, NewSession, OpenError, Parked, Part, Session, Sharing,
+    Subscription, WaitOutcome,
 };
 use ocbus::resolver::{Cn, Config, Resolver, SessionRecords};
 use ocbus::subscriber::SubscriberConfig;
@@ -221,6 +222,30 @@ async fn who_is_joined_is_told_to_look_when_its_user_is_registered_and_not_befor
     assert!(joining.await.unwrap());
     assert_eq!(asyncemsmdb.statistics().resyncs, 1);
     looks_again(&session).await;
+}
+
+/// Their opener is about to write their records again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_needs_room_does_not_get_that_of_sessions_that_are_perhaps_forgotten() {
+    let scene = Scene::new();
+    let engine = EngineConfig { sessions_per_user: 1, ..EngineConfig::default() };
+    let (bus, asyncemsmdb) = scene.server_with(Part::AsyncEmsmdb, engine).await;
+    let records = scene.records().await;
+    let other = Uuid::from_u128(3);
+    for (number, async_session) in [(1, ASYNC), (2, other)] {
+        let record = SessionRecord { session: Uuid::from_u128(number), cn: cn().to_string() };
+        records.register(&async_session, &record).await.unwrap();
+    }
+    asyncemsmdb.join_session(ASYNC).await.unwrap();
+    bus.publish(Event::resync(Uuid::now_v7(), ocbus::now_us(), "", ResyncReason::ResolverLost, 1));
+    until("heard", async || asyncemsmdb.statistics().events == 1).await;
+    let heard = Instant::now();
+    records.unregister(&ASYNC).await.unwrap();
+    let joined = asyncemsmdb.join_session(other).await;
+    // For 10 s.
+    if heard.elapsed() < LIMIT / 2 {
+        assert!(matches!(joined, Err(JoinError::Open(OpenError::TooManyOfUser { .. }))), "{joined:?}");
+    }
 }
 
 /// However soon behind the last look at the records: a client that is not woken any more does not call again.

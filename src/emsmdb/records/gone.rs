@@ -45,7 +45,6 @@ impl Keeper {
 
     /// Closes sessions that another process has opened and closed. `of`: this user's, else anybody's. How many there were.
     async fn close_gone(&self, inner: &Arc<Inner>, of: Option<&Cn>) -> usize {
-        let Some(sharing) = &self.sharing else { return 0 };
         let silent = inner.with(|engine, _| {
             let state = self.lock();
             let is_joined = |guid: &Uuid| state.sessions.get(guid).is_some_and(|shared| !shared.owner);
@@ -58,10 +57,12 @@ impl Keeper {
                 // Its client has connected by the last one.
                 let last = state.sessions.get(&guid).and_then(|shared| shared.asyncs.last().copied());
                 let Some(async_session) = last else { continue };
-                let records = sharing.records.clone();
+                let inner = Arc::clone(inner);
                 reading.spawn(async move {
-                    let found = records.session(&async_session).await;
-                    matches!(found, Err(SessionsError::NotFound { .. })).then_some(guid)
+                    let sharing = inner.keeper.sharing.as_ref()?;
+                    // Of one that memcached cannot tell of nothing is known.
+                    let gone = inner.keeper.is_gone(sharing, guid, async_session).await;
+                    gone.is_ok_and(|gone| gone).then_some(guid)
                 });
             }
         }
