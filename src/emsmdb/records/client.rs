@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::Sharing;
 use super::front::Front;
-use super::keeper::{Keeper, wide};
+use super::keeper::{Asked, Keeper, wide};
 use super::shared::Shared;
 use crate::emsmdb::engine::{Taken, UnknownSession};
 use crate::emsmdb::service::Inner;
@@ -23,22 +23,28 @@ impl Keeper {
         sharing: &Sharing,
         guid: Uuid,
         joined: Option<Uuid>,
-    ) -> Result<(), SessionsError> {
+    ) -> Result<Asked, SessionsError> {
+        let mut asked = Asked::Nobody;
         if let Some(async_session) = joined {
             if self.is_gone(sharing, guid, async_session).await? {
                 tracing::debug!(event = "session_gone", session = %guid, "closed where it was opened");
                 inner.with(|engine, now| engine.close(guid, now));
-                return Ok(());
+                return Ok(Asked::Memcached);
             }
+            asked = Asked::Memcached;
             self.look_once_more(inner, guid);
         }
         let front = self.lock().sessions.get(&guid).map(|shared| Arc::clone(&shared.front));
-        let Some(front) = front else { return Ok(()) };
-        let left = front.lock().await.left();
-        if left > 0 || sharing.records.waiting_octets(&guid).await? > 0 {
+        let Some(front) = front else { return Ok(asked) };
+        let mut waits = front.lock().await.left() > 0;
+        if !waits {
+            waits = sharing.records.waiting_octets(&guid).await? > 0;
+            asked = Asked::Memcached;
+        }
+        if waits {
             inner.with(|engine, now| engine.wake(guid, now));
         }
-        Ok(())
+        Ok(asked)
     }
 
     /// A wait that is parked while memcached may have forgotten the session: nobody else would look whether its records

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ocbus_resolver::{Appended, Cn, SessionsError};
-use ocbus_wire::openchange::SessionRecord;
+use ocbus_wire::openchange::{SessionRecord, Subscription};
 use ocbus_wire::{Event, EventKind, ResyncReason};
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinSet;
@@ -45,6 +45,13 @@ pub(in crate::emsmdb) struct Keeper {
     /// A session is forgotten.
     gone: Notify,
     pub(super) runtime: tokio::runtime::Handle,
+}
+
+/// Who had to answer for a step to be done: what is known of memcached by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asked {
+    Memcached,
+    Nobody,
 }
 
 #[derive(Default)]
@@ -293,6 +300,8 @@ impl Keeper {
     /// Does all that is due for a session.
     async fn work(&self, inner: &Arc<Inner>, guid: Uuid, probe: Option<Probe>) {
         let Some(sharing) = &self.sharing else { return };
+        // Who has asked nothing knows nothing: its turn is another's.
+        let mut asked = false;
         loop {
             let (job, number) = {
                 let mut state = self.lock();
@@ -306,25 +315,26 @@ impl Keeper {
                             let _ = waiting.send(());
                         }
                         drop(state);
-                        return self.outages.tried(probe, None);
+                        return self.outages.tried(probe.filter(|_| asked), None);
                     }
                 }
             };
             let is_last = matches!(job, Job::Remove { .. } | Job::Forget);
-            let asks = job != Job::Forget;
             match self.step(inner, sharing, guid, job).await {
-                // If not, it was opened again meanwhile: what is due for it then is ours to do.
-                // Who has asked nothing knows nothing: its turn is another's.
-                Ok(()) if is_last && self.forget(guid, number) => {
-                    return self.outages.tried(probe.filter(|_| asks), None);
+                Ok(Asked::Memcached) => {
+                    asked = true;
+                    // It answers: who was spared a moment ago can ask again.
+                    self.lock().spared_until = None;
                 }
-                // It answers: who was spared a moment ago can ask again.
-                Ok(()) if asks => self.lock().spared_until = None,
-                Ok(()) => {}
+                Ok(Asked::Nobody) => {}
                 Err(error) => {
                     self.failed(guid, &error);
                     return self.outages.tried(probe, Some(&error));
                 }
+            }
+            // If not, it was opened again meanwhile: what is due for it then is ours to do.
+            if is_last && self.forget(guid, number) {
+                return self.outages.tried(probe.filter(|_| asked), None);
             }
         }
     }
@@ -389,56 +399,51 @@ impl Keeper {
         sharing: &Sharing,
         guid: Uuid,
         job: Job,
-    ) -> Result<(), SessionsError> {
+    ) -> Result<Asked, SessionsError> {
         let records = &sharing.records;
         match job {
-            Job::Forget => Ok(()),
+            Job::Forget => return Ok(Asked::Nobody),
             Job::Clear => {
                 absent_is_right(records.discard(&guid).await)?;
                 if let Some(shared) = self.lock().sessions.get_mut(&guid) {
                     shared.clear = false;
                 }
-                Ok(())
             }
             Job::Remove { asyncs } => {
                 for async_session in asyncs {
                     absent_is_right(records.unregister(&async_session).await)?;
                 }
                 absent_is_right(records.unsubscribe_all(&guid).await)?;
-                absent_is_right(records.discard(&guid).await)
+                absent_is_right(records.discard(&guid).await)?;
             }
             Job::Unregister { async_session } => {
                 absent_is_right(records.unregister(&async_session).await)?;
                 if let Some(shared) = self.lock().sessions.get_mut(&guid) {
                     shared.dropped.retain(|dropped| *dropped != async_session);
                 }
-                Ok(())
             }
             Job::Register { async_session, cn } => {
                 let record = SessionRecord { session: guid, cn: cn.to_string() };
                 match records.register(&async_session, &record).await {
                     // Ours, from before.
-                    Ok(()) | Err(SessionsError::SessionExists { .. }) => Ok(()),
+                    Ok(()) | Err(SessionsError::SessionExists { .. }) => {}
                     Err(SessionsError::Invalid { source, .. }) => {
                         tracing::warn!(event = "session_not_shared", session = %guid, reason = %source);
                         if let Some(shared) = self.lock().sessions.get_mut(&guid) {
                             shared.unwritable = true;
                         }
-                        Ok(())
                     }
-                    Err(error) => Err(error),
+                    Err(error) => return Err(error),
                 }
             }
             Job::Handles => {
                 let open = inner.with(|engine, _| Some((engine.handles(guid)?, engine.open_handles(guid))));
-                let Some((handles, open)) = open else { return Ok(()) };
+                let Some((handles, open)) = open else { return Ok(Asked::Nobody) };
                 let (entries, all) = entries::to_record(&handles);
                 if !all {
                     tracing::warn!(event = "subscriptions_not_shared", session = %guid, "a record holds 100");
                 }
-                let mut hasher = DefaultHasher::new();
-                entries.hash(&mut hasher);
-                let number = hasher.finish();
+                let number = number_of(&entries);
                 // Each RopQueryRows says that a view is open.
                 let before = self.lock().sessions.get(&guid).and_then(|shared| shared.written);
                 let mut all_written = true;
@@ -455,8 +460,11 @@ impl Keeper {
                     let any = all_written && !entries.is_empty();
                     shared.handles_written(number, any, &open, Instant::now());
                 }
-                Ok(())
+                if before == Some(number) {
+                    return Ok(Asked::Nobody);
+                }
             }
+            Job::Check { async_session: None, subscriptions: false } => return Ok(Asked::Nobody),
             Job::Check { async_session, subscriptions } => {
                 let mut forgotten = false;
                 if let Some(async_session) = async_session {
@@ -474,11 +482,11 @@ impl Keeper {
                         "memcached lost records: they are written again, and a resync",
                     );
                 }
-                Ok(())
             }
-            Job::Relay { unsent } => self.append(inner, sharing, guid, unsent).await,
-            Job::Look { joined } => self.look_at(inner, sharing, guid, joined).await,
+            Job::Relay { unsent } => return self.append(inner, sharing, guid, unsent).await,
+            Job::Look { joined } => return self.look_at(inner, sharing, guid, joined).await,
         }
+        Ok(Asked::Memcached)
     }
 
     /// Hands on what is queued: first what may not have got there the last time.
@@ -488,7 +496,7 @@ impl Keeper {
         sharing: &Sharing,
         guid: Uuid,
         mut octets: Vec<u8>,
-    ) -> Result<(), SessionsError> {
+    ) -> Result<Asked, SessionsError> {
         if octets.is_empty() {
             inner.with(|engine, _| {
                 let left = engine.take_relay(guid, APPEND_OCTETS, &mut octets);
@@ -499,7 +507,7 @@ impl Keeper {
             });
         }
         if octets.is_empty() {
-            return Ok(());
+            return Ok(Asked::Nobody);
         }
         // It names everything that the session has open, and everybody waits meanwhile.
         let resync = || inner.with(|engine, _| engine.resync_replies(guid));
@@ -515,7 +523,7 @@ impl Keeper {
         }
         // Not before: the client will look there, and perhaps in another process.
         inner.with(|engine, now| engine.wake(guid, now));
-        Ok(())
+        Ok(Asked::Memcached)
     }
 
     /// Waits until the records of every session that is over are removed.
@@ -547,13 +555,25 @@ fn is_absent(result: Result<(), SessionsError>) -> Result<bool, SessionsError> {
     }
 }
 
+/// What stands in a record, in a number.
+fn number_of(entries: &[Subscription]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    entries.hash(&mut hasher);
+    hasher.finish()
+}
+
 pub(super) fn wide(octets: usize) -> u64 {
     u64::try_from(octets).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
 mod tests {
+    use ocbus_resolver::{Resolver, SessionRecords};
+    use ocbus_wire::openchange::DosCharset;
+
     use super::*;
+    use crate::bus::Bus;
+    use crate::emsmdb::{Answer, AsyncIds, Emsmdb, EmsmdbConfig, NewSession, Part};
 
     /// However long memcached is away: the sessions that end meanwhile are not kept for ever.
     #[tokio::test]
@@ -572,6 +592,40 @@ mod tests {
         let statistics = keeper.statistics();
         assert_eq!((statistics.sessions, statistics.left_behind), (1, 1));
         assert!(keeper.lock().sessions.contains_key(&busy), "it is just tried");
+    }
+
+    /// What has asked memcached nothing does not say that it is back.
+    #[tokio::test]
+    async fn who_asks_nothing_ends_neither_an_outage_nor_the_sparing() {
+        // Nobody is there, and nobody is asked.
+        let config = "--SERVER=127.0.0.1:1".parse().unwrap();
+        let limit = Duration::from_secs(60);
+        let resolver = Resolver::new(&config, DosCharset::default(), limit).await.unwrap();
+        let sharing = Sharing { records: SessionRecords::new(&resolver), part: Part::Both };
+        let bus = Bus::new();
+        let ids = AsyncIds::new(async |_| Answer::Unknown);
+        let emsmdb = Emsmdb::attach_shared(&bus, None, ids, sharing, EmsmdbConfig::default()).unwrap();
+        let (inner, guid) = (&emsmdb.inner, Uuid::from_u128(1));
+        let (keeper, cn) = (&inner.keeper, "bob".parse().unwrap());
+        emsmdb.open(NewSession { guid, cn, index: 0 }).unwrap();
+        let until = Instant::now() + limit;
+        {
+            let mut state = keeper.lock();
+            state.spared_until = Some(until);
+            let shared = state.sessions.get_mut(&guid).unwrap();
+            // Taken care of here, and not by the task.
+            shared.busy = true;
+            (shared.handles, shared.relay, shared.check, shared.look) = (true, true, true, true);
+            shared.written = Some(number_of(&[]));
+            shared.front.try_lock().unwrap().add(vec![0x2a]);
+        }
+        tokio::time::pause();
+        let probe = keeper.outages.wait("a").await.unwrap();
+        tokio::time::resume();
+        keeper.work(inner, guid, Some(probe)).await;
+        assert!(!keeper.lock().sessions[&guid].busy, "all is done");
+        assert_eq!(keeper.lock().spared_until, Some(until));
+        assert!(keeper.outages.wait("a").await.is_some(), "the next one's turn");
     }
 
     #[tokio::test]
