@@ -248,6 +248,32 @@ async fn who_needs_room_does_not_get_that_of_sessions_that_are_perhaps_forgotten
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_do_not_wait_for_a_memcached_that_hangs_and_what_was_opened_since_is_told_of_later() {
+    const MAILS: u32 = 20;
+    let scene = Scene::new();
+    let (bus, asyncemsmdb) = scene.server(Part::AsyncEmsmdb).await;
+    let records = scene.records().await;
+    let record = SessionRecord { session: GUID, cn: cn().to_string() };
+    records.register(&ASYNC, &record).await.unwrap();
+    asyncemsmdb.join_session(ASYNC).await.unwrap();
+    let (flags, fid) = (NotificationTypes::TABLE_MODIFIED.bits(), fid("INBOX").as_u64());
+    let table = Entry { handle: CONTENTS, flags, fid, mid: 0, properties: vec![] };
+    records.replace_subscriptions(&GUID, &[table]).await.unwrap();
+    scene.memcached.stop().unwrap();
+    let begun = Instant::now();
+    for uid in 1..=MAILS {
+        bus.publish(mail(uid));
+        until("heard", async || asyncemsmdb.statistics().events == u64::from(uid)).await;
+    }
+    assert!(begun.elapsed() < CALL * MAILS / 2, "{:?}", begun.elapsed());
+    scene.memcached.cont().unwrap();
+    until("told", async || records.waiting_octets(&GUID).await.is_ok_and(|octets| octets > 0)).await;
+    let replies = records.take(&GUID).await.unwrap().replies;
+    assert!(ropnotify::split(&replies).all(|reply| reply.unwrap().handle == CONTENTS));
+    assert_eq!(asyncemsmdb.sharing_statistics().sessions, 1);
+}
+
 /// However soon behind the last look at the records: a client that is not woken any more does not call again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_eviction_just_behind_a_look_is_seen_without_another_call() {

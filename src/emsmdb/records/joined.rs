@@ -163,25 +163,63 @@ impl Keeper {
                 None => state.sessions.keys().copied().filter(is_joined).collect(),
             }
         };
+        // Events do not wait for a memcached that hangs, nor is it asked once more for each.
+        let (mut later, joined): (Vec<Uuid>, Vec<Uuid>) = {
+            let state = self.lock();
+            let is_away = state.is_spared();
+            let is_failing = |guid: &Uuid| state.sessions.get(guid).is_some_and(|shared| shared.failing);
+            joined.into_iter().partition(|guid| is_away || is_failing(guid))
+        };
+        let mut late = false;
         for some in joined.chunks(AT_ONCE) {
+            if late {
+                later.extend(some);
+                continue;
+            }
             // They share round trips.
             let mut reading = JoinSet::new();
             for guid in some.iter().copied() {
                 let inner = Arc::clone(inner);
                 reading.spawn(async move {
-                    let Some(sharing) = &inner.keeper.sharing else { return Ok(()) };
-                    inner.keeper.refresh_session(&inner, sharing, guid).await
+                    let sharing = inner.keeper.sharing.as_ref()?;
+                    let error = inner.keeper.refresh_session(&inner, sharing, guid).await.err()?;
+                    Some((guid, error))
                 });
             }
-            let mut late = false;
             while let Some(read) = reading.join_next().await {
-                late |= read.is_ok_and(|read| read.is_err_and(|error| is_timeout(&error)));
-            }
-            if late {
-                // What was open before is told of; events do not wait for a memcached that hangs.
-                return;
+                if let Ok(Some((guid, error @ SessionsError::Store(_)))) = read {
+                    late |= is_timeout(&error);
+                    later.push(guid);
+                }
             }
         }
+        // What was open before is told of now, and what was opened since when it can be read.
+        for guid in later {
+            self.due(guid, |shared| shared.unread = true);
+        }
+    }
+
+    /// Reads what could not be read when events came, and tells a resync in their place.
+    pub(super) async fn read_late(
+        &self,
+        inner: &Arc<Inner>,
+        sharing: &Sharing,
+        guid: Uuid,
+    ) -> Result<(), SessionsError> {
+        match self.read_handles(inner, sharing, guid).await {
+            Err(error @ SessionsError::Store(_)) => {
+                if let Some(shared) = self.lock().sessions.get_mut(&guid) {
+                    shared.unread = true;
+                }
+                return Err(error);
+            }
+            Err(error) => {
+                tracing::debug!(event = "subscriptions_unread", session = %guid, reason = %error);
+            }
+            Ok(()) => {}
+        }
+        inner.with(|engine, now| engine.resync(guid, now));
+        Ok(())
     }
 
     async fn refresh_session(

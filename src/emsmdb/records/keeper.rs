@@ -484,6 +484,7 @@ impl Keeper {
                 }
             }
             Job::Relay { unsent } => return self.append(inner, sharing, guid, unsent).await,
+            Job::Read => self.read_late(inner, sharing, guid).await?,
             Job::Look { joined } => return self.look_at(inner, sharing, guid, joined).await,
         }
         Ok(Asked::Memcached)

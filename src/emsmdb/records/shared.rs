@@ -63,6 +63,8 @@ pub(super) struct Shared {
     pub(super) looks_once_more: bool,
     /// Of one that is not ours: nobody has listened for it until now, and its client is to be told so.
     pub(super) unheard: bool,
+    /// Of one that is not ours: events came while `subscription:` could not be read.
+    pub(super) unread: bool,
     /// Of one that is not ours: how many times in a row `subscription:` was not there.
     pub(super) absent: u32,
     /// It is over: the records are to be removed.
@@ -103,6 +105,8 @@ pub(super) enum Job {
     Handles,
     /// Append to `deliver:`, these octets first.
     Relay { unsent: Vec<u8> },
+    /// Read `subscription:`, and tell a resync: events came while it could not be read.
+    Read,
     /// Look at `deliver:`, and, for one that is not ours, whether `session:` is there still.
     Look { joined: Option<Uuid> },
     /// Look whether this `session:` is there, and whether `subscription:` is, if it should be.
@@ -131,6 +135,7 @@ impl Shared {
             perhaps_forgotten: None,
             looks_once_more: false,
             unheard: !owner,
+            unread: false,
             absent: 0,
             ended: false,
             busy: false,
@@ -203,6 +208,9 @@ impl Shared {
         }
         if self.relay || !self.unsent.is_empty() {
             return Some(Job::Relay { unsent: self.unsent.clone() });
+        }
+        if std::mem::take(&mut self.unread) {
+            return Some(Job::Read);
         }
         if std::mem::take(&mut self.look) {
             return Some(Job::Look { joined: self.asyncs.last().copied().filter(|_| !self.owner) });
