@@ -274,6 +274,28 @@ async fn events_do_not_wait_for_a_memcached_that_hangs_and_what_was_opened_since
     assert_eq!(asyncemsmdb.sharing_statistics().sessions, 1);
 }
 
+/// A resync makes replies, and calls of the client: memcached would forget the more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_forgotten_again_and_again_makes_few_resyncs_and_one_behind_the_last() {
+    let scene = Scene::new();
+    let (_, emsmdb) = scene.server(Part::Both).await;
+    let session = open(&emsmdb).await;
+    let records = scene.records().await;
+    let begun = Instant::now();
+    for _ in 0..20 {
+        records.append(&GUID, &foreign(1), b"").await.unwrap();
+        until("found", async || !told(&session).await.is_empty()).await;
+        records.discard(&GUID).await.unwrap();
+        told(&session).await;
+    }
+    let resyncs = emsmdb.statistics().resyncs;
+    let forgotten = emsmdb.sharing_statistics().forgotten;
+    assert!(forgotten >= 10, "{forgotten}");
+    assert!(resyncs <= 1 + begun.elapsed().as_secs() / 2, "{resyncs} in {:?}", begun.elapsed());
+    let inbox = folder_modified("INBOX", None, None);
+    until("told", async || told(&session).await.contains(&inbox)).await;
+}
+
 /// However soon behind the last look at the records: a client that is not woken any more does not call again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_eviction_just_behind_a_look_is_seen_without_another_call() {

@@ -218,10 +218,30 @@ impl Keeper {
         }
     }
 
-    /// memcached has forgotten something of a session: all of it is written again, and made good.
-    pub(super) fn was_forgotten(&self, inner: &Arc<Inner>, guid: Uuid, what: &str) {
+    /// memcached has forgotten something of a session: all of it is written again, and made good. Again and again, that is
+    /// put off.
+    pub(super) fn was_forgotten(&self, inner: &Arc<Inner>, guid: Uuid, what: &'static str) {
+        let now = Instant::now();
+        let at = {
+            let mut state = self.lock();
+            state.counters.forgotten += 1;
+            state.sessions.get_mut(&guid).and_then(|shared| shared.next_mend(now))
+        };
+        let Some(at) = at else { return };
+        if at <= now {
+            return self.mend(inner, guid, what);
+        }
+        let inner = Arc::downgrade(inner);
+        self.runtime.spawn(async move {
+            tokio::time::sleep_until(at).await;
+            if let Some(inner) = inner.upgrade() {
+                inner.keeper.mend(&inner, guid, what);
+            }
+        });
+    }
+
+    fn mend(&self, inner: &Arc<Inner>, guid: Uuid, what: &str) {
         tracing::warn!(event = "deliver_forgotten", session = %guid, "{what}");
-        self.lock().counters.forgotten += 1;
         inner.with(|engine, now| engine.resync(guid, now));
         self.due(guid, Shared::rewrite);
     }

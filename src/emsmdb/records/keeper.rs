@@ -476,6 +476,8 @@ impl Keeper {
                     forgotten |= is_absent(found)?;
                 }
                 if forgotten {
+                    // At once, also where the resync is put off: until then its wait is answered that it is unknown.
+                    self.due(guid, Shared::rewrite);
                     self.was_forgotten(
                         inner,
                         guid,

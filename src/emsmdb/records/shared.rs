@@ -23,6 +23,11 @@ const FORGETS: Duration = Duration::from_secs(10);
 /// evicted, and then its wait is answered that it is unknown, again and again.
 const CHECK: Duration = Duration::from_secs(2);
 
+/// How far apart resyncs are for what memcached forgets again and again: at first, and at most. Each makes replies, calls
+/// of the client and writes, so that a memcached that is too small would forget the more.
+const MEND: Duration = Duration::from_secs(2);
+const MEND_MOST: Duration = Duration::from_secs(60);
+
 /// One session that is shared.
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -57,6 +62,8 @@ pub(super) struct Shared {
     pub(super) check: bool,
     /// When it was last, or will be next.
     checked: Option<Instant>,
+    /// When what memcached had forgotten was made good last, or will be next; and how long it is waited behind that.
+    mended: Option<(Instant, Duration)>,
     /// Of one that is not ours: until when absent records need not mean that it is closed.
     perhaps_forgotten: Option<Instant>,
     /// It is looked at when that is over.
@@ -132,6 +139,7 @@ impl Shared {
             look: false,
             check: false,
             checked: None,
+            mended: None,
             perhaps_forgotten: None,
             looks_once_more: false,
             unheard: !owner,
@@ -258,6 +266,20 @@ impl Shared {
         Some(at)
     }
 
+    /// When to make good what memcached has just forgotten; `None`: that is planned already. Twice as long behind the last
+    /// time each time, until it has remembered for a while.
+    pub(super) fn next_mend(&mut self, now: Instant) -> Option<Instant> {
+        let (at, pause) = match self.mended {
+            Some((planned, _)) if now < planned => return None,
+            Some((last, pause)) if now < last + 2 * pause => {
+                ((last + pause).max(now), (2 * pause).min(MEND_MOST))
+            }
+            _ => (now, MEND),
+        };
+        self.mended = Some((at, pause));
+        Some(at)
+    }
+
     /// memcached may have forgotten what we have written.
     pub(super) fn rewrite(&mut self) {
         if self.owner && !self.ended {
@@ -342,6 +364,22 @@ mod tests {
         assert_eq!(shared.next_check(after(1_900)), None, "that one is behind this call as well");
         assert_eq!(shared.next_check(after(2_000)), Some(begin + 2 * CHECK));
         assert_eq!(shared.next_check(after(9_000)), Some(after(9_000)));
+    }
+
+    #[test]
+    fn what_is_forgotten_again_and_again_is_made_good_less_and_less_often() {
+        let (mut shared, begin) = (shared(true), Instant::now());
+        let mut now = begin;
+        let mut mended = Vec::new();
+        // Forgotten each tenth of a second.
+        while now < begin + Duration::from_secs(300) {
+            mended.extend(shared.next_mend(now).map(|at| (at - begin).as_secs()));
+            now += Duration::from_millis(100);
+        }
+        assert_eq!(mended, [0, 2, 6, 14, 30, 62, 122, 182, 242, 302], "the last behind the last loss");
+        let later = now + 3 * MEND_MOST;
+        assert_eq!(shared.next_mend(later), Some(later));
+        assert_eq!(shared.next_mend(later), Some(later + MEND));
     }
 
     #[test]
