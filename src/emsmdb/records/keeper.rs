@@ -197,6 +197,10 @@ impl Keeper {
             state.removing.insert(guid, Instant::now());
         }
         self.due_in(&mut state, guid, |shared| shared.ended = true);
+        if state.sessions.get(&guid).is_some_and(|shared| shared.stalled && !shared.owner) {
+            // Nobody need find memcached back for that: its turn would be a lost one.
+            state.forget(guid);
+        }
     }
 
     pub(super) fn due(&self, guid: Uuid, change: impl FnOnce(&mut Shared)) {
@@ -357,6 +361,10 @@ impl Keeper {
     /// A session is to be tried again, and is not ready until then.
     pub(super) fn stall(&self, state: &mut State, guid: Uuid, error: &SessionsError) {
         if let Some(shared) = state.sessions.get_mut(&guid) {
+            if shared.ended && !shared.owner {
+                state.forget(guid);
+                return;
+            }
             (shared.busy, shared.stalled) = (true, true);
             state.failed.push((guid, unreachable(error).map(ToOwned::to_owned)));
             self.changed.notify_one();
@@ -629,6 +637,26 @@ mod tests {
         assert!(!keeper.lock().sessions[&guid].busy, "all is done");
         assert_eq!(keeper.lock().spared_until, Some(until));
         assert!(keeper.outages.wait("a").await.is_some(), "the next one's turn");
+    }
+
+    /// What is not ours need not be removed.
+    #[tokio::test]
+    async fn a_joined_session_that_ends_waits_for_no_memcached() {
+        let (keeper, guid) = (Keeper::new(None), Uuid::from_u128(1));
+        let error = || SessionsError::NotFound { key: String::new() };
+        for fails_first in [true, false] {
+            keeper.lock().put(guid, Shared::new("bob".parse().unwrap(), false));
+            let fail = || keeper.stall(&mut keeper.lock(), guid, &error());
+            if fails_first {
+                fail();
+                keeper.ended(guid);
+            } else {
+                keeper.ended(guid);
+                fail();
+            }
+            assert_eq!(keeper.statistics().sessions, 0);
+            assert!(keeper.lock().removing.is_empty());
+        }
     }
 
     #[tokio::test]

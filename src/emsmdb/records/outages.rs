@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use ocbus_resolver::{ResolverError, SessionsError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 
 /// How soon a memcached that failed is tried again, and a session that failed for a reason of its own. Until then nobody
 /// waits for memcached because of it.
@@ -24,9 +25,17 @@ pub(super) fn is_timeout(error: &SessionsError) -> bool {
     matches!(error, SessionsError::Store(error) if ResolverError::is_timeout(error))
 }
 
-/// By server. The permit is the next probe's; closed, the server is back.
+/// By server.
 #[derive(Debug, Default)]
-pub(super) struct Outages(Mutex<HashMap<String, Arc<Semaphore>>>);
+pub(super) struct Outages(Mutex<HashMap<String, Outage>>);
+
+#[derive(Debug)]
+struct Outage {
+    /// The permit is the next probe's; closed, the server is back.
+    turn: Arc<Semaphore>,
+    /// When it is asked again: a turn in which nobody asked costs the others nothing.
+    next_try: Instant,
+}
 
 /// Whoever tries a server next. Dropped, it is the turn of another.
 #[derive(Debug)]
@@ -37,7 +46,7 @@ pub(in crate::emsmdb) struct Probe {
 }
 
 impl Outages {
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Arc<Semaphore>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Outage>> {
         // Every change is one call: it is whole even behind a panic.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -47,23 +56,30 @@ impl Outages {
     pub(super) async fn wait(&self, server: &str) -> Option<Probe> {
         let outage = {
             let mut outages = self.lock();
-            let new = || Arc::new(Semaphore::new(1));
-            Arc::clone(outages.entry(server.to_owned()).or_insert_with(new))
+            let new = || Outage { turn: Arc::new(Semaphore::new(1)), next_try: Instant::now() + RETRY };
+            Arc::clone(&outages.entry(server.to_owned()).or_insert_with(new).turn)
         };
         // Closed: it is back.
         let turn = Arc::clone(&outage).acquire_owned().await.ok()?;
-        tokio::time::sleep(RETRY).await;
+        let next_try = self.lock().get(server).map(|outage| outage.next_try);
+        if let Some(at) = next_try {
+            tokio::time::sleep_until(at).await;
+        }
         Some(Probe { server: server.to_owned(), outage, _turn: turn })
     }
 
     /// Lets everybody go who waits for the same server, unless it is out of reach still.
     pub(super) fn tried(&self, probe: Option<Probe>, error: Option<&SessionsError>) {
         let Some(probe) = probe else { return };
+        let mut outages = self.lock();
+        let same = outages.get_mut(&probe.server).filter(|of| Arc::ptr_eq(&of.turn, &probe.outage));
         if error.and_then(unreachable) == Some(&probe.server) {
+            if let Some(outage) = same {
+                outage.next_try = Instant::now() + RETRY;
+            }
             return;
         }
-        let mut outages = self.lock();
-        if outages.get(&probe.server).is_some_and(|outage| Arc::ptr_eq(outage, &probe.outage)) {
+        if same.is_some() {
             outages.remove(&probe.server);
         }
         probe.outage.close();
@@ -92,7 +108,7 @@ mod tests {
         assert!(elsewhere.is_some(), "another server's outage is another");
         // Out of reach still: one of the others is next, half a second later.
         outages.tried(first, Some(&down("a")));
-        let begun = tokio::time::Instant::now();
+        let begun = Instant::now();
         let mut probes = 0;
         for other in others {
             let probe = other.await.unwrap();
@@ -107,11 +123,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_gives_up_hands_its_turn_on() {
         let outages = Outages::default();
+        let begun = Instant::now();
         let gives_up = tokio::time::timeout(RETRY / 2, outages.wait("a")).await;
         assert!(gives_up.is_err());
         let probe = outages.wait("a").await;
         assert!(probe.is_some());
         drop(probe);
         assert!(outages.wait("a").await.is_some());
+        assert_eq!(begun.elapsed(), RETRY, "nobody has asked: nobody waits the longer");
     }
 }
