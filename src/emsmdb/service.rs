@@ -197,7 +197,7 @@ impl Emsmdb {
     /// Waits as EcDoAsyncWaitEx does, by the asynchronous session: [`Emsmdb::join_session`], then [`Session::wait`]. While
     /// memcached is away it is waited for, no longer than a wait lasts: no client is told of it, nor made to ask again at
     /// once. Where a limit is in the way ([`sessions_per_user`](super::EngineConfig::sessions_per_user),
-    /// [`sessions`](super::EngineConfig::sessions)), or `session:` cannot be read, the answer is
+    /// [`sessions`](super::EngineConfig::sessions)), or `session:` cannot be read or names no user that there can be, the answer is
     /// [`WaitOutcome::Rejected`]: the client polls, until it has connected anew. One wait at a time for each asynchronous
     /// session, by [`second_wait`](super::EngineConfig::second_wait).
     pub async fn wait_async(&self, async_session: Uuid) -> WaitOutcome {

@@ -30,6 +30,10 @@ impl Keeper {
                 tracing::warn!(event = "session_unreadable", %async_session, reason = %error, "its client polls");
                 return Err(JoinError::Records(error));
             }
+            Err(error @ JoinError::User { .. }) => {
+                tracing::warn!(event = "session_unreadable", %async_session, reason = %error, "its client polls");
+                return Err(error);
+            }
             joined => return joined,
         };
         let of = match &refused {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ocbus_resolver::{Cn, SessionsError};
+use ocbus_resolver::{Cn, CnError, SessionsError};
 use ocbus_wire::Event;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -25,6 +25,16 @@ pub enum JoinError {
     /// There is no `session:` record: never connected, closed, or forgotten by memcached.
     #[error("asynchronous session {0} is unknown: never connected, or closed")]
     Unknown(Uuid),
+    /// The user of its `session:` record is none that events could be for.
+    #[error("asynchronous session {async_session} is of the user {cn:?}: {reason}")]
+    User {
+        /// Its GUID.
+        async_session: Uuid,
+        /// As the record has it.
+        cn: String,
+        /// What is wrong with it.
+        reason: CnError,
+    },
     /// It cannot be opened here: a limit, or the server stops.
     #[error(transparent)]
     Open(OpenError),
@@ -43,7 +53,8 @@ impl JoinError {
         match self {
             JoinError::Unknown(_) => Some(WaitOutcome::UnknownSession),
             JoinError::Open(OpenError::Stopping) => Some(WaitOutcome::Exiting),
-            JoinError::Open(OpenError::TooManyOfUser { .. } | OpenError::TooMany { .. })
+            JoinError::User { .. }
+            | JoinError::Open(OpenError::TooManyOfUser { .. } | OpenError::TooMany { .. })
             | JoinError::Records(SessionsError::Malformed { .. }) => Some(WaitOutcome::Rejected),
             JoinError::Open(_) | JoinError::Records(_) => None,
         }
@@ -93,7 +104,8 @@ impl Keeper {
             // Closed here, and just being removed.
             return Err(JoinError::Unknown(async_session));
         }
-        let cn = Cn::new(&record.cn).map_err(|_| JoinError::Unknown(async_session))?;
+        let cn =
+            Cn::new(&record.cn).map_err(|reason| JoinError::User { async_session, cn: record.cn, reason })?;
         let new = NewSession { guid, cn: cn.clone(), index: 0 };
         // Before it is open: no event is to find it without what it has.
         let handles = match sharing.records.subscriptions(&guid).await {

@@ -426,7 +426,9 @@ impl Keeper {
             }
             Job::Unregister { async_session } => {
                 absent_is_right(records.unregister(&async_session).await)?;
-                if let Some(shared) = self.lock().sessions.get_mut(&guid) {
+                let mut state = self.lock();
+                state.by_async.remove(&async_session);
+                if let Some(shared) = state.sessions.get_mut(&guid) {
                     shared.dropped.retain(|dropped| *dropped != async_session);
                 }
             }
@@ -437,8 +439,11 @@ impl Keeper {
                     Ok(()) | Err(SessionsError::SessionExists { .. }) => {}
                     Err(SessionsError::Invalid { source, .. }) => {
                         tracing::warn!(event = "session_not_shared", session = %guid, reason = %source);
-                        if let Some(shared) = self.lock().sessions.get_mut(&guid) {
+                        let mut state = self.lock();
+                        if let Some(shared) = state.sessions.get_mut(&guid) {
                             shared.unwritable = true;
+                            // A wait here finds it all the same.
+                            state.by_async.insert(async_session, guid);
                         }
                     }
                     Err(error) => return Err(error),
