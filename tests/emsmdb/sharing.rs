@@ -197,7 +197,7 @@ async fn of_a_storm_nothing_is_lost_and_nothing_comes_twice() {
     let subscription = Subscription { handle: SUBSCRIPTION, logon_id: 0, types, scope: Scope::Store };
     session.subscribe(subscription).unwrap();
     session.connect_async(ASYNC).await.unwrap();
-    asyncemsmdb.join_session(ASYNC).await.unwrap();
+    until("joined", async || asyncemsmdb.join_session(ASYNC).await.is_ok()).await;
     let records = scene.records().await;
     let others = tokio::spawn(async move {
         for number in 0..EACH {
