@@ -104,6 +104,30 @@ pub(crate) fn foreign(number: u32) -> Vec<u8> {
     RopNotify { handle: SUBSCRIPTION, logon_id: 0, notification }.encode().unwrap()
 }
 
+/// An Outlook in the split set-up: waits, makes its next call, waits again, until it has what is wanted. Gives how often
+/// it was told that its session is unknown.
+pub(crate) async fn outlook(
+    session: &Session,
+    asyncemsmdb: &Emsmdb,
+    mut wants: impl FnMut(&[Notification]) -> bool,
+) -> u32 {
+    let (mut unknown, mut came) = (0, Vec::new());
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        came.extend(told(session).await);
+        if wants(&came) {
+            return unknown;
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        let outcome = tokio::time::timeout(left, asyncemsmdb.wait_async(ASYNC)).await;
+        match outcome.unwrap_or_else(|_| panic!("only {came:?}, and {unknown} times unknown")) {
+            WaitOutcome::EventPending => {}
+            WaitOutcome::UnknownSession => unknown += 1,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
 #[tokio::test]
 async fn asyncemsmdb_wakes_the_client_and_emsmdb_answers_it() {
     let scene = Scene::new();

@@ -9,20 +9,22 @@ use std::time::{Duration, Instant};
 
 use ocbus::bus::Bus;
 use ocbus::emsmdb::{
-    Emsmdb, EmsmdbConfig, EngineConfig, JoinError, NewSession, OpenError, Parked, Part, Session, Sharing,
+    Emsmdb, EmsmdbConfig, EngineConfig, JoinError, NewSession, OpenError, Parked, Part, Sharing,
     Subscription, WaitOutcome,
 };
 use ocbus::resolver::{Cn, Config, Resolver, SessionRecords, SessionsError};
 use ocbus::subscriber::SubscriberConfig;
 use ocbus::wire::ResyncReason;
 use ocbus::wire::openchange::{DosCharset, SessionRecord, Subscription as Entry};
-use ocbus::wire::ropnotify::{self, Notification, NotificationTypes, Scope};
+use ocbus::wire::ropnotify::{self, NotificationTypes, Scope};
 use ocbus::{Event, Subscriber};
 use uuid::Uuid;
 
 use super::rig::{ALL, CONTENTS, SUBSCRIPTION, cn, created, fid, folder_modified, popped_up};
 use super::service::{LIMIT, knows, mail, until};
-use super::sharing::{ASYNC, GUID, Scene, fetch, foreign, looks_again, of_mail, open, outcome, told};
+use super::sharing::{
+    ASYNC, GUID, Scene, fetch, foreign, looks_again, of_mail, open, outcome, outlook, told,
+};
 
 /// The time limit of a call on memcached in these tests, as `Scene::records` has it.
 const CALL: Duration = Duration::from_millis(500);
@@ -54,30 +56,6 @@ fn waiting(emsmdb: &Emsmdb, async_session: Uuid) -> tokio::task::JoinHandle<Wait
 fn new(number: u128) -> NewSession {
     let cn = Cn::new(&format!("user{number}")).unwrap();
     NewSession { guid: Uuid::from_u128(number), cn, index: 7 }
-}
-
-/// An Outlook in the split set-up: waits, makes its next call, waits again, until it has what is wanted. Gives how often
-/// it was told that its session is unknown.
-async fn outlook(
-    session: &Session,
-    asyncemsmdb: &Emsmdb,
-    mut wants: impl FnMut(&[Notification]) -> bool,
-) -> u32 {
-    let (mut unknown, mut came) = (0, Vec::new());
-    let deadline = Instant::now() + LIMIT;
-    loop {
-        came.extend(told(session).await);
-        if wants(&came) {
-            return unknown;
-        }
-        let left = deadline.saturating_duration_since(Instant::now());
-        let outcome = tokio::time::timeout(left, asyncemsmdb.wait_async(ASYNC)).await;
-        match outcome.unwrap_or_else(|_| panic!("only {came:?}, and {unknown} times unknown")) {
-            WaitOutcome::EventPending => {}
-            WaitOutcome::UnknownSession => unknown += 1,
-            other => panic!("{other:?}"),
-        }
-    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -6,6 +6,7 @@
 
 mod backoff;
 mod endpoint;
+mod home;
 #[cfg(test)]
 mod legacy;
 #[cfg(test)]
@@ -30,8 +31,9 @@ use ocbus_wire::{Event, ResyncReason};
 
 use super::config::{Full, OutboxConfig};
 use super::statistics::Statistics;
-use super::trace::{Reason, SendOutcome, Source, Step, Trace, TracedEvent};
+use super::trace::{Reason, Source, Step, Trace};
 use backoff::Backoff;
+use home::pause;
 use news::Drops;
 use turned_away::TurnedAway;
 use user::User;
@@ -563,42 +565,4 @@ impl Core {
             }
         }
     }
-}
-
-impl Home<'_> {
-    fn pause(&mut self, attempts: u32) -> Duration {
-        pause(self.config, attempts, self.random)
-    }
-
-    fn count_send(&mut self, sent: Sent) {
-        let outcome = match sent {
-            Sent::Taken => SendOutcome::Taken,
-            Sent::Nothing => return,
-            Sent::Refused => SendOutcome::Refused,
-            Sent::Gone => SendOutcome::Gone,
-            Sent::Failed { .. } => SendOutcome::Failed,
-        };
-        self.statistics.add_send(outcome);
-    }
-
-    fn trace(&mut self, cn: &Cn, events: &mut dyn Iterator<Item = &Event>, step: impl FnOnce() -> Step) {
-        if self.traced {
-            let events: Vec<TracedEvent> = events.map(TracedEvent::of).collect();
-            let (time_us, user) = (self.now.us, cn.to_string());
-            self.traces.push(Arc::new(Trace { time_us, user, events, step: step() }));
-        }
-    }
-}
-
-/// The pause before a retry: doubled each time, and between half and all of it, so that those who failed together do
-/// not come back together.
-fn pause(config: &OutboxConfig, attempts: u32, random: &mut u64) -> Duration {
-    let doubled = config.retry_min.saturating_mul(1u32.checked_shl(attempts).unwrap_or(u32::MAX));
-    let whole = doubled.min(config.retry_max);
-    // xorshift64
-    *random ^= *random << 13;
-    *random ^= *random >> 7;
-    *random ^= *random << 17;
-    let part = u32::try_from(*random % 512).unwrap_or(0);
-    whole / 2 + (whole / 1024) * part
 }
