@@ -49,6 +49,7 @@ pub use process::{Child, alive, open_descriptors};
 
 use process::{End, poll_until};
 use std::fs;
+use std::hash::{BuildHasher as _, RandomState};
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -174,13 +175,28 @@ impl Drop for Folder {
     }
 }
 
-/// A port of 127.0.0.1 that was free a moment ago.
+/// The first port that [`free_port`] takes: below are those that services are known by.
+const FIRST_PORT: u16 = 10_240;
+
+/// How many it tries.
+const PORT_TRIES: u32 = 64;
+
+/// A port of 127.0.0.1 that was free a moment ago. It lies below those that the kernel gives to connections, one of which
+/// might take it before the server that it is for, or while that is started anew.
 ///
 /// # Errors
 /// When there is none.
 pub fn free_port() -> Result<u16, SandboxError> {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-        .and_then(|listener| listener.local_addr())
-        .map(|address| address.port())
+    let bind =
+        |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port))?.local_addr().map(|address| address.port());
+    let given = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    let first_given: u16 = given.split_whitespace().next().and_then(|first| first.parse().ok()).unwrap_or(0);
+    let below = u64::from(first_given.saturating_sub(FIRST_PORT));
+    // At random: others choose at the same time.
+    (0..PORT_TRIES)
+        .filter_map(|_| RandomState::new().hash_one(()).checked_rem(below))
+        .filter_map(|offset| FIRST_PORT.checked_add(u16::try_from(offset).ok()?))
+        .find_map(|port| bind(port).ok())
+        .map_or_else(|| bind(0), Ok)
         .map_err(SandboxError::io("find a free port on 127.0.0.1"))
 }

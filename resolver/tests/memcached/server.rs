@@ -1,6 +1,7 @@
 //! A private memcached (Debian's), and a server that says whatever a test wants.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher as _, RandomState};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
@@ -85,9 +86,12 @@ pub(crate) struct Memcached {
 impl Memcached {
     pub(crate) fn start() -> Memcached {
         // Ports are found, then used: somebody else may have taken one in between.
-        for _ in 0..5 {
-            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-            if let Some(memcached) = launch(port) {
+        for _ in 0..50 {
+            // Below those that the kernel gives to connections: one of them might have it when this is started anew.
+            let port = 10_240 + u16::try_from(RandomState::new().hash_one(()) % 22_000).unwrap();
+            if TcpListener::bind(("127.0.0.1", port)).is_ok()
+                && let Some(memcached) = launch(port)
+            {
                 return memcached;
             }
         }
