@@ -403,13 +403,13 @@ fn free_ports_are_free() {
 
 #[test]
 fn a_free_port_is_none_that_the_kernel_gives_to_connections() {
-    let given = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap();
+    let given = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap();
     let first: u16 = given.split_whitespace().next().unwrap().parse().unwrap();
     if first < 11_000 {
         return eprintln!("skipped: this machine gives nearly all ports to connections");
     }
     for _ in 0..20 {
-        let port = ocbus::sandbox::free_port().unwrap();
+        let port = free_port().unwrap();
         assert!((10_240..first).contains(&port), "{port}");
     }
 }
