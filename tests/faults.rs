@@ -231,8 +231,13 @@ async fn a_mail_to_many_recipients_waits_once_for_whoever_serves_them_all() {
     }
     let baseline = deliver_to_all(&site, &users("unconcerned"));
     let took = deliver_to_all(&site, &users("u"));
-    // One more where a busy machine needs longer than the second for which it is left alone.
-    assert!(took <= baseline + 2 * BUDGET + NOISE, "{took:?}, without a fault {baseline:?}");
+    // One more where a busy machine needs longer than the second for which it is left alone, and then only.
+    let waits = site.warnings().iter().filter(|line| line.contains("no answer within")).count();
+    assert!(waits == 1 || waits == 2 && took > Duration::from_secs(1), "{waits} waits in {took:?}");
+    assert!(
+        took <= baseline + u32::try_from(waits).unwrap() * BUDGET + NOISE,
+        "{took:?}, without a fault {baseline:?}"
+    );
     let resolver = site.resolver().await;
     for user in users("u") {
         let native = resolver.lookup(&Cn::new(&user).unwrap()).await.unwrap().native;
@@ -290,11 +295,17 @@ async fn a_mail_into_many_folders_waits_once() {
     register_native(&site, &url).await;
     let baseline = deliver("unconcerned");
     let took = deliver("bob");
-    // One more where a busy machine needs longer than the second for which it is left alone.
-    assert!(took <= baseline + 2 * BUDGET + NOISE, "{took:?}, without a fault {baseline:?}");
+    // One more where a busy machine needs longer than the second for which it is left alone, and then only.
+    let waits = site.warnings().iter().filter(|line| line.contains("no answer within")).count();
+    assert!(waits == 1 || waits == 2 && took > Duration::from_secs(1), "{waits} waits in {took:?}");
+    assert!(
+        took <= baseline + u32::try_from(waits).unwrap() * BUDGET + NOISE,
+        "{took:?}, without a fault {baseline:?}"
+    );
     let told = 2 * folders.len() as u64 + 1;
     assert_eq!(said_missed(&site, &url), told, "five folders made, six mails: {:?}", site.warnings());
-    assert!((2..=4).contains(&site.warnings().len()), "the wait, and the account: {:?}", site.warnings());
+    let lines = site.warnings();
+    assert!((waits + 1..=2 * waits).contains(&lines.len()), "each wait, and the accounts: {lines:?}");
     let native = site.resolver().await.lookup(&Cn::new("bob").unwrap()).await.unwrap().native;
     assert_eq!(native[0].missed, told);
 }

@@ -126,9 +126,9 @@ impl Claims {
         self.resolver.join(&record, registration).await.map(drop)
     }
 
-    /// Tells of everybody, slowly, and says when to do so again; gives up what is `released` meanwhile. Where one server is out of reach, or one record
-    /// cannot be written, the others are told all the same; an outage of all of them ends it, and the next call
-    /// begins behind `told`, who was told last.
+    /// Tells of everybody, slowly, and says when to do so again; gives up what is `released` meanwhile. Where one server
+    /// is out of reach, or one record cannot be written, the others are told all the same; an outage of all of them ends
+    /// it, and the next call begins behind `told`, who was told last.
     pub(super) async fn tell_all(
         &self,
         core: &Mutex<Core>,
